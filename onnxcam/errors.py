@@ -1,0 +1,84 @@
+"""One exception class per mistake a user can make; all derive from :class:`OnnxcamError`.
+
+Every message names the file or the node with its operator and opset, and says the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OnnxcamError(Exception):
+    """Base of everything that onnxcam raises on purpose."""
+
+
+class ModelError(OnnxcamError):
+    """The file is missing, is not an ONNX model, or is a broken one."""
+
+
+class ExternalDataError(ModelError):
+    """Weights stored beside the model are missing, cut short or outside its folder."""
+
+
+class NoImageInputError(OnnxcamError):
+    """The model takes no image."""
+
+
+class ScoreError(OnnxcamError):
+    """No class score can be found, or the requested one does not fit."""
+
+
+class LayerError(OnnxcamError):
+    """No feature layer can be found, or the requested one does not fit."""
+
+
+class NoGradientError(OnnxcamError):
+    """An operator between layer and score has no gradient rule."""
+
+
+class TargetError(OnnxcamError):
+    """The requested class does not exist, or the counts do not match."""
+
+
+class ImageError(OnnxcamError):
+    """An image cannot be read."""
+
+
+class InputArrayError(OnnxcamError):
+    """A ready array does not have the shape or dtype that the model takes."""
+
+
+class PreprocessError(OnnxcamError):
+    """Preprocessing cannot be found or is described wrongly."""
+
+
+class LabelsError(OnnxcamError):
+    """The file of labels cannot be read or does not fit the model."""
+
+
+class RuntimeMissingError(OnnxcamError):
+    """ONNX Runtime, or the requested provider, is not installed."""
+
+
+class InferenceError(OnnxcamError):
+    """The runtime refused or failed to run the model."""
+
+
+class NotFiniteError(OnnxcamError):
+    """The model computed NaN or infinity, so there is nothing to explain."""
+
+
+class OutputError(OnnxcamError):
+    """The results cannot be written."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 5) -> str:
+    """Return ``" Nearest: a, b"`` for the known names most like ``name``, or ``""``."""
+    names = list(known)
+    lowered = {n.lower(): n for n in reversed(names)}
+    word = name.lower()
+    inside = [n for n in names if word and word in n.lower()]
+    alike = [lowered[m] for m in difflib.get_close_matches(word, lowered, count, 0.5)]
+    found = list(dict.fromkeys(alike + inside))[:count]
+    return f" Nearest: {', '.join(found)}." if found else ""
