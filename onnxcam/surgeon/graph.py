@@ -1,0 +1,99 @@
+"""Questions that every part of the surgeon asks of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+FLOATS = {
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.BFLOAT16,
+    ir.DataType.DOUBLE,
+}
+
+
+def dims(value: ir.Value) -> list[int | str | None] | None:
+    """Return the dimensions: an int, a symbol's name, or ``None`` each; ``None`` for no rank."""
+    if value.shape is None:
+        return None
+    return [d if isinstance(d, int) else d.value for d in value.shape]
+
+
+def is_float(value: ir.Value) -> bool:
+    """Whether the value is known to be of a floating-point type."""
+    return value.dtype in FLOATS
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """Return the value as an array when it is a stored constant."""
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    node = value.producer()
+    if node is not None and node.op_type == "Constant" and "value" in node.attributes:
+        return node.attributes["value"].as_tensor().numpy()
+    return None
+
+
+def reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that a node reads, those captured by its inner graphs included."""
+    yield from (v for v in node.inputs if v is not None)
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+            graphs = [attribute.as_graph()]
+        elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPHS:
+            graphs = list(attribute.as_graphs())
+        else:
+            continue
+        for graph in graphs:
+            yield from graph.outputs
+            for inner in graph:
+                yield from reads(inner)
+
+
+def operator(node: ir.Node) -> str:
+    """Return the operator's name, with its domain when that is not the default one."""
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def describe(node: ir.Node, opset: int | None = None) -> str:
+    """Return ``Conv (node 'conv1', opset 13)``, the way messages name a node."""
+    name = node.name or f"producing '{node.outputs[0].name}'"
+    where = f"node '{node.name}'" if node.name else name
+    return f"{operator(node)} ({where}{f', opset {opset}' if opset else ''})"
+
+
+def depends_on(graph: ir.Graph, sources: set[ir.Value]) -> set[ir.Value]:
+    """Return the values computed from ``sources``, these included."""
+    reached = set(sources)
+    for node in graph:
+        if any(v in reached for v in reads(node)):
+            reached.update(node.outputs)
+    return reached
+
+
+def leads_to(value: ir.Value) -> set[ir.Value]:
+    """Return the values that ``value`` is computed from, itself included."""
+    reached = {value}
+    stack = [value]
+    while stack:
+        node = stack.pop().producer()
+        if node is None:
+            continue
+        for source in reads(node):
+            if source not in reached:
+                reached.add(source)
+                stack.append(source)
+    return reached
+
+
+def names(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return every named value that the graph computes or takes."""
+    found = {v.name: v for v in graph.inputs if v.name}
+    for node in graph:
+        found |= {v.name: v for v in node.outputs if v.name}
+    return found

@@ -1,0 +1,90 @@
+"""Find the input that takes the image, and its layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcam.errors import NoImageInputError
+from onnxcam.surgeon.facts import tensor_facts
+from onnxcam.surgeon.graph import dims
+
+_CHANNELS = (1, 3, 4)
+_DTYPES = {
+    ir.DataType.FLOAT,
+    ir.DataType.FLOAT16,
+    ir.DataType.DOUBLE,
+    ir.DataType.UINT8,
+    ir.DataType.INT8,
+}
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The image input: ``layout`` is ``NCHW`` or ``NHWC``; ``None`` marks dynamic lengths."""
+
+    name: str
+    dtype: str
+    layout: str
+    channels: int
+    height: int | None
+    width: int | None
+    batch: int | None
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ImageInput:
+        """Rebuild from ``dataclasses.asdict``'s data."""
+        return ImageInput(**data)
+
+
+def find_image_input(graph: ir.Graph, file: str) -> ImageInput:
+    """Return the first input shaped like images.
+
+    Raises:
+        NoImageInputError: every input is of another kind, as in a text model.
+    """
+    for value in graph.inputs:
+        found = _as_image(value)
+        if found is not None:
+            return found
+    shown = "; ".join(str(tensor_facts(v)) for v in graph.inputs) or "none"
+    raise NoImageInputError(
+        f"{file}: no input takes an image. Inputs: {shown}. An image input has four axes, "
+        "[N,C,H,W] or [N,H,W,C], with 1, 3 or 4 channels."
+    )
+
+
+def _as_image(value: ir.Value) -> ImageInput | None:
+    shape = dims(value)
+    if shape is None or len(shape) != 4 or value.dtype not in _DTYPES:
+        return None
+    first, last = shape[1], shape[3]
+    if first in _CHANNELS:
+        layout = "NCHW"
+    elif last in _CHANNELS:
+        layout = "NHWC"
+    elif isinstance(first, int) or any(isinstance(d, int) for d in shape[2:]):
+        return None  # some other kind of maps
+    else:
+        layout = "NHWC" if _starts_with_transpose(value) else "NCHW"
+    channels, spatial = (first, shape[2:]) if layout == "NCHW" else (last, shape[1:3])
+    height, width = (d if isinstance(d, int) else None for d in spatial)
+    assert value.dtype is not None
+    return ImageInput(
+        name=value.name or "",
+        dtype=str(value.dtype.numpy()),
+        layout=layout,
+        channels=channels if isinstance(channels, int) else 3,
+        height=height,
+        width=width,
+        batch=shape[0] if isinstance(shape[0], int) else None,
+    )
+
+
+def _starts_with_transpose(value: ir.Value) -> bool:
+    return any(
+        node.op_type == "Transpose" and node.attributes.get_ints("perm") == [0, 3, 1, 2]
+        for node in value.consumers()
+    )

@@ -1,0 +1,188 @@
+"""Find the feature layer: the maps whose weighted sum becomes the heatmap.
+
+Grad-CAM explains "the rectified convolutional feature maps" (Selvaraju et al. 2017): the last
+convolution's maps after its normalisation, activation, residual addition or concatenation,
+before pooling, padding and dropout, and not the maps of class scores themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxcam.errors import LayerError, nearest
+from onnxcam.surgeon.graph import depends_on, dims, is_float, leads_to, names, operator
+
+CONVOLUTIONS = {
+    "Conv",
+    "ConvTranspose",
+    "ConvInteger",
+    "DeformConv",
+    "FusedConv",
+    "QLinearConv",
+}
+_LINEAR = CONVOLUTIONS | {"Gemm", "MatMul", "FusedMatMul", "QLinearMatMul", "QGemm", "Einsum"}
+_MIXING = {"Softmax", "Attention", "MultiHeadAttention"}
+# Operators that finish a convolution's maps in place.
+_FINISHING = set(
+    """
+    BatchNormalization InstanceNormalization GroupNormalization LayerNormalization
+    SkipLayerNormalization RMSNormalization
+    Relu LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Tanh Clip
+    Softplus Softsign Mish Swish Gelu FastGelu QuickGelu BiasGelu Erf Exp Log Sqrt Pow Abs Neg
+    Reciprocal Shrink Add Sub Mul Div Sum Mean Max Min Concat Identity Cast Where
+    QuantizeLinear DequantizeLinear QLinearAdd QLinearMul QLinearConcat QLinearLeakyRelu
+    QLinearSigmoid
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A candidate: its tensor ``[N, K, *S]`` and its place counted back from the default."""
+
+    value: ir.Value
+    place: int  # 0 the default, -1 the one before it, ...; positive: after the default
+
+
+def candidates(graph: ir.Graph, image: ir.Value, score: ir.Value) -> list[Layer]:
+    """Return the finished maps of every convolution between image and score, in order.
+
+    Class-score maps, which nothing but pooling separates from the score, count as after the
+    default.
+    """
+    path = depends_on(graph, {image}) & leads_to(score)
+    maps = _maps(graph, path)
+    found = [v for v in maps if _is_finished(v, maps, path)]
+    before_linear: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type in _LINEAR and any(o in path for o in node.outputs):
+            for source in node.inputs:
+                if source is not None and source in path:
+                    before_linear |= leads_to(source)
+    last = max((i for i, v in enumerate(found) if v in before_linear), default=-1)
+    return [Layer(value, place - last) for place, value in enumerate(found)]
+
+
+def find_layer(
+    graph: ir.Graph, image: ir.Value, score: ir.Value, requested: str | int = "auto"
+) -> ir.Value:
+    """Return the tensor to explain.
+
+    Args:
+        graph: a prepared graph.
+        image: the image input.
+        score: the score tensor.
+        requested: ``"auto"``; a tensor's or node's name; or -1, -2, ... counting back from the
+            default.
+
+    Raises:
+        LayerError: nothing fits; the message lists what there is.
+    """
+    requested = str(requested)
+    if requested == "auto":
+        return _default(graph, image, score)
+    if requested.lstrip("-").isdigit() and requested not in names(graph):
+        return _counted(candidates(graph, image, score), int(requested))
+    return _named(graph, image, score, requested)
+
+
+def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
+    found = candidates(graph, image, score)
+    default = next((c.value for c in found if c.place == 0), None)
+    if default is None:
+        reason = "its only maps are the class scores themselves" if found else "it has no maps"
+        raise LayerError(
+            f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
+            "maps of a convolution. 'onnxcam inspect' lists the tensors; --layer names one."
+        )
+    after = depends_on(graph, {default}) & leads_to(score)
+    mixing = next(
+        (n for n in graph if n.op_type in _MIXING and n.outputs[0] in after - {default}), None
+    )
+    if mixing is not None:
+        raise LayerError(
+            f"after the last convolution's maps '{default.name}', attention mixes all places "
+            f"({operator(mixing)}, node '{mixing.name}'), so they do not tell where the score "
+            f"comes from. To explain them all the same: --layer '{default.name}'."
+        )
+    return default
+
+
+def _counted(found: list[Layer], place: int) -> ir.Value:
+    for candidate in found:
+        if candidate.place == place:
+            return candidate.value
+    places = [c.place for c in found]
+    reach = f"from {min(places)} to {max(places)}" if places else "none"
+    raise LayerError(f"layer {place}: there is no such layer; they count {reach}, 0 the default.")
+
+
+def _named(graph: ir.Graph, image: ir.Value, score: ir.Value, name: str) -> ir.Value:
+    known = names(graph)
+    if name not in known:
+        nodes = {n.name: n.outputs[0] for n in graph if n.name and n.outputs}
+        if name not in nodes:
+            raise LayerError(
+                f"layer '{name}': no such tensor or node.{nearest(name, [*known, *nodes])} "
+                "'onnxcam inspect' lists the candidates."
+            )
+        known = nodes
+    value = known[name]
+    if value not in depends_on(graph, {image}):
+        raise LayerError(f"layer '{name}' does not depend on the image.")
+    if value not in leads_to(score) or value is score:
+        raise LayerError(f"layer '{name}' does not lie before the score '{score.name}'.")
+    shape = dims(value)
+    if shape is None or len(shape) < 3 or all(d == 1 for d in shape[2:]):
+        shown = "unknown" if shape is None else [d or "?" for d in shape]
+        raise LayerError(
+            f"layer '{name}' has shape {shown}, without spatial axes; it must be [N, K, *S]."
+        )
+    if value.dtype is not None and not is_float(value):
+        raise LayerError(f"layer '{name}' is {value.dtype}, not floating point.")
+    return value
+
+
+def _spatial(value: ir.Value) -> bool:
+    shape = dims(value)
+    return shape is not None and 3 <= len(shape) <= 5 and any(d != 1 for d in shape[2:])
+
+
+def _maps(graph: ir.Graph, path: set[ir.Value]) -> dict[ir.Value, None]:
+    """Convolution maps and what finishes them, in graph order."""
+    found: dict[ir.Value, None] = {}
+    for node in graph:
+        output = node.outputs[0] if node.outputs else None
+        if output is None or output not in path or not _spatial(output):
+            continue
+        finishes = node.op_type in _FINISHING and any(
+            v in found and _same_space(v, output) for v in node.inputs if v is not None
+        )
+        if node.op_type in CONVOLUTIONS or finishes:
+            found[output] = None
+    return found
+
+
+def _same_space(one: ir.Value, other: ir.Value) -> bool:
+    a, b = dims(one), dims(other)
+    if a is None or b is None or len(a) != len(b):
+        return False
+    return all(x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in zip(
+        a[2:], b[2:], strict=True
+    ))
+
+
+def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value]) -> bool:
+    """Whether some reader takes the maps as finished: a convolution, or nothing finishing them.
+
+    A gate (squeeze-and-excitation) pools maps that are then multiplied: those are not finished.
+    """
+    readers = [n for n in value.consumers() if any(o in path for o in n.outputs)]
+    if value.dtype is not None and not is_float(value):
+        return False
+    if any(n.op_type in CONVOLUTIONS for n in readers):
+        return True
+    finishing = any(n.op_type in _FINISHING and n.outputs[0] in maps for n in readers)
+    return bool(readers) and not finishing
