@@ -124,9 +124,7 @@ def build() -> onnx.ModelProto:
                 x, size = w.conv(x, f"{name}.expand", expand, f"{torch_name}._bn0", size)
                 x = w.relu6(x)
             depthwise = f"{torch_name}._depthwise_conv"
-            x, size = w.conv(
-                x, f"{name}.depthwise", depthwise, f"{torch_name}._bn1", size, stride
-            )
+            x, size = w.conv(x, f"{name}.depthwise", depthwise, f"{torch_name}._bn1", size, stride)
             x = w.relu6(x)
             project = f"{torch_name}._project_conv"
             x, size = w.conv(x, f"{name}.project", project, f"{torch_name}._bn2", size)

@@ -54,9 +54,7 @@ class ModelFacts:
 
         def tensor(item: dict[str, Any]) -> TensorFacts:
             shape = item["shape"]
-            return TensorFacts(
-                item["name"], item["dtype"], None if shape is None else tuple(shape)
-            )
+            return TensorFacts(item["name"], item["dtype"], None if shape is None else tuple(shape))
 
         return ModelFacts(
             **{

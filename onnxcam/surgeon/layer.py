@@ -169,9 +169,10 @@ def _same_space(one: ir.Value, other: ir.Value) -> bool:
     a, b = dims(one), dims(other)
     if a is None or b is None or len(a) != len(b):
         return False
-    return all(x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in zip(
-        a[2:], b[2:], strict=True
-    ))
+    return all(
+        x == y or not (isinstance(x, int) and isinstance(y, int))
+        for x, y in zip(a[2:], b[2:], strict=True)
+    )
 
 
 def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value]) -> bool:

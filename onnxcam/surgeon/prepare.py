@@ -23,7 +23,13 @@ from onnxcam.surgeon.load import opset_of, read_model
 
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
 _SMALL_BYTES = 4096  # larger weights are kept out of onnx's C++ passes, which copy what they get
-_NOT_FOLDED = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
+_NOT_FOLDED = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+}
 
 
 def load(path: str | Path, opset: int | None = None) -> ir.Model:
@@ -135,9 +141,7 @@ def _skeleton(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.T
         weights[tensor.name] = tensor
         if tensor.name not in inputs:
             graph.input.append(
-                onnx.helper.make_tensor_value_info(
-                    tensor.name, tensor.data_type, list(tensor.dims)
-                )
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
     copy.graph.CopyFrom(graph)
     return copy, weights
@@ -199,7 +203,8 @@ def fold_constants(proto: onnx.ModelProto) -> None:
         if tensor.data_location != onnx.TensorProto.EXTERNAL and _nbytes(tensor) <= _SMALL_BYTES:
             known[tensor.name] = onnx.numpy_helper.to_array(tensor)
     outputs = {o.name for o in graph.output}
-    kept, folded = [], {}
+    kept: list[onnx.NodeProto] = []
+    folded: dict[str, np.ndarray] = {}
     for node in graph.node:
         values = _fold(node, known, opset_of(proto))
         if values is None or outputs.intersection(node.output):

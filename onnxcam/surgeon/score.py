@@ -147,4 +147,6 @@ def _same_classes(before: ir.Value, after: ir.Value) -> bool:
 
 def _show(value: ir.Value) -> str:
     shape = dims(value)
-    return "of unknown shape" if shape is None else str([d if d is not None else "?" for d in shape])
+    return (
+        "of unknown shape" if shape is None else str([d if d is not None else "?" for d in shape])
+    )

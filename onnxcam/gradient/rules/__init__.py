@@ -1,0 +1,1 @@
+"""Gradient rules by operator family; importing a module registers its rules."""

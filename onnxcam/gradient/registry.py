@@ -1,0 +1,216 @@
+"""The table of gradient rules.
+
+A rule has one *maker* for each operand: a function of the call and the output's cotangent that
+appends operators and returns the operand's cotangent. Cotangents have a leading axis ``T``: for
+a value of shape ``S`` they are ``[T, *S]``. Saved values broadcast against it from the right;
+rules that need the plain rank fold it into the batch with :meth:`Call.fold`.
+
+``None`` in place of a maker means that the operand carries no gradient (a shape, an index).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.errors import NoGradientError
+from onnxcam.gradient.builder import Builder
+from onnxcam.surgeon.graph import constant, describe, dims
+
+Maker = Callable[["Call", ir.Value], ir.Value]
+VariadicMaker = Callable[["Call", ir.Value, int], ir.Value]
+
+
+class Call:
+    """One node being differentiated: its values, attributes and the builder."""
+
+    def __init__(self, node: ir.Node, builder: Builder) -> None:
+        self.node = node
+        self.builder = builder
+        self.op = builder.op
+
+    def x(self, index: int) -> ir.Value:
+        """Return an operand that must be there."""
+        value = self.operand(index)
+        if value is None:
+            raise self.refuse(f"operand {index} is missing")
+        return dequantized(self.builder, value)
+
+    def operand(self, index: int) -> ir.Value | None:
+        """Return an operand, ``None`` when it was left out."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    @property
+    def y(self) -> ir.Value:
+        """The first output."""
+        return self.node.outputs[0]
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """Return an attribute's value as plain Python data."""
+        found = self.node.attributes.get(name)
+        if found is None:
+            return default
+        value = found.value
+        return list(value) if isinstance(value, (list, tuple)) else value
+
+    def refuse(self, why: str) -> NoGradientError:
+        """Return the error that this node cannot be differentiated, and why."""
+        where = describe(self.node, self.builder.opset)
+        return NoGradientError(f"{where} cannot be differentiated here: {why}.")
+
+    def dims(self, value: ir.Value) -> list[int | str | None]:
+        """Return the dimensions of a value whose rank must be known."""
+        found = dims(value)
+        if found is None:
+            raise self.refuse(f"the rank of '{value.name}' is unknown")
+        return found
+
+    def rank(self, value: ir.Value) -> int:
+        """Return the rank of a value."""
+        return len(self.dims(value))
+
+    def static(self, value: ir.Value, axis: int) -> int | None:
+        """Return the length of an axis when it is known."""
+        length = self.dims(value)[axis]
+        return length if isinstance(length, int) else None
+
+    def known(self, index: int, what: str) -> np.ndarray:
+        """Return an operand that must be a constant."""
+        value = self.operand(index)
+        array = constant(value)
+        if array is None:
+            raise self.refuse(f"its {what} are computed at run time")
+        return array
+
+    def optional(self, index: int, what: str) -> np.ndarray | None:
+        """Return an operand that may be left out but must be constant."""
+        return None if self.operand(index) is None else self.known(index, what)
+
+    def axis(self, value: ir.Value, default: int = 0) -> int:
+        """Return the attribute ``axis`` counted from the end, so that it holds under ``T``."""
+        axis, rank = int(self.attribute("axis", default)), self.rank(value)
+        return axis - rank if axis >= 0 else axis
+
+    def like(self, number: float) -> ir.Value:
+        """Return a scalar constant of the node's floating-point type."""
+        value = self.y if self.y.dtype is not None else self.x(0)
+        return self.builder.constant(number, value.dtype or ir.DataType.FLOAT)
+
+    def mask(self, condition: ir.Value, g: ir.Value) -> ir.Value:
+        """Return ``g`` where the condition holds and 0 elsewhere."""
+        return self.op("Where", condition, g, self.like(0.0))
+
+    def fold(self, g: ir.Value, like: ir.Value, keep: int = 1) -> ir.Value:
+        """Reshape ``[T, *like]`` so that T and all axes before ``keep`` become the first axis."""
+        rest = self.dims(like)[keep:]
+        if all(isinstance(d, int) for d in rest):
+            target = self.builder.ints(-1, *rest)  # type: ignore[arg-type]
+        else:
+            shape = self.builder.shape(like)
+            tail = self.op(
+                "Slice", shape, self.builder.ints(keep), self.builder.ints(len(rest) + keep)
+            )
+            target = self.op("Concat", self.builder.ints(-1), tail, axis=0)
+        return self.op("Reshape", g, target)
+
+    def unfold(self, g: ir.Value, like: ir.Value) -> ir.Value:
+        """Reshape to ``[T, *like]``."""
+        sizes = self.dims(like)
+        if all(isinstance(d, int) for d in sizes):
+            target = self.builder.ints(-1, *sizes)  # type: ignore[arg-type]
+        else:
+            target = self.op("Concat", self.builder.ints(-1), self.op("Shape", like), axis=0)
+        return self.op("Reshape", g, target)
+
+
+def dequantized(builder: Builder, value: ir.Value) -> ir.Value:
+    """Return stored integer weights as floats of their own, other values as they are.
+
+    The runtime fuses ``DequantizeLinear`` with the product that reads it, and that changes the
+    prediction in the third digit; a second reader would prevent it. Written as arithmetic on the
+    stored integers, the copy is folded once, when the session is made.
+    """
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.domain:
+        return value
+    codes, scale, zero = (*node.inputs, None)[:3]
+    factors = constant(scale)
+    if factors is None or codes is None or codes.const_value is None:
+        return value
+    if factors.size > 1 and (factors.ndim != 1 or node.attributes.get_int("block_size", 0)):
+        return value
+    if value in builder.dequantized:
+        return builder.dequantized[value]
+    axis, rank = node.attributes.get_int("axis", 1), len(codes.const_value.shape)
+    column = [-1 if i == axis % max(rank, 1) else 1 for i in range(rank)]
+    kind = value.dtype or ir.DataType.FLOAT
+
+    def along(operand: ir.Value) -> ir.Value:
+        return builder.op("Reshape", operand, builder.ints(*column)) if factors.size > 1 else (
+            operand
+        )
+
+    assert scale is not None
+    copy = builder.op("Cast", codes, to=kind)
+    if zero is not None:
+        copy = builder.op("Sub", copy, along(builder.op("Cast", zero, to=kind)))
+    copy = builder.op("Mul", copy, along(scale))
+    copy.shape, copy.dtype = value.shape, value.dtype
+    builder.dequantized[value] = copy
+    return copy
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an operator is differentiated.
+
+    Attributes:
+        makers: one for each operand.
+        variadic: the maker of every operand, for operators with any number of them.
+        broadcasts: operands may have been broadcast; the walker undoes it.
+        all_outputs: every output can carry a cotangent; ``g`` is then the list of them.
+        opset: the opset that the rule's operators need, or a function of the node.
+    """
+
+    makers: tuple[Maker | None, ...] = ()
+    variadic: VariadicMaker | None = None
+    broadcasts: bool = False
+    all_outputs: bool = False
+    opset: int | Callable[[ir.Node], int] = 13
+
+    def maker(self, index: int) -> Maker | None:
+        """Return the maker of an operand."""
+        variadic = self.variadic
+        if variadic is not None:
+            return lambda call, g: variadic(call, g, index)
+        return self.makers[index] if index < len(self.makers) else None
+
+    def needed(self, node: ir.Node) -> int:
+        """Return the opset that the rule needs for ``node``."""
+        return self.opset if isinstance(self.opset, int) else self.opset(node)
+
+
+RULES: dict[tuple[str, str], Rule] = {}
+
+
+def rule(
+    op_types: str | Sequence[str],
+    *makers: Maker | None,
+    variadic: VariadicMaker | None = None,
+    broadcasts: bool = False,
+    all_outputs: bool = False,
+    opset: int | Callable[[ir.Node], int] = 13,
+    domain: str = "",
+) -> None:
+    """Register the rule of one or several operators."""
+    for op_type in op_types.split() if isinstance(op_types, str) else op_types:
+        RULES[domain, op_type] = Rule(makers, variadic, broadcasts, all_outputs, opset)
+
+
+def find_rule(node: ir.Node) -> Rule | None:
+    """Return the rule of a node's operator."""
+    return RULES.get((node.domain, node.op_type))

@@ -1,0 +1,117 @@
+"""Sliding windows: where they lie, and the operator that hands values back to their inputs.
+
+With kernel ``k``, stride ``s``, dilation ``d`` and ``p`` begin pads, output ``o`` reads the
+inputs ``s*o - p + d*i``, ``i < k``. The transpose of that reading is ``ConvTranspose``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxcam.gradient.registry import Call
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Geometry of a node's windows; pads are ``None`` where only the run knows them."""
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+    begin: list[int] | None
+    end: list[int] | None
+    auto_pad: str
+    ceil_mode: bool
+
+    @property
+    def extent(self) -> list[int]:
+        """Length that each window covers."""
+        return [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+
+    @property
+    def padded(self) -> bool:
+        """Whether a window may reach over the input's edge."""
+        return self.ceil_mode or self.begin is None or any(self.begin) or any(self.end or [])
+
+
+def windows(c: Call, kernel: list[int]) -> Windows:
+    """Read the geometry of a Conv or pooling node."""
+    space = len(kernel)
+    strides = c.attribute("strides", [1] * space)
+    dilations = c.attribute("dilations", [1] * space)
+    auto = c.attribute("auto_pad", "NOTSET")
+    begin: list[int] | None = [0] * space
+    end: list[int] | None = [0] * space
+    if auto in ("", "NOTSET"):
+        pads = c.attribute("pads", [0] * (2 * space))
+        begin, end = pads[:space], pads[space:]
+    elif auto != "VALID":
+        begin, end = _same_pads(c, auto, kernel, strides, dilations)
+    return Windows(kernel, strides, dilations, begin, end, auto, bool(c.attribute("ceil_mode", 0)))
+
+
+def _same_pads(
+    c: Call, auto: str, kernel: list[int], strides: list[int], dilations: list[int]
+) -> tuple[list[int] | None, list[int] | None]:
+    """SAME: ceil(n / s) outputs, the odd pad after (UPPER) or before (LOWER)."""
+    begin, end = [], []
+    for axis, (k, s, d) in enumerate(zip(kernel, strides, dilations, strict=True)):
+        extent, length = d * (k - 1) + 1, c.static(c.x(0), axis + 2)
+        if s == 1:
+            total = extent - 1
+        elif length is None:
+            return None, None
+        else:
+            total = max((-(-length // s) - 1) * s + extent - length, 0)
+        small, large = total // 2, total - total // 2
+        begin.append(large if auto == "SAME_LOWER" else small)
+        end.append(small if auto == "SAME_LOWER" else large)
+    return begin, end
+
+
+def spread(c: Call, g: ir.Value, weight: ir.Value, w: Windows, group: int) -> ir.Value:
+    """Return ``[B, C, *input space]`` from ``g``, ``[B, M, *output space]``."""
+    space = len(w.kernel)
+    lengths = [c.static(c.x(0), i + 2) for i in range(space)]
+    counts = [c.static(c.y, i + 2) for i in range(space)]
+    common = {"strides": w.strides, "dilations": w.dilations, "group": group}
+    if w.begin is not None and all(n is not None for n in [*lengths, *counts]):
+        over = [
+            s * (o - 1) + e - b - n
+            for s, o, e, b, n in zip(w.strides, counts, w.extent, w.begin, lengths, strict=True)
+            if o is not None and n is not None
+        ]
+        return c.op(
+            "ConvTranspose",
+            g,
+            weight,
+            pads=[*w.begin, *(max(o, 0) for o in over)],
+            output_padding=[max(-o, 0) for o in over],
+            kernel_shape=w.kernel,
+            **common,
+        )
+    return _crop(c, c.op("ConvTranspose", g, weight, kernel_shape=w.kernel, **common), w)
+
+
+def _crop(c: Call, full: ir.Value, w: Windows) -> ir.Value:
+    """Cut the unpadded spread to the input's size, which only the run knows."""
+    space = len(w.kernel)
+    ints, op = c.builder.ints, c.op
+    axes = ints(*range(2, space + 2))
+
+    def spatial(value: ir.Value) -> ir.Value:
+        return op("Slice", op("Shape", value), ints(2), ints(space + 2))
+
+    length, reach = spatial(c.x(0)), spatial(full)
+    if w.begin is not None:
+        begin = ints(*w.begin)
+    else:
+        total = op("Max", op("Sub", reach, length), ints(0))
+        half = op("Div", total, ints(2))
+        begin = op("Sub", total, half) if w.auto_pad == "SAME_LOWER" else half
+    end = op("Add", begin, length)
+    missing = op("Max", op("Sub", end, reach), ints(0))
+    pads = op("Concat", ints(*[0] * (space + 4)), missing, axis=0)
+    return op("Slice", op("Pad", full, pads), begin, end, axes)
