@@ -1,0 +1,63 @@
+"""Explain exported vision models: Grad-CAM from an ONNX file and an image.
+
+>>> import onnxcam
+>>> explainer = onnxcam.Explainer(onnxcam.default_model())
+>>> [best] = explainer.explain(onnxcam.default_photograph())
+>>> best.save("overlay.png")
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxcam.errors import OnnxcamError
+
+if TYPE_CHECKING:
+    from onnxcam.explainer import Explainer
+    from onnxcam.explanation import Explanation
+    from onnxcam.imaging.preprocess import Preprocess
+
+__all__ = [
+    "Explainer",
+    "Explanation",
+    "OnnxcamError",
+    "Preprocess",
+    "__version__",
+    "default_model",
+    "default_photograph",
+]
+
+_LAZY = {
+    "Explainer": "onnxcam.explainer",
+    "Explanation": "onnxcam.explanation",
+    "Preprocess": "onnxcam.imaging.preprocess",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that the command line starts fast."""
+    if name == "__version__":
+        return version("onnxcam")
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'onnxcam' has no attribute '{name}'")
+
+
+def default_model() -> Path:
+    """Return the embedded model, EfficientNet-Lite0 for ImageNet (Apache-2.0)."""
+    return _embedded("efficientnet-lite0.onnx")
+
+
+def default_photograph() -> Path:
+    """Return the embedded photograph, Chelsea the cat (CC0)."""
+    return _embedded("chelsea.png")
+
+
+def _embedded(name: str) -> Path:
+    from importlib.resources import files
+
+    return Path(str(files("onnxcam") / "models" / name))

@@ -1,0 +1,1 @@
+"""From image files to input tensors, and from maps back to pictures."""

@@ -1,0 +1,63 @@
+"""The few array functions that explanations are finished with, and the choice among them.
+
+``reference`` (NumPy) is the definition; ``native`` (C) does the same on the CPU, faster. The
+native one is used where it was built; ``ONNXCAM_KERNELS=reference`` asks for the other.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcam.kernels.view import Axis, View
+
+__all__ = ["Axis", "Kernels", "View", "kernels", "kernels_name"]
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+class Kernels(Protocol):
+    """What every implementation offers; see :mod:`onnxcam.kernels.reference`."""
+
+    def combine(self, activations: Floats, gradients: Floats) -> Floats:
+        """Weight the activations by the pooled gradients and sum them."""
+
+    def upsample(self, raw: Floats, view: View) -> Floats:
+        """Resize a map onto the photograph."""
+
+    def upsampled_max(self, raw: Floats, view: View) -> float:
+        """Return the largest value that ``upsample`` would give."""
+
+    def paint(
+        self, photo: Bytes, raw: Floats, view: View, colours: Bytes, alpha: float, shade: float
+    ) -> Bytes:
+        """Colour a map and blend it over the photograph."""
+
+
+@cache
+def kernels() -> Kernels:
+    """Return the implementation in use."""
+    wanted = os.environ.get("ONNXCAM_KERNELS", "")
+    if wanted not in ("", "native", "reference"):
+        raise ValueError(f"ONNXCAM_KERNELS={wanted}: choose native or reference.")
+    if wanted != "reference":
+        try:
+            from onnxcam.kernels import native
+
+            return native
+        except ImportError:
+            if wanted == "native":
+                raise
+    from onnxcam.kernels import reference
+
+    return reference
+
+
+def kernels_name() -> str:
+    """Return ``"native"`` or ``"reference"``."""
+    return kernels().__name__.rpartition(".")[2]  # type: ignore[attr-defined, no-any-return]

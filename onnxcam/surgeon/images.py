@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import onnx_ir as ir
 
 from onnxcam.errors import NoImageInputError
 from onnxcam.surgeon.facts import tensor_facts
 from onnxcam.surgeon.graph import dims
+from onnxcam.surgeon.plan import ImageInput
 
 _CHANNELS = (1, 3, 4)
 _DTYPES = {
@@ -19,24 +17,6 @@ _DTYPES = {
     ir.DataType.UINT8,
     ir.DataType.INT8,
 }
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """The image input: ``layout`` is ``NCHW`` or ``NHWC``; ``None`` marks dynamic lengths."""
-
-    name: str
-    dtype: str
-    layout: str
-    channels: int
-    height: int | None
-    width: int | None
-    batch: int | None
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> ImageInput:
-        """Rebuild from ``dataclasses.asdict``'s data."""
-        return ImageInput(**data)
 
 
 def find_image_input(graph: ir.Graph, file: str) -> ImageInput:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,67 +21,22 @@ import onnx_ir as ir
 from onnxcam.errors import LayerError, ModelError
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.facts import ModelFacts, TensorFacts, model_facts, tensor_facts
+from onnxcam.surgeon.facts import model_facts, tensor_facts
 from onnxcam.surgeon.graph import dims, names
-from onnxcam.surgeon.images import ImageInput, find_image_input
+from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import find_layer
 from onnxcam.surgeon.load import opset_of, read_model
+from onnxcam.surgeon.plan import (
+    CLASSES,
+    GRADIENTS,
+    SCORES,
+    TARGETS,
+    ImageInput,
+    ModelFacts,
+    Plan,
+)
 from onnxcam.surgeon.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.score import Score, class_axis, find_score, is_probability
-
-TARGETS = "onnxcam:targets"
-SCORES = "onnxcam:scores"
-CLASSES = "onnxcam:classes"
-GRADIENTS = "onnxcam:gradients"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was chosen in a model, and what its instrumented form gives.
-
-    Attributes:
-        facts: the original model's facts.
-        image: the image input.
-        score: name of the score tensor.
-        score_note: how it was found, for the reader.
-        classes: number of classes, when known before the run.
-        layer: name, dtype and shape of the explained tensor ``[N, K, *S]``.
-        warnings: what the reader should know.
-    """
-
-    facts: ModelFacts
-    image: ImageInput
-    score: str
-    score_note: str
-    classes: int | None
-    layer: TensorFacts
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON-ready data."""
-        return {
-            **dataclasses.asdict(self),
-            "facts": self.facts.to_dict(),
-            "warnings": list(self.warnings),
-        }
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> Plan:
-        """Rebuild a plan from :meth:`to_dict`'s data."""
-        layer = data["layer"]
-        shape = layer["shape"]
-        return Plan(
-            **{
-                **data,
-                "facts": ModelFacts.from_dict(data["facts"]),
-                "image": ImageInput.from_dict(data["image"]),
-                "layer": TensorFacts(
-                    layer["name"], layer["dtype"], None if shape is None else tuple(shape)
-                ),
-                "warnings": tuple(data["warnings"]),
-            }
-        )
-
 
 def instrument(
     path: str | Path, layer: str | int = "auto", score: str = "auto"

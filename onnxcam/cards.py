@@ -1,0 +1,294 @@
+"""Model cards: preprocessing and labels, from wherever they are known.
+
+Cards are TOML. ``models/cards`` has those of well-known families, recognised by their
+``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) comes first.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from onnxcam.errors import LabelsError, PreprocessError, nearest
+from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.surgeon.plan import ImageInput, ModelFacts
+
+MODELS: Traversable = files("onnxcam") / "models"
+_TABLES = {"card", "match", "preprocess", "labels", "model"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card's content; ``where`` names it in messages."""
+
+    where: str
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+    match: Mapping[str, Any]
+    layer: str | None = None
+    score: str | None = None
+
+
+def read_card(text: str, where: str, folder: Traversable | Path | None) -> Card:
+    """Parse a card; label files are looked up in ``folder``.
+
+    Raises:
+        PreprocessError: not TOML, or unknown tables, keys or values.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PreprocessError(f"{where}: not a TOML card: {error}.") from error
+    for table in data:
+        if table not in _TABLES:
+            raise PreprocessError(f"{where}: unknown table [{table}].{nearest(table, _TABLES)}")
+    settings = data.get("preprocess")
+    model = data.get("model", {})
+    return Card(
+        where=where,
+        preprocess=None if settings is None else Preprocess.from_dict(settings, where),
+        labels=_card_labels(data.get("labels"), where, folder),
+        match=data.get("match", {}),
+        layer=model.get("layer"),
+        score=model.get("score"),
+    )
+
+
+def _card_labels(
+    table: Mapping[str, Any] | None, where: str, folder: Traversable | Path | None
+) -> tuple[str, ...] | None:
+    if table is None:
+        return None
+    if "names" in table:
+        return tuple(str(n) for n in table["names"])
+    name = table.get("file")
+    if not isinstance(name, str) or folder is None:
+        raise PreprocessError(f"{where}: [labels] needs names = [...] or file = '...'.")
+    source = folder / name
+    if not source.is_file():
+        source = MODELS / name  # the lists that come with the package
+    if not source.is_file():
+        raise LabelsError(f"{where}: the file of labels '{name}' is missing.")
+    before = [str(n) for n in table.get("before", [])]
+    return (*before, *parse_labels(source.read_text("utf-8")))
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Read labels: a line each, or JSON (a list, or an object from index to name)."""
+    if text.lstrip().startswith(("[", "{")):
+        data = json.loads(text)
+        if isinstance(data, dict):
+            data = [data[key] for key in sorted(data, key=int)]
+        return tuple(
+            str(item[-1]) if isinstance(item, list) and item else str(item) for item in data
+        )
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def read_labels(source: str | Path | Iterable[str]) -> tuple[str, ...]:
+    """Return labels from a file, or from a list of names.
+
+    Raises:
+        LabelsError: the file cannot be read.
+    """
+    if not isinstance(source, (str, Path)):
+        return tuple(str(name) for name in source)
+    path = Path(source)
+    if not path.is_file():
+        raise LabelsError(f"labels '{source}': no such file. Give a text file, one label a line.")
+    try:
+        return parse_labels(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise LabelsError(f"labels '{source}': cannot be read ({error}).") from error
+
+
+@cache
+def known_cards() -> dict[str, Card]:
+    """Return the package's cards by name."""
+    found = {}
+    for entry in sorted((MODELS / "cards").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            name = entry.name.removesuffix(".toml")
+            found[name] = read_card(entry.read_text("utf-8"), f"card '{name}'", MODELS)
+    return found
+
+
+def matches(card: Card, facts: ModelFacts) -> bool:
+    """Whether a model belongs to a card's family: every pattern must be found in it."""
+    if not card.match:
+        return False
+    have = {
+        "producer": [facts.producer],
+        "inputs": [_signature(t.name, t.shape) for t in facts.inputs],
+        "outputs": [_signature(t.name, t.shape) for t in facts.outputs],
+        "weights": facts.weights,
+    }
+    for key, patterns in card.match.items():
+        wanted = [patterns] if isinstance(patterns, str) else patterns
+        if key not in have or not all(fnmatch.filter(have[key], p) for p in wanted):
+            return False
+    return True
+
+
+def _signature(name: str, shape: tuple[int | str | None, ...] | None) -> str:
+    """``input(N,3,224,224)``: dynamic lengths all read N."""
+    sizes = "?" if shape is None else ",".join(str(d) if isinstance(d, int) else "N" for d in shape)
+    return f"{name}({sizes})"
+
+
+def beside(path: Path) -> Card | None:
+    """Return the card beside a model: ``NAME.toml``, or ``model.toml`` when it is alone there."""
+    own = path.with_suffix(".toml")
+    shared = path.with_name("model.toml")
+    if own.is_file():
+        card = own
+    elif shared.is_file() and len(list(path.parent.glob("*.onnx"))) == 1:
+        card = shared
+    else:
+        return None
+    return read_card(card.read_text("utf-8"), str(card), card.parent)
+
+
+def from_metadata(facts: ModelFacts) -> Card | None:
+    """Return what the model says of itself.
+
+    Read are ``onnxcam.card`` (a whole card), the ONNX standard's image properties
+    (``Image.BitmapPixelFormat``, ``Image.NominalPixelRange``) and the lists of labels that
+    some exporters store as ``names``, ``labels`` or ``classes``.
+    """
+    where = f"metadata of {facts.file}"
+    if "onnxcam.card" in facts.metadata:
+        return read_card(facts.metadata["onnxcam.card"], where, None)
+    labels = _metadata_labels(facts.metadata)
+    preprocess = _metadata_pixels(facts.metadata, where)
+    return Card(where, preprocess, labels, {}) if labels or preprocess else None
+
+
+def _metadata_pixels(metadata: Mapping[str, str], where: str) -> Preprocess | None:
+    formats = {"Gray8": "grey", "Rgb8": "RGB", "Bgr8": "BGR"}
+    color = formats.get(metadata.get("Image.BitmapPixelFormat", ""))
+    scales = {
+        "NominalRange_0_255": (1.0, 0.0, 1.0),
+        "Normalized_0_1": (255.0, 0.0, 1.0),
+        "Normalized_1_1": (255.0, 0.5, 0.5),
+    }
+    scale = scales.get(metadata.get("Image.NominalPixelRange", ""))
+    if color is None or scale is None:
+        return None
+    divide, mean, std = scale
+    return Preprocess(color=color, divide=divide, mean=(mean,), std=(std,))
+
+
+def _metadata_labels(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    for key in ("names", "labels", "classes", "class_names"):
+        text = metadata.get(key, "").strip()
+        if not text.startswith(("[", "{", "(")):
+            continue
+        try:
+            data = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            continue
+        values = [data[k] for k in sorted(data)] if isinstance(data, dict) else data
+        return tuple(str(v) for v in values)
+    return None
+
+
+def find_preprocess(
+    requested: str | Path | Mapping[str, Any] | Preprocess,
+    model: Path,
+    facts: ModelFacts,
+    image: ImageInput,
+) -> tuple[Preprocess, str, str | None, list[Card]]:
+    """Return preprocessing, where it came from, a warning or ``None``, and the cards at hand.
+
+    Tried in this order: ``requested``; a card beside the model; the model's metadata; a known
+    family; a guess from layout, size and dtype, which comes with the warning.
+
+    Raises:
+        PreprocessError: the requested card does not exist, or none of its sizes fits the model.
+    """
+    cards: list[Card] = []
+    if isinstance(requested, Preprocess):
+        cards.append(Card("the given preprocessing", requested, None, {}))
+    elif isinstance(requested, Mapping):
+        made = Preprocess.from_dict(requested, "the given preprocessing")
+        cards.append(Card("the given preprocessing", made, None, {}))
+    elif str(requested) != "auto":
+        cards.append(_requested(str(requested)))
+    cards += [c for c in (beside(model), from_metadata(facts)) if c is not None]
+    cards += [c for c in known_cards().values() if matches(c, facts)]
+    for card in cards:
+        if card.preprocess is not None:
+            return _fitted(card.preprocess, image, card.where), card.where, None, cards
+    guess, why = _guess(image)
+    warning = (
+        f"{facts.file}: how its images are prepared is not known; guessed {why}. A wrong guess "
+        "gives wrong predictions and heatmaps: say it with --preprocess NAME|FILE "
+        f"(known: {', '.join(known_cards())}), or in a card "
+        f"'{model.with_suffix('.toml').name}' beside the model."
+    )
+    return _fitted(guess, image, "guess"), "guess", warning, cards
+
+
+def _requested(name: str) -> Card:
+    known = known_cards()
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.is_file():
+        return read_card(path.read_text("utf-8"), str(path), path.parent)
+    raise PreprocessError(
+        f"preprocess '{name}': neither a known card nor a file.{nearest(name, known)} "
+        f"Known: {', '.join(known)}."
+    )
+
+
+def _fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
+    """Fill in the model's own size, and refuse what does not fit the model."""
+    own = (image.height, image.width)
+    height, width = preprocess.size or (own[0] or 224, own[1] or 224)
+    if (own[0] or height, own[1] or width) != (height, width):
+        raise PreprocessError(
+            f"{where}: gives images of {height}x{width}, but the input '{image.name}' takes "
+            f"{own[0] or 'any'}x{own[1] or 'any'}."
+        )
+    channels = 1 if preprocess.color == "grey" else 3
+    if channels != image.channels:
+        raise PreprocessError(
+            f"{where}: gives {channels} channel(s) ({preprocess.color}), but the input "
+            f"'{image.name}' takes {image.channels}."
+        )
+    return replace(preprocess, size=(height, width))
+
+
+def _guess(image: ImageInput) -> tuple[Preprocess, str]:
+    if image.channels == 1:
+        if image.dtype == "uint8":
+            return Preprocess(color="grey"), "grey pixels of 0..255"
+        return Preprocess(color="grey", divide=255.0), "grey pixels scaled to 0..1"
+    if image.channels == 4:
+        raise PreprocessError(
+            f"the input '{image.name}' has 4 channels; pass ready arrays instead of photographs."
+        )
+    if image.dtype in ("uint8", "int8"):
+        return Preprocess(), "RGB pixels of 0..255"
+    if image.layout == "NHWC":
+        tf = Preprocess(divide=127.5, mean=(1.0,))
+        return tf, "RGB scaled to -1..1, as TensorFlow models often take"
+    torch = Preprocess(
+        resize="shorter",
+        shorter=None,
+        divide=255.0,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    return torch, "RGB with ImageNet's mean and deviation, as PyTorch models often take"

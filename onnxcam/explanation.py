@@ -1,0 +1,159 @@
+"""The record of one explanation: one image, one target."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onnxcam.errors import OutputError
+from onnxcam.files import write_atomically
+from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
+from onnxcam.kernels import View, kernels
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why the model gives one target its score on one image.
+
+    Attributes:
+        method: name of the method, ``"grad-cam"``.
+        layer: name of the explained tensor.
+        score_name: name of the score tensor.
+        target: class index.
+        label: the class's name, ``None`` when labels are not known.
+        score: value of the score, before Softmax or Sigmoid.
+        rank: place of the target in the prediction, 1 the predicted class.
+        raw: rectified map at the layer's resolution, ``[*S]`` float32, not normalised.
+        signed: the same before the ReLU.
+        source: the image's name, ``None`` for arrays and PIL images.
+        photo: the explained photograph, ``[H, W, 3]`` uint8, ``None`` for arrays.
+        view: where the map lies on the photograph.
+    """
+
+    method: str
+    layer: str
+    score_name: str
+    target: int
+    label: str | None
+    score: float
+    rank: int
+    raw: NDArray[np.float32] = field(repr=False)
+    signed: NDArray[np.float32] = field(repr=False)
+    source: str | None
+    photo: NDArray[np.uint8] | None = field(repr=False)
+    view: View = field(repr=False)
+
+    @cached_property
+    def heatmap(self) -> NDArray[np.float32]:
+        """The map on the photograph, ``[H, W]`` float32 in 0..1.
+
+        The raw map is resized once, bilinear with half-pixel centres, and divided by its maximum
+        over the visible pixels; an all-zero map stays zero. Where the network did not look it
+        is 0, see :attr:`visible`.
+        """
+        heat = kernels().upsample(self.raw, self.view)
+        peak = float(heat.max(initial=0.0))
+        return np.minimum(heat / np.float32(peak), np.float32(1)) if peak > 0 else heat
+
+    @property
+    def visible(self) -> NDArray[np.bool_]:
+        """Mask ``[H, W]`` of the pixels that the network saw; cropped borders are ``False``."""
+        mask = np.zeros(self.view.size, np.bool_)
+        rows, columns = self.view.rows, self.view.columns
+        mask[rows.first : rows.last, columns.first : columns.last] = True
+        return mask
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """Column and row of the heatmap's largest value, in pixels of the photograph."""
+        row, column = np.unravel_index(int(self.heatmap.argmax()), self.view.size)
+        return int(column), int(row)
+
+    def overlay(
+        self, *, alpha: float = 0.5, colours: str = DEFAULT_COLOURS, shade: float = 0.5
+    ) -> Image.Image:
+        """Return the photograph with the heatmap over it.
+
+        Args:
+            alpha: weight of the colours, 0 to 1.
+            colours: a colour map of the ``cmap`` package.
+            shade: brightness of the photograph where the network did not look, 0 to 1.
+
+        Raises:
+            OutputError: a ready array was explained, so there is no photograph to paint on.
+        """
+        if self.photo is None:
+            raise OutputError(
+                "an array was explained, not a photograph: there is nothing to paint on. Use "
+                "heatmap, raw or signed, or save to .npz."
+            )
+        table = colour_table(colours)
+        painted = kernels().paint(self.photo, self.raw, self.view, table, alpha, shade)
+        return Image.fromarray(painted)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the overlay (.png, .jpg, .webp), the arrays (.npz) or the record (.json).
+
+        Raises:
+            OutputError: another suffix, or the place cannot be written.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in _FORMATS:
+            picture = self.overlay()
+            quality = {"quality": 92} if suffix != ".png" else {"compress_level": 3}
+            return write_atomically(
+                path, lambda file: picture.save(file, _FORMATS[suffix], **quality)
+            )
+        if suffix == ".npz":
+            arrays = {
+                "raw": self.raw,
+                "signed": self.signed,
+                "heatmap": self.heatmap,
+                "visible": self.visible,
+            }
+            return write_atomically(
+                path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
+            )
+        if suffix == ".json":
+            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+            return write_atomically(path, lambda file: file.write(text.encode()))
+        known = ", ".join([*_FORMATS, ".npz", ".json"])
+        raise OutputError(f"{path}: unknown suffix '{suffix}'. Use one of {known}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record without its arrays, ready for JSON."""
+        rows, columns = self.view.rows, self.view.columns
+        x, y = self.peak
+        return {
+            "image": self.source,
+            "method": self.method,
+            "layer": self.layer,
+            "score_name": self.score_name,
+            "target": self.target,
+            "label": self.label,
+            "score": self.score,
+            "rank": self.rank,
+            "size": {"width": columns.length, "height": rows.length},
+            "visible": {
+                "left": columns.first,
+                "top": rows.first,
+                "right": columns.last,
+                "bottom": rows.last,
+            },
+            "peak": {"x": x, "y": y},
+            "raw": {
+                "shape": list(self.raw.shape),
+                "max": float(self.raw.max(initial=0.0)),
+                "min_signed": float(self.signed.min(initial=0.0)),
+            },
+        }

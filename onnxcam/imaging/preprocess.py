@@ -1,0 +1,204 @@
+"""From a photograph to the input tensor, remembering where every pixel went."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onnxcam.errors import PreprocessError, nearest
+from onnxcam.kernels.view import Axis, View
+
+Resize = Literal["squash", "shorter", "letterbox"]
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+_COLOURS = ("RGB", "BGR", "grey")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a photograph becomes the input: ``(pixel / divide - mean) / std``.
+
+    Attributes:
+        color: ``RGB``, ``BGR`` or ``grey``; ``mean`` and ``std`` are in this order.
+        resize: ``squash`` to the size; ``shorter`` side to ``shorter`` pixels, then crop the
+            centre; ``letterbox``: fit inside and pad with ``pad``.
+        size: height and width of the input; ``None`` takes the model's.
+        shorter: for ``resize = "shorter"``; ``None`` means the size itself.
+        interpolation: nearest, bilinear, bicubic, lanczos or box (Pillow's, antialiased).
+        divide: pixels are 0..255 before this division.
+        mean: one number, or one a channel.
+        std: likewise.
+        pad: grey level or colour of letterbox borders, 0..255.
+    """
+
+    color: str = "RGB"
+    resize: Resize = "squash"
+    size: tuple[int, int] | None = None
+    shorter: int | None = None
+    interpolation: str = "bilinear"
+    divide: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    pad: tuple[int, ...] = (114,)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any], where: str) -> Preprocess:
+        """Build from a card's table.
+
+        Raises:
+            PreprocessError: unknown keys or values; ``where`` names the card.
+        """
+        fields = {f.name for f in dataclasses.fields(Preprocess)}
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            if key not in fields:
+                raise PreprocessError(f"{where}: unknown key '{key}'.{nearest(key, fields)}")
+            values[key] = value
+        try:
+            for key in ("mean", "std"):
+                if key in values:
+                    values[key] = tuple(float(v) for v in _listed(values[key]))
+            if "pad" in values:
+                values["pad"] = tuple(int(v) for v in _listed(values["pad"]))
+            if values.get("size") is not None:
+                height, width = _listed(values["size"], 2)
+                values["size"] = (int(height), int(width))
+            made = Preprocess(**values)
+        except (TypeError, ValueError) as error:
+            raise PreprocessError(f"{where}: {error}.") from error
+        made.check(where)
+        return made
+
+    def check(self, where: str) -> None:
+        """Refuse values that make no sense."""
+        channels = 1 if self.color == "grey" else 3
+        checks = {
+            f"color = '{self.color}' is none of {', '.join(_COLOURS)}": self.color in _COLOURS,
+            f"resize = '{self.resize}' is none of squash, shorter, letterbox": self.resize
+            in ("squash", "shorter", "letterbox"),
+            f"interpolation = '{self.interpolation}' is none of {', '.join(_FILTERS)}": (
+                self.interpolation in _FILTERS
+            ),
+            f"mean needs 1 or {channels} numbers": len(self.mean) in (1, channels),
+            f"std needs 1 or {channels} numbers": len(self.std) in (1, channels),
+            "std and divide must not be 0": 0 not in (*self.std, self.divide),
+            "pad needs 1 or 3 numbers": len(self.pad) in (1, 3),
+            "size must be positive": self.size is None or min(self.size) > 0,
+        }
+        for message, good in checks.items():
+            if not good:
+                raise PreprocessError(f"{where}: {message}.")
+
+    def apply(
+        self, photo: NDArray[np.uint8], layout: str, dtype: str
+    ) -> tuple[NDArray[Any], Geometry]:
+        """Return the input tensor ``[1, ...]`` and where the photograph lies in it.
+
+        Args:
+            photo: ``[H, W, 3]`` uint8 RGB.
+            layout: ``NCHW`` or ``NHWC``.
+            dtype: NumPy's name of the input's dtype.
+        """
+        assert self.size is not None
+        image, geometry = self._fit(Image.fromarray(photo), self.size)
+        pixels = np.asarray(image.convert("L") if self.color == "grey" else image)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        if self.color == "BGR":
+            pixels = pixels[..., ::-1]
+        if layout == "NCHW":
+            pixels = pixels.transpose(2, 0, 1)
+        if np.dtype(dtype).kind in "ui" and self._keeps_pixels:
+            return np.ascontiguousarray(pixels[None]).astype(dtype), geometry
+        shape = (-1, 1, 1) if layout == "NCHW" else (1, 1, -1)
+        scale = np.float32(1) / (np.float32(self.divide) * np.array(self.std, np.float32))
+        shift = np.array(self.mean, np.float32) / np.array(self.std, np.float32)
+        values = pixels * scale.reshape(shape) - shift.reshape(shape)
+        if np.dtype(dtype).kind in "ui":
+            limits = np.iinfo(dtype)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+        return np.ascontiguousarray(values[None], dtype), geometry
+
+    @property
+    def _keeps_pixels(self) -> bool:
+        return self.divide == 1 and set(self.mean) == {0.0} and set(self.std) == {1.0}
+
+    def _fit(self, image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, Geometry]:
+        height, width = size
+        full_height, full_width = image.height, image.width
+        if self.resize == "squash":
+            new_height, new_width = height, width
+        elif self.resize == "letterbox":
+            ratio = min(height / full_height, width / full_width)
+            new_height = min(height, max(1, round(full_height * ratio)))
+            new_width = min(width, max(1, round(full_width * ratio)))
+        else:
+            shorter = max(self.shorter or 0, 1) if self.shorter else min(size)
+            ratio = max(
+                shorter / min(full_height, full_width), height / full_height, width / full_width
+            )
+            new_height = max(height, int(full_height * ratio))
+            new_width = max(width, int(full_width * ratio))
+        resized = image.resize((new_width, new_height), _FILTERS[self.interpolation])
+        top, left = round((height - new_height) / 2), round((width - new_width) / 2)
+        geometry = Geometry(
+            rows=Placement(full_height, height, new_height / full_height, float(top)),
+            columns=Placement(full_width, width, new_width / full_width, float(left)),
+        )
+        if self.resize == "squash":
+            return resized, geometry
+        pad = self.pad if len(self.pad) == 3 else self.pad * 3
+        canvas = Image.new("RGB", (width, height), (pad[0], pad[1], pad[2]))
+        canvas.paste(resized, (left, top))
+        return canvas, geometry
+
+
+def _listed(value: Any, count: int | None = None) -> list[Any]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * count if count is not None and len(values) == 1 else values
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One axis: the photograph's point ``x`` lies at ``x * scale + offset`` of the input."""
+
+    photo: int
+    input: int
+    scale: float
+    offset: float
+
+    def axis(self, length: int) -> Axis:
+        """Return where a map of ``length`` elements over the whole input lies on the photo."""
+        elements = length / self.input
+        # A pixel is visible when its centre lies inside the input.
+        centres = (np.arange(self.photo) + 0.5) * self.scale + self.offset
+        visible = np.flatnonzero((centres >= 0) & (centres <= self.input))
+        first, last = (int(visible[0]), int(visible[-1]) + 1) if visible.size else (0, 0)
+        return Axis(self.photo, self.scale * elements, self.offset * elements, first, last)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a photograph lies in the input tensor."""
+
+    rows: Placement
+    columns: Placement
+
+    @staticmethod
+    def identity(height: int, width: int) -> Geometry:
+        """For a ready array: the input tensor itself is the photograph."""
+        return Geometry(Placement(height, height, 1.0, 0.0), Placement(width, width, 1.0, 0.0))
+
+    def view(self, height: int, width: int) -> View:
+        """Return where a map of ``height`` by ``width`` elements lies on the photograph."""
+        return View(self.rows.axis(height), self.columns.axis(width))

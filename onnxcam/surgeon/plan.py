@@ -1,0 +1,136 @@
+"""What the surgeon found and chose, as plain data that can be stored.
+
+Nothing here needs ``onnx``: a stored plan is read back without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+TARGETS = "onnxcam:targets"
+SCORES = "onnxcam:scores"
+CLASSES = "onnxcam:classes"
+GRADIENTS = "onnxcam:gradients"
+
+Dim = int | str | None
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """Name, dtype (NumPy's name, or ``"?"``) and shape of a tensor.
+
+    A dimension is an int, a symbol's name or ``None``; ``shape`` is ``None`` when not even the
+    rank is known.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...] | None
+
+    def __str__(self) -> str:
+        shape = "?" if self.shape is None else ", ".join(str(d or "?") for d in self.shape)
+        return f"{self.name} {self.dtype}[{shape}]"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The model as its file describes it."""
+
+    file: str
+    producer: str
+    ir_version: int
+    opset: int
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    metadata: dict[str, str]
+    weights: tuple[str, ...]
+    nodes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON-ready data."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ModelFacts:
+        """Rebuild facts from :meth:`to_dict`'s data."""
+
+        def tensor(item: dict[str, Any]) -> TensorFacts:
+            shape = item["shape"]
+            return TensorFacts(item["name"], item["dtype"], None if shape is None else tuple(shape))
+
+        return ModelFacts(
+            **{
+                **data,
+                "inputs": tuple(tensor(t) for t in data["inputs"]),
+                "outputs": tuple(tensor(t) for t in data["outputs"]),
+                "weights": tuple(data["weights"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The image input: ``layout`` is ``NCHW`` or ``NHWC``; ``None`` marks dynamic lengths."""
+
+    name: str
+    dtype: str
+    layout: str
+    channels: int
+    height: int | None
+    width: int | None
+    batch: int | None
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> ImageInput:
+        """Rebuild from ``dataclasses.asdict``'s data."""
+        return ImageInput(**data)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen in a model, and what its instrumented form gives.
+
+    Attributes:
+        facts: the original model's facts.
+        image: the image input.
+        score: name of the score tensor.
+        score_note: how it was found, for the reader.
+        classes: number of classes, when known before the run.
+        layer: name, dtype and shape of the explained tensor ``[N, K, *S]``.
+        warnings: what the reader should know.
+    """
+
+    facts: ModelFacts
+    image: ImageInput
+    score: str
+    score_note: str
+    classes: int | None
+    layer: TensorFacts
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready data."""
+        return {
+            **dataclasses.asdict(self),
+            "facts": self.facts.to_dict(),
+            "warnings": list(self.warnings),
+        }
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Plan:
+        """Rebuild a plan from :meth:`to_dict`'s data."""
+        layer = data["layer"]
+        shape = layer["shape"]
+        return Plan(
+            **{
+                **data,
+                "facts": ModelFacts.from_dict(data["facts"]),
+                "image": ImageInput.from_dict(data["image"]),
+                "layer": TensorFacts(
+                    layer["name"], layer["dtype"], None if shape is None else tuple(shape)
+                ),
+                "warnings": tuple(data["warnings"]),
+            }
+        )

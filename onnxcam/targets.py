@@ -1,0 +1,86 @@
+"""From what a user names to what the instrumented graph takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxcam.errors import TargetError, nearest
+
+Target = int | str
+Targets = Target | Sequence[Target] | None
+
+
+def resolve(
+    targets: Targets, classes: int | None, labels: Sequence[str] | None
+) -> list[int]:
+    """Return class indices; ``-r`` stands for the class of rank ``r`` in the prediction.
+
+    Args:
+        targets: an index, a label, ``"top:K"``, a list of these, or ``None`` for the predicted
+            class.
+        classes: number of classes, ``None`` when only the run knows.
+        labels: names of the classes.
+
+    Raises:
+        TargetError: unknown or ambiguous label, index or rank out of range, empty list.
+    """
+    if targets is None:
+        return [-1]
+    if isinstance(targets, (int, str)) or not isinstance(targets, Sequence):
+        return _one(targets, classes, labels)
+    found = [code for target in targets for code in _one(target, classes, labels)]
+    if not found:
+        raise TargetError("no target given: the list is empty.")
+    return found
+
+
+def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[int]:
+    if isinstance(target, bool) or not isinstance(target, str):
+        try:
+            index = int(target)
+        except (TypeError, ValueError) as error:
+            raise TargetError(f"target {target!r} is neither an index nor a label.") from error
+        return [_index(index, classes)]
+    text = target.strip()
+    if text.lower().startswith("top:"):
+        return _top(text, classes)
+    if text.lstrip("-").isdigit():
+        return [_index(int(text), classes)]
+    return [_label(text, labels)]
+
+
+def _index(index: int, classes: int | None) -> int:
+    if index < 0 or (classes is not None and index >= classes):
+        last = "" if classes is None else f" to {classes - 1}"
+        raise TargetError(f"target {index} is out of range: classes count from 0{last}.")
+    return index
+
+
+def _top(text: str, classes: int | None) -> list[int]:
+    count = text[4:].strip()
+    if not count.isdigit() or int(count) == 0:
+        raise TargetError(f"target '{text}': write top:5 for the five best classes.")
+    if classes is not None and int(count) > classes:
+        raise TargetError(f"target '{text}': the model has only {classes} classes.")
+    return [-rank for rank in range(1, int(count) + 1)]
+
+
+def _label(text: str, labels: Sequence[str] | None) -> int:
+    if not labels:
+        raise TargetError(
+            f"target '{text}': the model's labels are not known. Give them with --labels FILE, "
+            "or name the class by its index."
+        )
+    wanted = text.casefold()
+    found = [i for i, name in enumerate(labels) if wanted in _names(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        shown = ", ".join(f"{i} ({labels[i]})" for i in found)
+        raise TargetError(f"target '{text}' is ambiguous: {shown}. Name it by its index.")
+    raise TargetError(f"target '{text}': no such label.{nearest(text, labels)}")
+
+
+def _names(label: str) -> set[str]:
+    """A label, and its parts where it lists synonyms."""
+    return {label.casefold(), *(part.strip().casefold() for part in label.split(","))}
