@@ -112,7 +112,7 @@ class Explainer:
             raise InputArrayError(
                 f"array {list(image.shape)} holds {len(image)} images: use explain_batch."
             )
-        return next(self._explain_many([image], [self._resolve(targets)]))
+        return next(self._explain_many([image], [self.resolve(targets)]))
 
     def explain_batch(
         self,
@@ -136,16 +136,21 @@ class Explainer:
         """
         batch = list(images)
         if per_image is None:
-            resolved = [self._resolve(targets)] * len(batch)
+            resolved = [self.resolve(targets)] * len(batch)
         elif targets is not None:
             raise TargetError("give targets or per_image, not both.")
         elif len(per_image) != len(batch):
             raise TargetError(f"per_image has {len(per_image)} entries for {len(batch)} images.")
         else:
-            resolved = [self._resolve(t) for t in per_image]
+            resolved = [self.resolve(t) for t in per_image]
         return list(self._explain_many(batch, resolved))
 
-    def _resolve(self, targets: Targets) -> list[int]:
+    def resolve(self, targets: Targets) -> list[int]:
+        """Return class indices; ``-r`` stands for rank ``r`` in the prediction.
+
+        Raises:
+            TargetError: an unknown or ambiguous label, or an index or rank out of range.
+        """
         return resolve(targets, self.plan.classes, self.labels)
 
     def _fit_labels(

@@ -10,9 +10,7 @@ Target = int | str
 Targets = Target | Sequence[Target] | None
 
 
-def resolve(
-    targets: Targets, classes: int | None, labels: Sequence[str] | None
-) -> list[int]:
+def resolve(targets: Targets, classes: int | None, labels: Sequence[str] | None) -> list[int]:
     """Return class indices; ``-r`` stands for the class of rank ``r`` in the prediction.
 
     Args:

@@ -1,0 +1,59 @@
+"""The command line: one file a command."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from onnxcam.cli.demo import demo
+from onnxcam.cli.doctor import doctor
+from onnxcam.cli.explain import explain
+from onnxcam.cli.inspect import inspect
+from onnxcam.errors import OnnxcamError
+
+app = typer.Typer(
+    name="onnxcam",
+    help="Explain exported vision models: Grad-CAM from an ONNX file and an image.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(explain)
+app.command()(inspect)
+app.command()(demo)
+app.command()(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"onnxcam {version('onnxcam')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Explain exported vision models: Grad-CAM from an ONNX file and an image."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    warnings.showwarning = lambda message, *_, **__: typer.echo(
+        f"onnxcam: warning: {message}", err=True
+    )
+    warnings.simplefilter("always", UserWarning)
+    try:
+        app()
+    except OnnxcamError as error:
+        typer.echo(f"onnxcam: error: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(1)

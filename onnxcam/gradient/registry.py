@@ -141,25 +141,25 @@ def dequantized(builder: Builder, value: ir.Value) -> ir.Value:
     factors = constant(scale)
     if factors is None or codes is None or codes.const_value is None:
         return value
-    if factors.size > 1 and (factors.ndim != 1 or node.attributes.get_int("block_size", 0)):
+    if factors.size > 1 and (factors.ndim != 1 or "block_size" in node.attributes):
         return value
+    per_axis = factors.size > 1
     if value in builder.dequantized:
         return builder.dequantized[value]
-    axis, rank = node.attributes.get_int("axis", 1), len(codes.const_value.shape)
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    rank = len(codes.const_value.shape)
     column = [-1 if i == axis % max(rank, 1) else 1 for i in range(rank)]
-    kind = value.dtype or ir.DataType.FLOAT
+    kind: ir.DataType = value.dtype or ir.DataType.FLOAT
 
     def along(operand: ir.Value) -> ir.Value:
-        return builder.op("Reshape", operand, builder.ints(*column)) if factors.size > 1 else (
-            operand
-        )
+        return builder.op("Reshape", operand, builder.ints(*column)) if per_axis else operand
 
     assert scale is not None
     copy = builder.op("Cast", codes, to=kind)
     if zero is not None:
         copy = builder.op("Sub", copy, along(builder.op("Cast", zero, to=kind)))
     copy = builder.op("Mul", copy, along(scale))
-    copy.shape, copy.dtype = value.shape, value.dtype
+    copy.shape, copy.dtype = value.shape, kind
     builder.dequantized[value] = copy
     return copy
 

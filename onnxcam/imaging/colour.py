@@ -16,4 +16,5 @@ def colour_table(name: str = DEFAULT_COLOURS) -> NDArray[np.uint8]:
     from cmap import Colormap
 
     table = np.asarray(Colormap(name).lut(256))[:, :3]
-    return np.rint(table * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(table * 255).astype(np.uint8)
+    return levels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.kernels import _native
+from onnxcam.kernels import _native  # type: ignore[attr-defined]
 from onnxcam.kernels.view import Axis, View
 
 Floats = NDArray[np.float32]

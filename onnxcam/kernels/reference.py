@@ -25,7 +25,8 @@ def combine(activations: Floats, gradients: Floats) -> Floats:
     space = activations.shape[2:]
     a = activations.reshape(n, k, -1).astype(np.float64)
     weights = gradients.reshape(n, t, k, -1).sum(axis=3, dtype=np.float64) / max(a.shape[2], 1)
-    return np.matmul(weights, a).reshape(n, t, *space).astype(np.float32)
+    maps: Floats = np.matmul(weights, a).reshape(n, t, *space).astype(np.float32)
+    return maps
 
 
 def upsample(raw: Floats, view: View) -> Floats:

@@ -1,0 +1,1 @@
+"""Sessions, providers and batching."""

@@ -1,0 +1,1 @@
+"""Read, check and rewrite models; never run them."""

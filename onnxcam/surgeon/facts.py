@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import onnx
 import onnx_ir as ir
 
 from onnxcam.surgeon.graph import dims
+from onnxcam.surgeon.load import opset_of
 from onnxcam.surgeon.plan import ModelFacts, TensorFacts
 
 
@@ -20,16 +24,30 @@ def tensor_facts(value: ir.Value) -> TensorFacts:
     return TensorFacts(value.name or "", dtype, None if shape is None else tuple(shape))
 
 
-def model_facts(model: ir.Model, file: str) -> ModelFacts:
+@dataclass(frozen=True)
+class Origin:
+    """What preparation may change, as the file has it."""
+
+    opset: int
+    ir_version: int
+    nodes: int
+
+
+def origin_of(proto: onnx.ModelProto) -> Origin:
+    """Return the file's own opset, IR version and size."""
+    return Origin(opset_of(proto), int(proto.ir_version), len(proto.graph.node))
+
+
+def model_facts(model: ir.Model, file: str, origin: Origin) -> ModelFacts:
     """Collect the facts of a prepared model read from ``file``."""
     return ModelFacts(
         file=file,
         producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
-        ir_version=model.ir_version,
-        opset=model.opset_imports.get("", 1),
+        ir_version=origin.ir_version,
+        opset=origin.opset,
         inputs=tuple(tensor_facts(v) for v in model.graph.inputs),
         outputs=tuple(tensor_facts(v) for v in model.graph.outputs),
         metadata=dict(model.metadata_props),
         weights=tuple(model.graph.initializers),
-        nodes=len(model.graph),
+        nodes=origin.nodes,
     )

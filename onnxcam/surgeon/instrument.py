@@ -11,7 +11,6 @@ The instrumented model has the original inputs and outputs, and
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,11 @@ import onnx_ir as ir
 from onnxcam.errors import LayerError, ModelError
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.facts import model_facts, tensor_facts
+from onnxcam.surgeon.facts import model_facts, origin_of, tensor_facts
 from onnxcam.surgeon.graph import dims, names
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import find_layer
-from onnxcam.surgeon.load import opset_of, read_model
+from onnxcam.surgeon.load import read_model
 from onnxcam.surgeon.plan import (
     CLASSES,
     GRADIENTS,
@@ -37,6 +36,7 @@ from onnxcam.surgeon.plan import (
 )
 from onnxcam.surgeon.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.score import Score, class_axis, find_score, is_probability
+
 
 def instrument(
     path: str | Path, layer: str | int = "auto", score: str = "auto"
@@ -56,14 +56,14 @@ def instrument(
     """
     path = Path(path)
     proto = read_model(path)
-    opset = opset_of(proto)
+    origin = origin_of(proto)
     model = prepare(proto, path, BASE_OPSET)
     chosen = _choose(model.graph, path, layer, score)
     needed = needed_opset(model.graph, chosen.score.value, [chosen.layer])
     if needed > model.opset_imports[""]:
         model = prepare(read_model(path), path, needed)
         chosen = _choose(model.graph, path, layer, score)
-    facts = dataclasses.replace(model_facts(model, path.name), opset=opset)
+    facts = model_facts(model, path.name, origin)
     plan = _plan(facts, chosen)
     _write(model, chosen)
     model.metadata_props["onnxcam.layer"] = plan.layer.name
@@ -98,7 +98,8 @@ def _plan(facts: ModelFacts, chosen: _Chosen) -> Plan:
                 "vanish for sure predictions. --score auto takes the tensor before it."
             )
     elif score.passed:
-        note = f"before {', '.join(reversed(score.passed))} of the output '{score.output}'"
+        kinds = dict.fromkeys(text.split(" ")[0] for text in reversed(score.passed))
+        note = f"before {', '.join(kinds)} of the output '{score.output}'"
     else:
         note = "the model's output"
     return Plan(
@@ -129,7 +130,8 @@ def _write(model: ir.Model, chosen: _Chosen) -> None:
         (GRADIENTS, gradients, chosen.layer.dtype, ["T", *sizes]),
     ):
         output = builder.op("Identity", value)
-        output.name, output.dtype, output.shape = name, dtype, ir.Shape(shape)
+        output.name, output.shape = name, ir.Shape(shape)
+        output.type = None if dtype is None else ir.TensorType(dtype)
         graph.outputs.append(output)
     if chosen.layer not in graph.outputs:
         graph.outputs.append(chosen.layer)

@@ -25,17 +25,18 @@ CONVOLUTIONS = {
 _LINEAR = CONVOLUTIONS | {"Gemm", "MatMul", "FusedMatMul", "QLinearMatMul", "QGemm", "Einsum"}
 _MIXING = {"Softmax", "Attention", "MultiHeadAttention"}
 # Operators that finish a convolution's maps in place.
-_FINISHING = set(
-    """
-    BatchNormalization InstanceNormalization GroupNormalization LayerNormalization
-    SkipLayerNormalization RMSNormalization
-    Relu LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Tanh Clip
-    Softplus Softsign Mish Swish Gelu FastGelu QuickGelu BiasGelu Erf Exp Log Sqrt Pow Abs Neg
-    Reciprocal Shrink Add Sub Mul Div Sum Mean Max Min Concat Identity Cast Where
-    QuantizeLinear DequantizeLinear QLinearAdd QLinearMul QLinearConcat QLinearLeakyRelu
-    QLinearSigmoid
-    """.split()
-)
+# fmt: off
+_FINISHING = {
+    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
+    "SkipLayerNormalization", "RMSNormalization", "Relu", "LeakyRelu", "PRelu", "Elu", "Selu",
+    "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Clip", "Softplus",
+    "Softsign", "Mish", "Swish", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Erf", "Exp", "Log",
+    "Sqrt", "Pow", "Abs", "Neg", "Reciprocal", "Shrink", "Add", "Sub", "Mul", "Div", "Sum",
+    "Mean", "Max", "Min", "Concat", "Identity", "Cast", "Where", "QuantizeLinear",
+    "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearLeakyRelu",
+    "QLinearSigmoid",
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
         )
     after = depends_on(graph, {default}) & leads_to(score)
     mixing = next(
-        (n for n in graph if n.op_type in _MIXING and n.outputs[0] in after - {default}), None
+        (n for n in graph if n.op_type in _MIXING and n.outputs[0] in after and _wide(n)), None
     )
     if mixing is not None:
         raise LayerError(
@@ -108,6 +109,12 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
             f"comes from. To explain them all the same: --layer '{default.name}'."
         )
     return default
+
+
+def _wide(node: ir.Node) -> bool:
+    """Whether the output has more than a class axis; a final Softmax mixes no places."""
+    shape = dims(node.outputs[0])
+    return shape is None or sum(d != 1 for d in shape[1:]) > 1
 
 
 def _counted(found: list[Layer], place: int) -> ir.Value:

@@ -18,7 +18,7 @@ def _at_end(c: Call, value: ir.Value) -> ir.Value:
 
 
 def _matmul_left(c: Call, g: ir.Value) -> ir.Value:
-    """y = a b: da = g b^T."""
+    """Y = a b: da = g b^T."""
     a, b = c.x(0), c.x(1)
     if c.rank(b) == 1:  # y[..., m] = a[..., m, k] b[k], or a[k] b[k]
         return c.op("Mul", _at_end(c, g), b)
@@ -29,7 +29,7 @@ def _matmul_left(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _matmul_right(c: Call, g: ir.Value) -> ir.Value:
-    """y = a b: db = a^T g."""
+    """Y = a b: db = a^T g."""
     a, b = c.x(0), c.x(1)
     if c.rank(a) == 1 and c.rank(b) == 1:
         return c.op("Mul", _at_end(c, g), a)
@@ -166,7 +166,7 @@ rule("ReduceSumSquare", _reduce_sum_square, None)
 
 
 def _softmax(c: Call, g: ir.Value) -> ir.Value:
-    """dx = y (g - sum(g y))."""
+    """Dx = y (g - sum(g y))."""
     axis = c.axis(c.x(0), -1)
     inner = c.builder.sum(c.op("Mul", g, c.y), [axis], keepdims=True)
     return c.op("Mul", c.y, c.op("Sub", g, inner))

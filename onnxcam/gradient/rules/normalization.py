@@ -15,7 +15,7 @@ def _per_channel(c: Call, value: ir.Value) -> ir.Value:
 
 
 def _batch_norm(c: Call, g: ir.Value) -> ir.Value:
-    """dx = g scale / sqrt(var + eps): stored constants, which the runtime folds."""
+    """Dx = g scale / sqrt(var + eps): stored constants, which the runtime folds."""
     if c.attribute("training_mode", 0):
         raise c.refuse("it is in training mode")
     epsilon = c.like(c.attribute("epsilon", 1e-5))
@@ -59,7 +59,7 @@ rule("InstanceNormalization", _instance_norm, _statistic, _statistic)
 
 
 def _lrn(c: Call, g: ir.Value) -> ir.Value:
-    """y = x s^-b with s = bias + a/n sum(x^2) over n neighbouring channels.
+    """Y = x s^-b with s = bias + a/n sum(x^2) over n neighbouring channels.
 
     dx = g s^-b - 2 a b / n x sum(g x s^(-b-1)), the sum over the channels whose window
     holds this one, i.e. the window turned around.

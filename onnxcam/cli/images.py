@@ -1,0 +1,47 @@
+"""Find the images that the command line was asked for."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnxcam.errors import ImageError
+from onnxcam.imaging.decode import SUFFIXES
+
+
+def find_images(arguments: Sequence[str], skip: Path) -> list[Path]:
+    """Return image files; folders and glob patterns are walked, in order, without repeats.
+
+    Args:
+        arguments: files, folders or patterns.
+        skip: the output folder, whose pictures are not explained again.
+
+    Raises:
+        ImageError: a folder or pattern has no image.
+    """
+    found: dict[Path, None] = {}
+    skipped = skip.absolute()
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in SUFFIXES
+                and p.is_file()
+                and not p.name.startswith(".")
+                and skipped not in p.absolute().parents
+            )
+            if not inside:
+                raise ImageError(f"{path}: no images in this directory.")
+            found |= dict.fromkeys(inside)
+        elif not path.exists() and any(c in argument for c in "*?["):
+            matched = [Path(p) for p in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
+            matched = [p for p in matched if p.is_file()]
+            if not matched:
+                raise ImageError(f"'{argument}': no file matches this pattern.")
+            found |= dict.fromkeys(matched)
+        else:
+            found[path] = None
+    return list(found)

@@ -1,0 +1,67 @@
+"""Where the command line writes its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from onnxcam.errors import OutputError
+from onnxcam.explanation import Explanation
+from onnxcam.files import write_atomically
+
+RECORDS = "explanations.json"
+
+
+class Outputs:
+    """A directory of overlays, arrays and records; made with the first file."""
+
+    def __init__(self, folder: Path, suffix: str, arrays: bool) -> None:
+        """Check that the directory can be made and written, without making it.
+
+        Raises:
+            OutputError: it cannot.
+        """
+        self.folder, self.suffix, self.arrays = folder, suffix, arrays
+        self._taken: set[str] = set()
+        existing = folder.absolute()
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise OutputError(f"{folder}: cannot be a directory, '{existing}' is a file.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder}: '{existing}' is not writable. Choose another with -o.")
+
+    def save(self, explanations: Iterable[Explanation], stem: str) -> list[dict[str, Any]]:
+        """Write overlays, and arrays where wanted; return the records with their names."""
+        records = []
+        for explanation in explanations:
+            name = self._free(f"{stem}-{_slug(explanation)}")
+            record = explanation.to_dict()
+            record["overlay"] = explanation.save(self.folder / f"{name}.{self.suffix}").name
+            if self.arrays:
+                record["arrays"] = explanation.save(self.folder / f"{name}.npz").name
+            records.append(record)
+        return records
+
+    def write_records(self, document: dict[str, Any]) -> None:
+        """Write ``explanations.json``."""
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.folder / RECORDS, lambda file: file.write(text.encode()))
+
+    def _free(self, name: str) -> str:
+        """Images of the same name in different folders get numbers."""
+        free, count = name, 1
+        while free.lower() in self._taken:
+            count += 1
+            free = f"{name}-{count}"
+        self._taken.add(free.lower())
+        return free
+
+
+def _slug(explanation: Explanation) -> str:
+    label = re.sub(r"[^a-z0-9]+", "-", (explanation.label or "").lower()).strip("-")[:40]
+    return f"{explanation.target}-{label}" if label else str(explanation.target)

@@ -1,0 +1,155 @@
+"""Look at a model without running it: what would be explained, and what stands in the way."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcam.errors import OnnxcamError
+from onnxcam.gradient import missing_rules
+from onnxcam.surgeon.facts import model_facts, origin_of, tensor_facts
+from onnxcam.surgeon.graph import dims, names, operator
+from onnxcam.surgeon.images import find_image_input
+from onnxcam.surgeon.layer import candidates, find_layer
+from onnxcam.surgeon.load import read_model
+from onnxcam.surgeon.plan import ImageInput, ModelFacts, TensorFacts
+from onnxcam.surgeon.prepare import BASE_OPSET, prepare
+from onnxcam.surgeon.score import find_score
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer that can be explained.
+
+    Attributes:
+        tensor: its name, dtype and shape ``[N, K, *S]``.
+        place: 0 the default, -1 the one before it.
+        stride: pixels of the input for one place of the maps, where both are known.
+        node: name of the node that computes it.
+    """
+
+    tensor: TensorFacts
+    place: int
+    stride: tuple[int, ...] | None
+    node: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a model before running it.
+
+    Attributes:
+        facts: inputs, outputs, opset, exporter.
+        image: the image input, if there is one.
+        score: the score tensor; ``passed`` lists what lies between it and ``output``.
+        layers: candidates in graph order.
+        default: name of the default layer.
+        missing: operators without a gradient rule between image and score, with how many nodes
+            have them and whether they lie between the default layer and the score.
+        problems: what keeps the model from being explained as it is.
+    """
+
+    facts: ModelFacts
+    image: ImageInput | None
+    score: TensorFacts | None
+    output: str | None
+    passed: tuple[str, ...]
+    layers: tuple[Candidate, ...]
+    default: str | None
+    missing: dict[str, dict[str, Any]]
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the inspection as JSON-ready data."""
+        return dataclasses.asdict(self)
+
+
+def inspect(path: str | Path, score: str = "auto") -> Inspection:
+    """Inspect a model file.
+
+    Args:
+        path: the model file.
+        score: as :func:`onnxcam.surgeon.score.find_score`.
+
+    Raises:
+        ModelError, ExternalDataError: the file cannot be read.
+    """
+    path = Path(path)
+    proto = read_model(path)
+    origin = origin_of(proto)
+    model = prepare(proto, path, BASE_OPSET)
+    graph = model.graph
+    facts = model_facts(model, path.name, origin)
+    problems: list[str] = []
+    image = found = default = None
+    layers: tuple[Candidate, ...] = ()
+    missing: dict[str, dict[str, Any]] = {}
+    try:
+        image = find_image_input(graph, path.name)
+        found = find_score(graph, score)
+        source = names(graph)[image.name]
+        layers = _candidates(graph, source, found.value, image)
+        default = find_layer(graph, source, found.value)
+    except OnnxcamError as error:
+        problems.append(str(error))
+    if image is not None and found is not None:
+        missing = _missing(graph, found.value, names(graph)[image.name], default)
+        blocking = [name for name, entry in missing.items() if entry["after_layer"]]
+        if blocking:
+            problems.append(
+                f"no gradient rule between the default layer and the score for: "
+                f"{', '.join(blocking)}."
+            )
+    others = [t.name for t in facts.inputs if image is not None and t.name != image.name]
+    if others:
+        problems.append(f"it takes more than the image: {', '.join(others)}.")
+    return Inspection(
+        facts=facts,
+        image=image,
+        score=tensor_facts(found.value) if found else None,
+        output=found.output if found else None,
+        passed=found.passed if found else (),
+        layers=layers,
+        default=default.name if default is not None else None,
+        missing=missing,
+        problems=tuple(problems),
+    )
+
+
+def _candidates(
+    graph: ir.Graph, source: ir.Value, score: ir.Value, image: ImageInput
+) -> tuple[Candidate, ...]:
+    sizes = (image.height, image.width)
+    found = []
+    for layer in candidates(graph, source, score):
+        space = (dims(layer.value) or [])[2:]
+        stride = None
+        if len(space) == 2 and all(isinstance(s, int) and s for s in space) and all(sizes):
+            stride = tuple(
+                round(full / part)
+                for full, part in zip(sizes, space, strict=True)
+                if full is not None and isinstance(part, int)
+            )
+        node = layer.value.producer()
+        found.append(
+            Candidate(
+                tensor_facts(layer.value), layer.place, stride, (node.name or "") if node else ""
+            )
+        )
+    return tuple(found)
+
+
+def _missing(
+    graph: ir.Graph, score: ir.Value, image: ir.Value, default: ir.Value | None
+) -> dict[str, dict[str, Any]]:
+    after = set(missing_rules(graph, score, [default])) if default is not None else set()
+    found: dict[str, dict[str, Any]] = {}
+    for node in missing_rules(graph, score, [image]):
+        entry = found.setdefault(operator(node), {"nodes": 0, "after_layer": False})
+        entry["nodes"] += 1
+        entry["after_layer"] |= node in after
+    return found

@@ -1,0 +1,27 @@
+"""Every rule against finite differences; a rule without a case fails."""
+
+from __future__ import annotations
+
+import pytest
+
+import onnxcam.gradient  # noqa: F401  (registers the rules)
+from onnxcam.gradient.registry import RULES
+
+from .cases import CASES
+from .finite import Case, check
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("targets", [1, 3])
+def test_rule_equals_central_differences(case: Case, targets: int) -> None:
+    check(case, targets, dynamic=False)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.dynamic], ids=str)
+def test_rule_holds_where_only_the_run_knows_the_shape(case: Case) -> None:
+    check(case, 2, dynamic=True)
+
+
+def test_every_rule_has_a_case() -> None:
+    checked = {(c.domain, c.op) for c in CASES}
+    assert set(RULES) <= checked, f"without a case: {sorted(set(RULES) - checked)}"
