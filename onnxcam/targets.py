@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 from onnxcam.errors import TargetError, nearest
@@ -35,8 +36,8 @@ def resolve(targets: Targets, classes: int | None, labels: Sequence[str] | None)
 def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[int]:
     if isinstance(target, bool) or not isinstance(target, str):
         try:
-            index = int(target)
-        except (TypeError, ValueError) as error:
+            index = operator.index(target)
+        except TypeError as error:
             raise TargetError(f"target {target!r} is neither an index nor a label.") from error
         return [_index(index, classes)]
     text = target.strip()

@@ -23,8 +23,10 @@ def combine(activations: Floats, gradients: Floats) -> Floats:
     """
     n, t, k = gradients.shape[:3]
     space = activations.shape[2:]
-    a = activations.reshape(n, k, -1).astype(np.float64)
-    weights = gradients.reshape(n, t, k, -1).sum(axis=3, dtype=np.float64) / max(a.shape[2], 1)
+    places = int(np.prod(space, dtype=np.int64))
+    a = activations.reshape(n, k, places).astype(np.float64)
+    sums = gradients.reshape(n, t, k, places).sum(axis=3, dtype=np.float64)
+    weights = sums / max(places, 1)
     maps: Floats = np.matmul(weights, a).reshape(n, t, *space).astype(np.float32)
     return maps
 

@@ -168,7 +168,11 @@ def check(case: Case, targets: int, dynamic: bool) -> None:
         probes += [rng.normal(size=x.size) for _ in range(DIRECTIONS)]
         for probe in probes:
             v = probe.reshape(x.shape)
-            slope = central(lambda h: forward({**feeds, name: x + h * v}), step).ravel()
+
+            def along(h: float, name: str = name, v: np.ndarray = v) -> np.ndarray:
+                return forward({**feeds, name: feeds[name] + h * v})
+
+            slope = central(along, step).ravel()
             numeric = seed.reshape(targets, -1) @ slope
             analytic = gradient.reshape(targets, -1).astype(np.float64) @ probe
             scale = max(np.abs(gradient).max() * np.linalg.norm(probe), 1e-3)
