@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ from onnxcam.errors import (
 from onnxcam.explanation import Explanation
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
-from onnxcam.methods import GradCam
 from onnxcam.runtime.session import Session
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SCORES, TARGETS, Plan
+from onnxcam.surgeon.plan import CLASSES, SCORES, SIGNED, TARGETS, Plan
 from onnxcam.targets import Targets, resolve
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
+METHOD = "grad-cam"
 
 
 class Explainer:
@@ -86,7 +86,6 @@ class Explainer:
                 warnings.warn(message, stacklevel=2)
         self.labels = self._fit_labels(labels, at_hand)
         self._session = Session(data, self.path.resolve().parent, providers)
-        self._method = GradCam()
 
     @property
     def providers(self) -> list[str]:
@@ -108,11 +107,14 @@ class Explainer:
         Raises:
             OnnxcamError: a bad image, array or target, or a run that is not finite.
         """
-        if isinstance(image, np.ndarray) and image.ndim == 4 and len(image) != 1:
-            raise InputArrayError(
-                f"array {list(image.shape)} holds {len(image)} images: use explain_batch."
-            )
-        return next(self._explain_many([image], [self.resolve(targets)]))
+        if isinstance(image, np.ndarray):
+            tensor = self._check_array(image)
+            if len(tensor) != 1:
+                raise InputArrayError(
+                    f"array {list(image.shape)} holds {len(tensor)} images: use explain_batch."
+                )
+            return next(self._explain_array(tensor, [self.resolve(targets)]))
+        return next(self._explain_images([image], [self.resolve(targets)]))
 
     def explain_batch(
         self,
@@ -134,16 +136,18 @@ class Explainer:
         Raises:
             TargetError: both kinds of targets are given, or not one entry an image.
         """
-        batch = list(images)
+        count = len(images)
         if per_image is None:
-            resolved = [self.resolve(targets)] * len(batch)
+            resolved = [self.resolve(targets)] * count
         elif targets is not None:
             raise TargetError("give targets or per_image, not both.")
-        elif len(per_image) != len(batch):
-            raise TargetError(f"per_image has {len(per_image)} entries for {len(batch)} images.")
+        elif len(per_image) != count:
+            raise TargetError(f"per_image has {len(per_image)} entries for {count} images.")
         else:
             resolved = [self.resolve(t) for t in per_image]
-        return list(self._explain_many(batch, resolved))
+        if isinstance(images, np.ndarray):
+            return list(self._explain_array(self._check_array(images, batch=True), resolved))
+        return list(self._explain_images(images, resolved))
 
     def resolve(self, targets: Targets) -> list[int]:
         """Return class indices; ``-r`` stands for rank ``r`` in the prediction.
@@ -168,45 +172,61 @@ class Explainer:
                 return card.labels
         return None
 
-    def _explain_many(
+    def _explain_array(
+        self, tensor: NDArray[Any], targets: Sequence[list[int]]
+    ) -> Iterator[list[Explanation]]:
+        """Explain ready images ``[N, ...]``."""
+        height, width = tensor.shape[2:] if self.plan.image.layout == "NCHW" else tensor.shape[1:3]
+        item = _Item(Geometry.identity(height, width), None, None)
+        size = self.plan.image.batch or BATCH
+        for start in range(0, len(tensor), size):
+            part = tensor[start : start + size]
+            yield from self._run(part, [item] * len(part), targets[start : start + size])
+
+    def _explain_images(
         self, images: Sequence[ImageLike], targets: Sequence[list[int]]
     ) -> Iterator[list[Explanation]]:
-        fixed = self.plan.image.batch
-        size = fixed or BATCH
+        """Explain photographs, or a list that has ready arrays among them."""
+        size = self.plan.image.batch or BATCH
         for start in range(0, len(images), size):
-            prepared = [self._prepare(image) for image in images[start : start + size]]
+            tensors, items = zip(
+                *(self._prepare(image) for image in images[start : start + size]), strict=True
+            )
             wanted = targets[start : start + size]
-            if fixed is None and len({p.tensor.shape for p in prepared}) > 1:
-                for item, codes in zip(prepared, wanted, strict=True):
-                    yield from self._run([item], [codes])
+            if len({t.shape for t in tensors}) > 1:  # a dynamic size: one at a time
+                for tensor, item, codes in zip(tensors, items, wanted, strict=True):
+                    yield from self._run(tensor, [item], [codes])
             else:
-                yield from self._run(prepared, wanted)
+                whole = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
+                yield from self._run(whole, items, wanted)
 
-    def _prepare(self, image: ImageLike) -> _Prepared:
+    def _prepare(self, image: ImageLike) -> tuple[NDArray[Any], _Item]:
         takes = self.plan.image
         if isinstance(image, np.ndarray):
             tensor = self._check_array(image)
             height, width = tensor.shape[2:] if takes.layout == "NCHW" else tensor.shape[1:3]
-            return _Prepared(tensor, Geometry.identity(height, width), None, None)
+            return tensor, _Item(Geometry.identity(height, width), None, None)
         photo = decode(image)
         tensor, geometry = self.preprocess.apply(photo, takes.layout, takes.dtype)
         source = str(image) if isinstance(image, (str, Path)) else None
-        return _Prepared(tensor, geometry, photo, source)
+        return tensor, _Item(geometry, photo, source)
 
-    def _check_array(self, array: NDArray[Any]) -> NDArray[Any]:
+    def _check_array(self, array: NDArray[Any], batch: bool = False) -> NDArray[Any]:
+        """Return a ready array as ``[N, ...]``; a single image may lack the first axis."""
         takes = self.plan.image
         sizes = (takes.height or "H", takes.width or "W")
         expected: tuple[int | str, ...] = (takes.channels, *sizes)
         if takes.layout == "NHWC":
             expected = (*sizes, takes.channels)
-        tensor = array if array.ndim == 4 else array[None]
+        tensor = array if array.ndim == 4 or batch else array[None]
         fits = tensor.ndim == 4 and all(
             isinstance(e, str) or e == n for e, n in zip(expected, tensor.shape[1:], strict=True)
         )
-        if not fits or len(tensor) != 1 or 0 in tensor.shape:
+        if not fits or 0 in tensor.shape[1:]:
+            shape = ", ".join(map(str, ("N", *expected) if batch else expected))
+            way_out = "" if batch else ", with or without a leading 1"
             raise InputArrayError(
-                f"array of shape {list(array.shape)}: '{takes.name}' takes "
-                f"[{', '.join(map(str, expected))}], with or without a leading 1."
+                f"array of shape {list(array.shape)}: '{takes.name}' takes [{shape}]{way_out}."
             )
         if str(array.dtype) != takes.dtype:
             raise InputArrayError(
@@ -216,34 +236,29 @@ class Explainer:
         return tensor
 
     def _run(
-        self, prepared: Sequence[_Prepared], targets: Sequence[list[int]]
+        self, tensor: NDArray[Any], items: Sequence[_Item], targets: Sequence[list[int]]
     ) -> list[list[Explanation]]:
         """Run one batch and make its explanations."""
-        count, fixed = len(prepared), self.plan.image.batch
-        rows = list(range(count)) + [count - 1] * ((fixed or count) - count)
-        depth = max(len(codes) for codes in targets)
-        codes = np.full((depth, len(rows)), -1, np.int64)
-        for column, row in enumerate(rows):
-            codes[: len(targets[row]), column] = targets[row]
-        tensors = [prepared[row].tensor for row in rows]
-        feeds = {
-            self.plan.image.name: np.concatenate(tensors) if len(tensors) > 1 else tensors[0],
-            TARGETS: codes,
-        }
-        layer = self.plan.layer.name
-        values = self._session.run(feeds, [SCORES, CLASSES, layer, GRADIENTS])
-        if values[layer].shape[0] != len(rows) or values[SCORES].shape[0] != len(rows):
+        count = len(items)
+        missing = (self.plan.image.batch or count) - count
+        if missing:  # the model takes no fewer: repeat the last image
+            tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
+        codes = np.full((max(map(len, targets)), count + missing), -1, np.int64)
+        for column, wanted in enumerate(targets):
+            codes[: len(wanted), column] = wanted
+        feeds = {self.plan.image.name: tensor, TARGETS: codes}
+        values = self._session.run(feeds, [SCORES, CLASSES, SIGNED])
+        signed = values[SIGNED].astype(np.float32, copy=False)
+        if len(signed) != len(tensor) or len(values[SCORES]) != len(tensor):
             raise LayerError(
-                f"{self.path}: {len(rows)} image(s) went in, but the layer '{layer}' has shape "
-                f"{list(values[layer].shape)}: its first axis must be the images."
+                f"{self.path}: {len(tensor)} image(s) went in, but the maps of layer "
+                f"'{self.plan.layer.name}' have shape {list(signed.shape)}: the first axis of "
+                "every tensor must be the images."
             )
-        self._check_finite(values, layer)
-        activations = values[layer].astype(np.float32, copy=False)
-        gradients = values[GRADIENTS].astype(np.float32, copy=False).swapaxes(0, 1)
-        signed = self._method.signed(activations, gradients)
+        self._check_finite(values)
         return [
             [
-                self._explanation(prepared[n], signed[n, t], values, n, t)
+                self._explanation(items[n], signed[n, t], values, n, t)
                 for t in range(len(targets[n]))
             ]
             for n in range(count)
@@ -251,7 +266,7 @@ class Explainer:
 
     def _explanation(
         self,
-        item: _Prepared,
+        item: _Item,
         signed: NDArray[np.float32],
         values: Mapping[str, NDArray[Any]],
         n: int,
@@ -264,7 +279,7 @@ class Explainer:
             )
         scores, target = values[SCORES][n], int(values[CLASSES][t, n])
         return Explanation(
-            method=self._method.name,
+            method=METHOD,
             layer=self.plan.layer.name,
             score_name=self.plan.score,
             target=target,
@@ -275,11 +290,11 @@ class Explainer:
             signed=signed,
             source=item.source,
             photo=item.photo,
-            view=item.geometry.view(signed.shape[0], signed.shape[1]),
+            geometry=item.geometry,
         )
 
-    def _check_finite(self, values: Mapping[str, NDArray[Any]], layer: str) -> None:
-        for name, what in ((SCORES, "scores"), (layer, "activations"), (GRADIENTS, "gradients")):
+    def _check_finite(self, values: Mapping[str, NDArray[Any]]) -> None:
+        for name, what in ((SCORES, "scores"), (SIGNED, "maps")):
             if not np.isfinite(values[name]).all():
                 from onnxcam.surgeon.weights import non_finite_weights
 
@@ -296,22 +311,12 @@ class Explainer:
                 )
 
 
-class _Prepared:
-    """One image, ready for the model."""
+class _Item(NamedTuple):
+    """One image, beside its tensor."""
 
-    __slots__ = ("geometry", "photo", "source", "tensor")
-
-    def __init__(
-        self,
-        tensor: NDArray[Any],
-        geometry: Geometry,
-        photo: NDArray[np.uint8] | None,
-        source: str | None,
-    ) -> None:
-        self.tensor = tensor
-        self.geometry = geometry
-        self.photo = photo
-        self.source = source
+    geometry: Geometry
+    photo: NDArray[np.uint8] | None
+    source: str | None
 
 
 def _instrument(path: Path, layer: str | int, score: str) -> tuple[bytes, Plan]:

@@ -15,6 +15,7 @@ from PIL import Image
 from onnxcam.errors import OutputError
 from onnxcam.files import write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
+from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import View, kernels
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -36,7 +37,7 @@ class Explanation:
         signed: the same before the ReLU.
         source: the image's name, ``None`` for arrays and PIL images.
         photo: the explained photograph, ``[H, W, 3]`` uint8, ``None`` for arrays.
-        view: where the map lies on the photograph.
+        geometry: where the photograph lies in the input tensor.
     """
 
     method: str
@@ -50,7 +51,13 @@ class Explanation:
     signed: NDArray[np.float32] = field(repr=False)
     source: str | None
     photo: NDArray[np.uint8] | None = field(repr=False)
-    view: View = field(repr=False)
+    geometry: Geometry = field(repr=False)
+
+    @cached_property
+    def view(self) -> View:
+        """Where the map lies on the photograph."""
+        height, width = self.raw.shape
+        return self.geometry.view(height, width)
 
     @cached_property
     def heatmap(self) -> NDArray[np.float32]:

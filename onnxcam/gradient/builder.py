@@ -41,6 +41,11 @@ class Builder:
         self.graph.append(node)
         return node.outputs
 
+    def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
+        """Append a node like ``node`` with other inputs; return its first output."""
+        kept = {name: attribute.value for name, attribute in node.attributes.items()}
+        return self.op(node.op_type, *inputs, **kept)
+
     def constant(self, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
         """Return a stored constant; equal ones are shared.
 

@@ -6,20 +6,24 @@ The instrumented model has the original inputs and outputs, and
   number ``-r`` is the class of rank ``r`` in the prediction. It may be left out: the default is
   ``-1``, the predicted class;
 * outputs :data:`SCORES` ``[N, C]``, :data:`CLASSES` int64 ``[T, N]`` (the targets with ranks
-  resolved), the layer's activations ``[N, K, *S]`` and :data:`GRADIENTS` ``[T, N, K, *S]``.
+  resolved), and either :data:`SIGNED` ``[N, T, *S]``, the map before its ReLU, or the layer's
+  activations ``[N, K, *S]`` and :data:`GRADIENTS` ``[T, N, K, *S]``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, ModelError
 from onnxcam.gradient import add_gradient, needed_opset
-from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.builder import PREFIX, Builder
+from onnxcam.gradient.head import class_cotangent
+from onnxcam.gradient.pooled import summed_gradient
 from onnxcam.surgeon.facts import model_facts, origin_of, tensor_facts
 from onnxcam.surgeon.graph import dims, names
 from onnxcam.surgeon.images import find_image_input
@@ -29,17 +33,18 @@ from onnxcam.surgeon.plan import (
     CLASSES,
     GRADIENTS,
     SCORES,
+    SIGNED,
     TARGETS,
     ImageInput,
     ModelFacts,
     Plan,
 )
 from onnxcam.surgeon.prepare import BASE_OPSET, prepare
-from onnxcam.surgeon.score import Score, class_axis, find_score, is_probability
+from onnxcam.surgeon.score import Score, find_score, is_probability
 
 
 def instrument(
-    path: str | Path, layer: str | int = "auto", score: str = "auto"
+    path: str | Path, layer: str | int = "auto", score: str = "auto", *, gradients: bool = False
 ) -> tuple[bytes, Plan]:
     """Return the instrumented model of ``path``, serialised, and the plan it follows.
 
@@ -49,6 +54,7 @@ def instrument(
         path: the model file.
         layer: see :func:`onnxcam.surgeon.layer.find_layer`.
         score: see :func:`onnxcam.surgeon.score.find_score`.
+        gradients: give activations and gradients in place of the map.
 
     Raises:
         OnnxcamError: the model cannot be read, has no image input, score or layer, or an
@@ -65,7 +71,7 @@ def instrument(
         chosen = _choose(model.graph, path, layer, score)
     facts = model_facts(model, path.name, origin)
     plan = _plan(facts, chosen)
-    _write(model, chosen)
+    _write(model, chosen, gradients)
     model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
     return _serialise(model, path), plan
@@ -113,28 +119,70 @@ def _plan(facts: ModelFacts, chosen: _Chosen) -> Plan:
     )
 
 
-def _write(model: ir.Model, chosen: _Chosen) -> None:
-    """Append targets, seeds and gradients to the graph."""
-    graph = model.graph
+def _write(model: ir.Model, chosen: _Chosen, gradients: bool) -> None:
+    """Append targets and the map, or activations and gradients, to the graph."""
+    graph, layer = model.graph, chosen.layer
     builder = Builder(graph, model.opset_imports[""])
     targets = _targets_input(graph)
-    score = chosen.score.value
-    scores = _flat_scores(builder, score)
-    classes = _resolve(builder, scores, targets)
-    seed = _seed(builder, score, scores, classes)
-    (gradients,) = add_gradient(builder, score, seed, [chosen.layer])
-    sizes = dims(chosen.layer) or []
-    for name, value, dtype, shape in (
-        (SCORES, scores, score.dtype, ["scores_N", chosen.score.classes]),
+    scores = _flat_scores(builder, chosen.score.value)
+    classes = _resolve(builder, scores, targets, chosen.score.classes)
+    start = class_cotangent(builder, chosen.score.value, classes, layer)
+    sizes = dims(layer) or []
+    outputs: list[tuple[str, ir.Value, ir.DataType | None, list[Any]]] = [
+        (SCORES, scores, chosen.score.value.dtype, ["scores_N", chosen.score.classes]),
         (CLASSES, classes, ir.DataType.INT64, ["T", "scores_N"]),
-        (GRADIENTS, gradients, chosen.layer.dtype, ["T", *sizes]),
-    ):
-        output = builder.op("Identity", value)
-        output.name, output.shape = name, ir.Shape(shape)
-        output.type = None if dtype is None else ir.TensorType(dtype)
-        graph.outputs.append(output)
-    if chosen.layer not in graph.outputs:
-        graph.outputs.append(chosen.layer)
+    ]
+    if gradients:
+        if start.value is layer:
+            g = start.full()
+        else:
+            (g,) = add_gradient(builder, start.value, start.full(), [layer])
+        outputs.append((GRADIENTS, g, layer.dtype, ["T", *sizes]))
+        if layer not in graph.outputs:
+            graph.outputs.append(layer)
+    else:
+        maps = _signed_map(builder, layer, summed_gradient(builder, start, layer))
+        outputs.append((SIGNED, maps, layer.dtype, [sizes[0], "T", *sizes[2:]]))
+    for name, value, dtype, shape in outputs:
+        _add_output(builder, name, value, dtype, shape)
+    _drop_unused(graph)
+
+
+def _add_output(
+    b: Builder, name: str, value: ir.Value, dtype: ir.DataType | None, shape: list[Any]
+) -> None:
+    """Name a value as an output; a tensor of the original model keeps its own name too."""
+    node = value.producer()
+    if node is None or not (node.name or "").startswith(PREFIX):
+        value = b.op("Identity", value)
+    value.name, value.shape = name, ir.Shape(shape)
+    value.type = None if dtype is None else ir.TensorType(dtype)
+    b.graph.outputs.append(value)
+
+
+def _signed_map(b: Builder, layer: ir.Value, summed: ir.Value) -> ir.Value:
+    """Return ``sum_k mean_S(G_k) A_k``, ``[N, T, *S]`` (Selvaraju et al. 2017, eq. 1 and 2)."""
+    space = (dims(layer) or [])[2:]
+    known = [d for d in space if isinstance(d, int)]
+    weights = b.op("Transpose", summed, perm=[1, 0, 2])  # [N, T, K]
+    maps = b.op("Reshape", layer, b.ints(0, 0, -1))
+    kind = layer.dtype or ir.DataType.FLOAT
+    if len(known) == len(space):
+        count = b.constant(float(np.prod(known)), kind)
+        mean = b.op("Div", weights, count)
+        return b.op("Reshape", b.op("MatMul", mean, maps), b.ints(0, 0, *known))
+    sizes = b.op("Slice", b.op("Shape", layer), b.ints(2), b.ints(2 + len(space)))
+    count = b.op("Cast", b.op("ReduceProd", sizes, keepdims=0), to=kind)
+    shape = b.op("Concat", b.ints(0, 0), sizes, axis=0)
+    return b.op("Reshape", b.op("MatMul", b.op("Div", weights, count), maps), shape)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    """Remove appended nodes that nothing reads."""
+    for node in reversed(graph):
+        mine = (node.name or "").startswith(PREFIX)
+        if mine and not any(o.uses() or o.is_graph_output() for o in node.outputs):
+            graph.remove(node, safe=True)
 
 
 def _targets_input(graph: ir.Graph) -> ir.Value:
@@ -159,30 +207,17 @@ def _flat_scores(b: Builder, score: ir.Value) -> ir.Value:
     return score if len(shape) == 2 else b.op("Reshape", score, b.ints(0, -1))
 
 
-def _resolve(b: Builder, scores: ir.Value, targets: ir.Value) -> ir.Value:
+def _resolve(b: Builder, scores: ir.Value, targets: ir.Value, count: int | None) -> ir.Value:
     """Return class indices ``[T, N]``: ranks looked up, the rest as they came."""
-    size = b.op("Shape", scores)
-    batch = b.op("Slice", size, b.ints(0), b.ints(1))
-    count = b.op("Slice", size, b.ints(1), b.ints(2))
-    wanted = b.op("Expand", targets, b.op("Concat", b.ints(1), batch, axis=0))
+    batch = b.op("Slice", b.op("Shape", scores), b.ints(0), b.ints(1))
+    wanted = b.op("Expand", targets, batch)
     rank = b.op("Max", b.op("Sub", b.ints(-1), wanted), b.ints(0))  # counted from 0
-    deepest = b.op("Add", b.op("ReduceMax", rank, keepdims=0), b.ints(1))
-    _, order = b.op_many("TopK", [scores, b.op("Min", deepest, count)], 2, axis=1)
+    depth = b.op("Add", b.op("ReduceMax", rank, keepdims=0), b.ints(1))
+    if count is None:  # the caller could not check the ranks
+        depth = b.op("Min", depth, b.op("Slice", b.op("Shape", scores), b.ints(1), b.ints(2)))
+    _, order = b.op_many("TopK", [scores, depth], 2, axis=1)
     ranked = b.op("GatherElements", b.op("Transpose", order, perm=[1, 0]), rank, axis=0)
     return b.op("Where", b.op("Less", wanted, b.ints(0)), ranked, wanted)
-
-
-def _seed(b: Builder, score: ir.Value, scores: ir.Value, classes: ir.Value) -> ir.Value:
-    """Return one-hot cotangents ``[T, *shape of the score]``."""
-    depth = b.op("Slice", b.op("Shape", scores), b.ints(1), b.ints(2))
-    pair = b.constant(np.array([0, 1]), score.dtype)
-    hot = b.op("OneHot", classes, b.op("Squeeze", depth, b.ints(0)), pair, axis=-1)
-    axis = class_axis(score)
-    shape = dims(score)
-    assert shape is not None
-    if len(shape) == 2 and axis == 1:
-        return hot
-    return b.op("Reshape", hot, b.op("Concat", b.ints(-1), b.op("Shape", score), axis=0))
 
 
 def _serialise(model: ir.Model, path: Path) -> bytes:

@@ -13,6 +13,7 @@ TARGETS = "onnxcam:targets"
 SCORES = "onnxcam:scores"
 CLASSES = "onnxcam:classes"
 GRADIENTS = "onnxcam:gradients"
+SIGNED = "onnxcam:signed"
 
 Dim = int | str | None
 

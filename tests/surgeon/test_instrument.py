@@ -9,8 +9,9 @@ import pytest
 from onnx import helper
 
 from onnxcam.errors import NoGradientError
+from onnxcam.kernels import reference
 from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SCORES, TARGETS, Plan
+from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SCORES, SIGNED, TARGETS, Plan
 
 from ..conftest import parse, runtime, shared, small_cnn
 from .light import NAMES, seeded
@@ -84,13 +85,33 @@ def gradient_agrees(data: bytes, plan: Plan, targets: list[int]) -> None:
             assert abs(numeric - analytic) <= 0.02 * norm + noise, (numeric, analytic, norm)
 
 
+def map_agrees(data: bytes, full: bytes, plan: Plan) -> None:
+    """The map that the graph gives is the kernels' combination of full gradients."""
+    first, second = runtime(data), runtime(full)
+    shape = next(i.shape for i in first.get_inputs() if i.name == plan.image.name)
+    shape = [d if isinstance(d, int) else 2 for d in shape]
+    image = RNG.normal(size=shape).astype("f")
+    feed = {plan.image.name: image, TARGETS: np.array([[-1], [3], [-2]])}
+    [maps] = first.run([SIGNED], feed)
+    activations, gradients = second.run([plan.layer.name, GRADIENTS], feed)
+    gradients = gradients.swapaxes(0, 1)
+    expected = reference.combine(activations, gradients)
+    weights = np.abs(gradients.mean(axis=tuple(range(3, gradients.ndim))))
+    scale = np.einsum("ntk,nk...->nt...", weights, np.abs(activations)).max()
+    assert maps.shape == expected.shape
+    assert np.abs(maps - expected).max() <= 1e-5 * scale
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_light_networks_with_weights_that_make_a_difference(name: str, save) -> None:
     path = save(seeded(name))
     data, plan = instrument(path)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     outputs_kept(path, data)
-    gradient_agrees(data, plan, [-1, -2, 3])
+    full, _ = instrument(path, gradients=True)
+    outputs_kept(path, full)
+    gradient_agrees(full, plan, [-1, -2, 3])
+    map_agrees(data, full, plan)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -99,14 +120,18 @@ def test_real_models(name: str) -> None:
     data, plan = instrument(path)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     outputs_kept(path, data)
-    gradient_agrees(data, plan, [-1, -2, 3])
+    full, _ = instrument(path, gradients=True)
+    outputs_kept(path, full)
+    gradient_agrees(full, plan, [-1, -2, 3])
+    map_agrees(data, full, plan)
 
 
 @pytest.mark.parametrize("name", ["bvlc_alexnet", "inception_v1", "shufflenet", "densenet121"])
 def test_gradient_to_an_early_layer(name: str, save) -> None:
     path = save(seeded(name))
-    data, plan = instrument(path, layer=-2)
-    gradient_agrees(data, plan, [-1, 3])
+    full, plan = instrument(path, layer=-2, gradients=True)
+    gradient_agrees(full, plan, [-1, 3])
+    map_agrees(instrument(path, layer=-2)[0], full, plan)
 
 
 def test_ranks_and_indices(save) -> None:
@@ -125,7 +150,7 @@ def test_ranks_and_indices(save) -> None:
 
 
 def test_several_targets_equal_single_runs(save) -> None:
-    session = runtime(instrument(save(small_cnn()), layer="r1")[0])
+    session = runtime(instrument(save(small_cnn()), layer="r1", gradients=True)[0])
     image = RNG.normal(size=(2, 3, 16, 16)).astype("f")
     together = session.run([GRADIENTS], {"image": image, TARGETS: np.array([[0], [3], [-1]])})[0]
     for t, code in enumerate((0, 3, -1)):
@@ -203,8 +228,10 @@ def test_unnamed_nodes_and_odd_score_shapes(save) -> None:
                 "head": RNG.normal(size=(4, 6, 1, 1)).astype("f"),
             },
         )
-        data, plan = instrument(save(model))
-        gradient_agrees(data, plan, [-1, 2])
+        path = save(model)
+        full, plan = instrument(path, gradients=True)
+        gradient_agrees(full, plan, [-1, 2])
+        map_agrees(instrument(path)[0], full, plan)
 
 
 def test_plans_survive_storage(save) -> None:
@@ -224,4 +251,4 @@ def test_weights_in_constant_nodes(save) -> None:
     path = save(model)
     data, plan = instrument(path)
     outputs_kept(path, data)
-    gradient_agrees(data, plan, [-1])
+    gradient_agrees(instrument(path, gradients=True)[0], plan, [-1])

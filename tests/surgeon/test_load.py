@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxcam.errors import ExternalDataError, ModelError
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.load import opset_of, read_model
-from onnxcam.surgeon.plan import GRADIENTS
+from onnxcam.surgeon.plan import SIGNED
 from onnxcam.surgeon.prepare import load
 
 from ..conftest import runtime, shared, small_cnn
@@ -213,7 +213,7 @@ def test_local_functions_are_inlined(save) -> None:
     path = save(model)
     data, plan = instrument(path)
     assert plan.layer.name == "relu"
-    after = runtime(data).run(["scores", GRADIENTS], {"image": IMAGE})
+    after = runtime(data).run(["scores", SIGNED], {"image": IMAGE})
     np.testing.assert_allclose(after[0], runtime(path).run(None, {"image": IMAGE})[0], rtol=1e-5)
 
 

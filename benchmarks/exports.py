@@ -1,0 +1,62 @@
+"""Export torchvision architectures for the benchmarks: seeded weights, dynamic batch.
+
+Speed does not depend on the weights' values, so none are downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+FOLDER = Path(os.environ.get("ONNXCAM_BENCHMARKS", tempfile.gettempdir())) / "onnxcam-benchmarks"
+NAMES = ["resnet50", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1", "vgg16"]
+
+
+def torchvision() -> Any:
+    """Import torchvision's models; its compiled operators are not needed and may be missing."""
+    try:
+        import torchvision.models
+    except RuntimeError:
+        for operator in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{operator}",
+                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            )
+        import torchvision.models
+    return torchvision.models
+
+
+def network(name: str) -> nn.Module:
+    """Return a seeded architecture in inference mode, without in-place activations."""
+    torch.manual_seed(0)
+    model = getattr(torchvision(), name)(weights=None)
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return model.eval()
+
+
+def export(name: str) -> Path:
+    """Return the exported file, made on first use."""
+    path = FOLDER / f"{name}.onnx"
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network(name),
+                (torch.randn(1, 3, 224, 224),),
+                str(path),
+                dynamo=False,
+                opset_version=17,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
+            )
+    return path

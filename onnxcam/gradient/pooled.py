@@ -1,0 +1,161 @@
+"""The gradient summed over space, which is all that Grad-CAM takes of it.
+
+``sum_S(dy/dA)`` needs less than ``dy/dA``: pooling hands on what it gets, so the sum passes
+through it; and a dense layer over flattened maps can be summed over places before it is
+multiplied, which for VGG reads 8 MB of weights in place of 400.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.head import Cotangent
+from onnxcam.gradient.registry import dequantized
+from onnxcam.gradient.walker import add_gradient, path_nodes
+from onnxcam.surgeon.graph import depends_on, dims, reads
+
+
+def summed_gradient(b: Builder, start: Cotangent, layer: ir.Value) -> ir.Value:
+    """Append the gradient with respect to ``layer``, summed over space.
+
+    Args:
+        b: the builder of the graph.
+        start: a tensor computed from the layer, and its cotangent.
+        layer: ``[N, K, *S]``.
+
+    Returns:
+        ``[T, N, K]``.
+
+    Raises:
+        NoGradientError: as :func:`onnxcam.gradient.walker.add_gradient`.
+    """
+    return _Sums(b, start, layer).of(layer)
+
+
+class _Sums:
+    def __init__(self, b: Builder, start: Cotangent, layer: ir.Value) -> None:
+        self.b, self.start = b, start
+        nodes = [] if layer is start.value else path_nodes(b.graph, start.value, [layer])
+        self.readers: dict[ir.Value, list[ir.Node]] = {}
+        for node in nodes:
+            for value in set(reads(node)):
+                self.readers.setdefault(value, []).append(node)
+        self.varying = depends_on(b.graph, set(b.graph.inputs))
+
+    def of(self, value: ir.Value) -> ir.Value:
+        """Return the cotangent of ``value`` summed over space, ``[T, N, K]``."""
+        if value is self.start.value:
+            return self.start.summed()
+        readers = self.readers.get(value, [])
+        if len(readers) == 1 and value is readers[0].inputs[0]:
+            node = readers[0]
+            if _hands_on(node, value):
+                return self.of(node.outputs[0])
+            if _flattens(node, value):
+                summed = self._through_flatten(node, value)
+                if summed is not None:
+                    return summed
+        g = self._full(value)
+        return self.b.sum(g, list(range(3, len(dims(value) or []) + 1)))
+
+    def _full(self, value: ir.Value) -> ir.Value:
+        if value is self.start.value:
+            return self.start.full()
+        return add_gradient(self.b, self.start.value, self.start.full(), [value])[0]
+
+    def _through_flatten(self, node: ir.Node, value: ir.Value) -> ir.Value | None:
+        """``value`` [N, K, *S] is flattened to [N, K * S]."""
+        flat, b = node.outputs[0], self.b
+        shape = dims(value) or []
+        channels, places = shape[1], 1
+        for d in shape[2:]:
+            if not isinstance(d, int) or not isinstance(channels, int):
+                return None
+            places *= d
+        assert isinstance(channels, int)
+        if places == 1:
+            return self._full(flat)
+        readers = self.readers.get(flat, [])
+        if flat is not self.start.value and len(readers) == 1:
+            weight = _dense_weight(readers[0], flat, self.varying)
+            if weight is not None:
+                output = self._full(readers[0].outputs[0])  # [T, N, M]
+                return b.op("MatMul", output, self._pooled_weight(*weight, channels, places))
+        return b.sum(b.op("Reshape", self._full(flat), b.ints(0, 0, channels, places)), [3])
+
+    def _pooled_weight(
+        self, weight: ir.Value, by_row: bool, alpha: float, channels: int, places: int
+    ) -> ir.Value:
+        """Sum stored weights over places, ``[M, K]``; the runtime folds this once."""
+        b = self.b
+        stored = dequantized(b, weight)
+        if by_row:  # [M, K * S]
+            pooled = b.sum(b.op("Reshape", stored, b.ints(-1, channels, places)), [2])
+        else:  # [K * S, M]
+            pooled = b.sum(b.op("Reshape", stored, b.ints(channels, places, -1)), [1])
+            pooled = b.op("Transpose", pooled, perm=[1, 0])
+        return pooled if alpha == 1.0 else b.op("Mul", pooled, b.constant(alpha, weight.dtype))
+
+
+def _hands_on(node: ir.Node, value: ir.Value) -> bool:
+    """Whether the sum over space of the input's cotangent is that of the output's."""
+    if node.domain:
+        return False
+    if node.op_type in ("Identity", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"):
+        return True
+    if node.op_type == "Dropout":
+        return len(node.inputs) < 3 or node.inputs[2] is None
+    if node.op_type == "AveragePool":
+        # A window over padding that counts it gives a part of its share away.
+        counted = node.attributes.get_int("count_include_pad", 0)
+        padded = any(node.attributes.get_ints("pads") or ()) or node.attributes.get_int(
+            "ceil_mode", False
+        )
+        automatic = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        return not counted or not (padded or automatic)
+    if node.op_type == "ReduceMean":
+        return _reduces_space(node, value)
+    return False
+
+
+def _reduces_space(node: ir.Node, value: ir.Value) -> bool:
+    from onnxcam.surgeon.graph import constant
+
+    rank = len(dims(value) or [])
+    axes = node.attributes.get_ints("axes")
+    if axes is None and len(node.inputs) > 1:
+        stored = constant(node.inputs[1])
+        axes = None if stored is None else stored.tolist()
+    return axes is not None and sorted(a % rank for a in axes) == list(range(2, rank))
+
+
+def _flattens(node: ir.Node, value: ir.Value) -> bool:
+    before, after = dims(value), dims(node.outputs[0])
+    if node.op_type not in ("Flatten", "Reshape", "Squeeze") or node.domain:
+        return False
+    if before is None or after is None or len(after) != 2 or len(before) < 3:
+        return False
+    size = 1
+    for d in before[1:]:
+        if not isinstance(d, int):
+            return False
+        size *= d
+    return before[0] == after[0] and after[1] == size
+
+
+def _dense_weight(
+    node: ir.Node, flat: ir.Value, varying: set[ir.Value]
+) -> tuple[ir.Value, bool, float] | None:
+    """Return a dense layer's stored weight, whether it has a row an output, and its factor."""
+    if node.op_type not in ("Gemm", "MatMul") or node.domain or node.inputs[0] is not flat:
+        return None
+    weight = node.inputs[1]
+    if weight is None or weight in varying or len(dims(weight) or []) != 2:
+        return None
+    if node.op_type == "MatMul":
+        return weight, False, 1.0
+    if node.attributes.get_int("transA", False):
+        return None
+    by_row = bool(node.attributes.get_int("transB", 0))
+    return weight, by_row, node.attributes.get_float("alpha", 1.0)
