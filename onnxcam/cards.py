@@ -10,7 +10,7 @@ import ast
 import fnmatch
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -33,8 +33,8 @@ class Card:
     where: str
     preprocess: Preprocess | None
     labels: tuple[str, ...] | None
-    match: Mapping[str, Any]
-    layer: str | None = None
+    match: tuple[Mapping[str, Any], ...]
+    layer: str | int | None = None
     score: str | None = None
 
 
@@ -48,19 +48,32 @@ def read_card(text: str, where: str, folder: Traversable | Path | None) -> Card:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PreprocessError(f"{where}: not a TOML card: {error}.") from error
-    for table in data:
+    for table, content in data.items():
         if table not in _TABLES:
             raise PreprocessError(f"{where}: unknown table [{table}].{nearest(table, _TABLES)}")
-    settings = data.get("preprocess")
-    model = data.get("model", {})
+        if not isinstance(content, dict) and table != "match":
+            raise PreprocessError(f"{where}: '{table}' must be a table, [{table}].")
+    settings, model = data.get("preprocess"), data.get("model", {})
+    for key, value in model.items():
+        if key not in ("layer", "score") or not isinstance(value, (str, int)):
+            raise PreprocessError(f"{where}: [model] takes layer and score, names of tensors.")
+    families = data.get("match", [])
     return Card(
         where=where,
         preprocess=None if settings is None else Preprocess.from_dict(settings, where),
         labels=_card_labels(data.get("labels"), where, folder),
-        match=data.get("match", {}),
+        match=tuple(families) if isinstance(families, list) else (families,),
         layer=model.get("layer"),
         score=model.get("score"),
     )
+
+
+def _read_file(path: Path) -> Card:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PreprocessError(f"{path}: cannot be read as a card ({error}).") from error
+    return read_card(text, str(path), path.parent)
 
 
 def _card_labels(
@@ -68,7 +81,7 @@ def _card_labels(
 ) -> tuple[str, ...] | None:
     if table is None:
         return None
-    if "names" in table:
+    if isinstance(table.get("names"), list):
         return tuple(str(n) for n in table["names"])
     name = table.get("file")
     if not isinstance(name, str) or folder is None:
@@ -78,8 +91,10 @@ def _card_labels(
         source = MODELS / name  # the lists that come with the package
     if not source.is_file():
         raise LabelsError(f"{where}: the file of labels '{name}' is missing.")
-    before = [str(n) for n in table.get("before", [])]
-    return (*before, *parse_labels(source.read_text("utf-8")))
+    try:
+        return parse_labels(source.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise LabelsError(f"{where}: the labels in '{name}' cannot be read ({error}).") from error
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -124,15 +139,17 @@ def known_cards() -> dict[str, Card]:
 
 def matches(card: Card, facts: ModelFacts) -> bool:
     """Whether a model belongs to a card's family: every pattern must be found in it."""
-    if not card.match:
-        return False
-    have = {
+    have: dict[str, Sequence[str]] = {
         "producer": [facts.producer],
         "inputs": [_signature(t.name, t.shape) for t in facts.inputs],
         "outputs": [_signature(t.name, t.shape) for t in facts.outputs],
         "weights": facts.weights,
     }
-    for key, patterns in card.match.items():
+    return any(_fits(family, have) for family in card.match if family)
+
+
+def _fits(family: Mapping[str, Any], have: Mapping[str, Sequence[str]]) -> bool:
+    for key, patterns in family.items():
         wanted = [patterns] if isinstance(patterns, str) else patterns
         if key not in have or not all(fnmatch.filter(have[key], p) for p in wanted):
             return False
@@ -155,7 +172,7 @@ def beside(path: Path) -> Card | None:
         card = shared
     else:
         return None
-    return read_card(card.read_text("utf-8"), str(card), card.parent)
+    return _read_file(card)
 
 
 def from_metadata(facts: ModelFacts) -> Card | None:
@@ -170,7 +187,7 @@ def from_metadata(facts: ModelFacts) -> Card | None:
         return read_card(facts.metadata["onnxcam.card"], where, None)
     labels = _metadata_labels(facts.metadata)
     preprocess = _metadata_pixels(facts.metadata, where)
-    return Card(where, preprocess, labels, {}) if labels or preprocess else None
+    return Card(where, preprocess, labels, ()) if labels or preprocess else None
 
 
 def _metadata_pixels(metadata: Mapping[str, str], where: str) -> Preprocess | None:
@@ -202,41 +219,55 @@ def _metadata_labels(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     return None
 
 
-def find_preprocess(
-    requested: str | Path | Mapping[str, Any] | Preprocess,
-    model: Path,
-    facts: ModelFacts,
-    image: ImageInput,
-) -> tuple[Preprocess, str, str | None, list[Card]]:
-    """Return preprocessing, where it came from, a warning or ``None``, and the cards at hand.
-
-    Tried in this order: ``requested``; a card beside the model; the model's metadata; a known
-    family; a guess from layout, size and dtype, which comes with the warning.
+def given_cards(requested: str | Path | Mapping[str, Any] | Preprocess, model: Path) -> list[Card]:
+    """Return the card that was asked for and the one beside the model, as far as there are.
 
     Raises:
-        PreprocessError: the requested card does not exist, or none of its sizes fits the model.
+        PreprocessError: the requested card does not exist, or one of them is wrong.
     """
-    cards: list[Card] = []
+    found: list[Card] = []
     if isinstance(requested, Preprocess):
-        cards.append(Card("the given preprocessing", requested, None, {}))
+        found.append(Card("the given preprocessing", requested, None, ()))
     elif isinstance(requested, Mapping):
         made = Preprocess.from_dict(requested, "the given preprocessing")
-        cards.append(Card("the given preprocessing", made, None, {}))
+        found.append(Card("the given preprocessing", made, None, ()))
     elif str(requested) != "auto":
-        cards.append(_requested(str(requested)))
-    cards += [c for c in (beside(model), from_metadata(facts)) if c is not None]
-    cards += [c for c in known_cards().values() if matches(c, facts)]
+        found.append(_requested(str(requested)))
+    own = beside(model)
+    return [*found, own] if own is not None else found
+
+
+def all_cards(given: list[Card], facts: ModelFacts) -> list[Card]:
+    """Add what the model says of itself and the cards of known families, in this order."""
+    own = from_metadata(facts)
+    known = [c for c in known_cards().values() if matches(c, facts)]
+    return [*given, *([own] if own is not None else []), *known]
+
+
+def find_preprocess(
+    cards: list[Card], model: Path, image: ImageInput
+) -> tuple[Preprocess | None, str, str | None]:
+    """Return preprocessing, where it came from, and a warning or ``None``.
+
+    The first card that tells counts; else layout, size and dtype are guessed from, with the
+    warning. Models that no photograph fits have none.
+
+    Raises:
+        PreprocessError: what a card gives does not fit the model.
+    """
     for card in cards:
         if card.preprocess is not None:
-            return _fitted(card.preprocess, image, card.where), card.where, None, cards
+            return _fitted(card.preprocess, image, card.where), card.where, None
+    if image.channels not in (1, 3):
+        return None, "nothing: only ready arrays fit", None
     guess, why = _guess(image)
     warning = (
-        f"{facts.file}: how its images are prepared is not known; guessed {why}. A wrong guess "
+        f"{model.name}: how its images are prepared is not known; guessed {why}. A wrong guess "
         "gives wrong predictions and heatmaps: say it with --preprocess NAME|FILE "
         f"(known: {', '.join(known_cards())}), or in a card "
         f"'{model.with_suffix('.toml').name}' beside the model."
     )
-    return _fitted(guess, image, "guess"), "guess", warning, cards
+    return _fitted(guess, image, "guess"), "guess", warning
 
 
 def _requested(name: str) -> Card:
@@ -245,7 +276,7 @@ def _requested(name: str) -> Card:
         return known[name]
     path = Path(name)
     if path.is_file():
-        return read_card(path.read_text("utf-8"), str(path), path.parent)
+        return _read_file(path)
     raise PreprocessError(
         f"preprocess '{name}': neither a known card nor a file.{nearest(name, known)} "
         f"Known: {', '.join(known)}."
@@ -275,10 +306,6 @@ def _guess(image: ImageInput) -> tuple[Preprocess, str]:
         if image.dtype == "uint8":
             return Preprocess(color="grey"), "grey pixels of 0..255"
         return Preprocess(color="grey", divide=255.0), "grey pixels scaled to 0..1"
-    if image.channels == 4:
-        raise PreprocessError(
-            f"the input '{image.name}' has 4 channels; pass ready arrays instead of photographs."
-        )
     if image.dtype in ("uint8", "int8"):
         return Preprocess(), "RGB pixels of 0..255"
     if image.layout == "NHWC":

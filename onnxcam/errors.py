@@ -66,11 +66,23 @@ class InferenceError(OnnxcamError):
 
 
 class NotFiniteError(OnnxcamError):
-    """The model computed NaN or infinity, so there is nothing to explain."""
+    """The model computed NaN or infinity on this image, so there is nothing to explain."""
+
+
+class WeightsError(ModelError):
+    """Stored weights hold NaN or infinity."""
 
 
 class OutputError(OnnxcamError):
     """The results cannot be written."""
+
+
+class PictureError(OutputError):
+    """This picture cannot be drawn or stored in this format."""
+
+
+class KernelsError(OnnxcamError):
+    """The requested kernels do not exist or cannot be loaded."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 5) -> str:

@@ -13,17 +13,20 @@ from PIL import Image
 
 from onnxcam import cards
 from onnxcam.errors import (
+    ImageError,
     InputArrayError,
     LabelsError,
     LayerError,
     ModelError,
     NotFiniteError,
+    PreprocessError,
     TargetError,
+    WeightsError,
 )
 from onnxcam.explanation import Explanation
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
-from onnxcam.runtime.session import Session
+from onnxcam.runtime.session import Providers, Session
 from onnxcam.surgeon.plan import CLASSES, SCORES, SIGNED, TARGETS, Plan
 from onnxcam.targets import Targets, resolve
 
@@ -52,7 +55,7 @@ class Explainer:
         score: str = "auto",
         preprocess: str | Path | Mapping[str, Any] | Preprocess = "auto",
         labels: str | Path | Sequence[str] | None = None,
-        providers: str | Sequence[str] | None = None,
+        providers: Providers = None,
     ) -> None:
         """Instrument a model and load it.
 
@@ -70,6 +73,11 @@ class Explainer:
             OnnxcamError: see :mod:`onnxcam.errors`; each says what to do.
         """
         self.path = Path(model)
+        given = cards.given_cards(preprocess, self.path)
+        if layer == "auto":
+            layer = next((c.layer for c in given if c.layer is not None), layer)
+        if score == "auto":
+            score = next((c.score for c in given if c.score is not None), score)
         data, self.plan = _instrument(self.path, layer, score)
         extra = [t for t in self.plan.facts.inputs if t.name != self.plan.image.name]
         if extra:
@@ -78,14 +86,14 @@ class Explainer:
                 f"{', '.join(str(t) for t in extra)}; models with more than one input cannot be "
                 "explained yet."
             )
-        # What no image could be prepared with is only an error once a photograph comes.
-        found = cards.find_preprocess(preprocess, self.path, self.plan.facts, self.plan.image)
-        self.preprocess, self.preprocess_from, warning, at_hand = found
+        at_hand = cards.all_cards(given, self.plan.facts)
+        found = cards.find_preprocess(at_hand, self.path, self.plan.image)
+        self.preprocess, self.preprocess_from, warning = found
         for message in (warning, *self.plan.warnings):
             if message:
                 warnings.warn(message, stacklevel=2)
         self.labels = self._fit_labels(labels, at_hand)
-        self._session = Session(data, self.path.resolve().parent, providers)
+        self._session = Session(data, self.path.absolute().parent, providers, self.path.name)
 
     @property
     def providers(self) -> list[str]:
@@ -136,6 +144,8 @@ class Explainer:
         Raises:
             TargetError: both kinds of targets are given, or not one entry an image.
         """
+        if isinstance(images, (str, Path, Image.Image)):
+            raise ImageError("explain_batch takes a list of images; for one image use explain.")
         count = len(images)
         if per_image is None:
             resolved = [self.resolve(targets)] * count
@@ -206,6 +216,11 @@ class Explainer:
             tensor = self._check_array(image)
             height, width = tensor.shape[2:] if takes.layout == "NCHW" else tensor.shape[1:3]
             return tensor, _Item(Geometry.identity(height, width), None, None)
+        if self.preprocess is None:
+            raise PreprocessError(
+                f"{self.path}: '{takes.name}' takes {takes.channels} channels, which no photograph "
+                "has; pass ready arrays."
+            )
         photo = decode(image)
         tensor, geometry = self.preprocess.apply(photo, takes.layout, takes.dtype)
         source = str(image) if isinstance(image, (str, Path)) else None
@@ -256,6 +271,11 @@ class Explainer:
                 "every tensor must be the images."
             )
         self._check_finite(values)
+        if int(values[CLASSES].max()) >= values[SCORES].shape[1]:
+            raise TargetError(
+                f"{self.path}: a target is out of range, the scores have {values[SCORES].shape[1]} "
+                "classes."
+            )
         return [
             [
                 self._explanation(items[n], signed[n, t], values, n, t)
@@ -299,15 +319,15 @@ class Explainer:
                 from onnxcam.surgeon.weights import non_finite_weights
 
                 culprits = non_finite_weights(self.path)
-                cause = (
-                    f"The weights {', '.join(culprits)} hold NaN or infinity."
-                    if culprits
-                    else "The weights are finite, so the input or an overflow is the cause; "
-                    "check the preprocessing."
-                )
+                if culprits:
+                    raise WeightsError(
+                        f"{self.path}: the {what} are not finite, so there is nothing to explain. "
+                        f"The weights {', '.join(culprits)} hold NaN or infinity."
+                    )
                 raise NotFiniteError(
-                    f"{self.path}: the {what} are not finite, so there is nothing to explain. "
-                    f"{cause}"
+                    f"{self.path}: the {what} are not finite, so there is nothing to explain. The "
+                    "weights are finite, so this input or an overflow is the cause; check the "
+                    "preprocessing."
                 )
 
 

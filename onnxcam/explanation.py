@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxcam.errors import OutputError
+from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import View, kernels
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+WEBP_LIMIT = 16383
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +97,16 @@ class Explanation:
             shade: brightness of the photograph where the network did not look, 0 to 1.
 
         Raises:
-            OutputError: a ready array was explained, so there is no photograph to paint on.
+            PictureError: a ready array was explained, so there is no photograph to paint on;
+                or an unknown colour map.
         """
         if self.photo is None:
-            raise OutputError(
+            raise PictureError(
                 "an array was explained, not a photograph: there is nothing to paint on. Use "
                 "heatmap, raw or signed, or save to .npz."
             )
+        if not (0 <= alpha <= 1 and 0 <= shade <= 1):
+            raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
         table = colour_table(colours)
         painted = kernels().paint(self.photo, self.raw, self.view, table, alpha, shade)
         return Image.fromarray(painted)
@@ -117,6 +121,11 @@ class Explanation:
         suffix = path.suffix.lower()
         if suffix in _FORMATS:
             picture = self.overlay()
+            if suffix == ".webp" and max(picture.size) > WEBP_LIMIT:
+                raise PictureError(
+                    f"{path}: WebP holds at most {WEBP_LIMIT} pixels a side, the picture has "
+                    f"{picture.width}x{picture.height}. Use png or jpg."
+                )
             quality = {"quality": 92} if suffix != ".png" else {"compress_level": 3}
             return write_atomically(
                 path, lambda file: picture.save(file, _FORMATS[suffix], **quality)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
 
 from onnxcam.errors import TargetError, nearest
@@ -43,7 +44,7 @@ def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> l
     text = target.strip()
     if text.lower().startswith("top:"):
         return _top(text, classes)
-    if text.lstrip("-").isdigit():
+    if re.fullmatch(r"[-+]?[0-9]+", text):
         return [_index(int(text), classes)]
     return [_label(text, labels)]
 
@@ -57,7 +58,7 @@ def _index(index: int, classes: int | None) -> int:
 
 def _top(text: str, classes: int | None) -> list[int]:
     count = text[4:].strip()
-    if not count.isdigit() or int(count) == 0:
+    if not re.fullmatch(r"[0-9]+", count) or int(count) == 0:
         raise TargetError(f"target '{text}': write top:5 for the five best classes.")
     if classes is not None and int(count) > classes:
         raise TargetError(f"target '{text}': the model has only {classes} classes.")
@@ -77,6 +78,10 @@ def _label(text: str, labels: Sequence[str] | None) -> int:
     if found:
         shown = ", ".join(f"{i} ({labels[i]})" for i in found)
         raise TargetError(f"target '{text}' is ambiguous: {shown}. Name it by its index.")
+    parts = {part.strip() for part in wanted.split(",")}
+    found = [i for i, name in enumerate(labels) if parts & _names(name)] if len(parts) > 1 else []
+    if len(found) == 1:  # a list of synonyms, one of which is the label
+        return found[0]
     raise TargetError(f"target '{text}': no such label.{nearest(text, labels)}")
 
 

@@ -23,6 +23,7 @@ from onnxcam.errors import (
     PreprocessError,
     RuntimeMissingError,
     TargetError,
+    WeightsError,
 )
 
 from .conftest import runtime, shared, small_cnn
@@ -229,14 +230,14 @@ def test_nan_weights_are_named(save) -> None:
     weights[0, 0, 0, 0] = np.nan
     model.graph.initializer[2].CopyFrom(numpy_helper.from_array(weights, "w2"))
     explainer = onnxcam.Explainer(save(model), preprocess="unit")
-    with pytest.raises(NotFiniteError, match=r"not finite.* The weights 'w2' hold NaN"):
+    with pytest.raises(WeightsError, match=r"not finite.* The weights 'w2' hold NaN"):
         explainer.explain(images(1)[0])
 
 
 def test_nan_input_is_not_blamed_on_the_weights(cnn) -> None:
     image = images(1)[0]
     image[0, 3, 3] = np.nan
-    with pytest.raises(NotFiniteError, match="The weights are finite"):
+    with pytest.raises(NotFiniteError, match="The weights are finite, so this input"):
         onnxcam.Explainer(cnn).explain(image)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxcam.errors import ImageError
+from onnxcam.errors import ImageError, NotFiniteError, PictureError
 
 if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
@@ -95,25 +95,26 @@ def explain(
         _introduce(explainer)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    for path in _progress(paths):
-        try:
-            found = explainer.explain(path, target)
-        except ImageError as error:
-            failed.append({"image": str(path), "error": str(error)})
-            typer.echo(f"onnxcam: skipped: {error}", err=True)
-            continue
-        records = outputs.save(found, path.stem)
-        done.append({"image": str(path), "explanations": records})
-        if not json_:
-            _report(records, out)
     document = {
         "onnxcam": version("onnxcam"),
         "model": describe(explainer),
         "images": done,
         "failed": failed,
     }
-    if done:
-        outputs.write_records(document)
+    try:
+        for path in _progress(paths):
+            try:
+                records = outputs.save(explainer.explain(path, target), path.stem)
+            except (ImageError, NotFiniteError, PictureError) as error:
+                failed.append({"image": str(path), "error": str(error)})
+                typer.echo(f"onnxcam: skipped {path}: {error}", err=True)
+                continue
+            done.append({"image": str(path), "explanations": records})
+            if not json_:
+                _report(records, out)
+    finally:  # whatever ends the run early, what is done is recorded
+        if done:
+            outputs.write_records(document)
     if json_:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     if failed:

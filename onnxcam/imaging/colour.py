@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import PictureError
+
 DEFAULT_COLOURS = "turbo"
 
 
@@ -15,6 +17,12 @@ def colour_table(name: str = DEFAULT_COLOURS) -> NDArray[np.uint8]:
     """Return a colour map of the ``cmap`` package as ``[256, 3]`` uint8."""
     from cmap import Colormap
 
-    table = np.asarray(Colormap(name).lut(256))[:, :3]
+    try:
+        colours = Colormap(name)
+    except ValueError as error:
+        raise PictureError(f"colour map '{name}': the package cmap knows none of that name.") from (
+            error
+        )
+    table = np.asarray(colours.lut(256))[:, :3]
     levels: NDArray[np.uint8] = np.rint(table * 255).astype(np.uint8)
     return levels

@@ -25,7 +25,16 @@ def decode(source: str | Path | Image.Image) -> NDArray[np.uint8]:
         ImageError: the file is missing, empty, no image, cut short, or a decompression bomb.
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source, "the given image")
+        try:
+            return _to_rgb(source, "the given image")
+        except ImageError:
+            raise
+        except Exception as error:
+            raise ImageError(f"the given image cannot be decoded ({error}).") from error
+    if not isinstance(source, (str, Path)):
+        raise ImageError(
+            f"{type(source).__name__} is no image: give a path, a PIL image or an array."
+        )
     path = Path(source)
     if path.is_dir():
         raise ImageError(f"{path}: is a directory, not an image.")
@@ -47,7 +56,9 @@ def decode(source: str | Path | Image.Image) -> NDArray[np.uint8]:
             f"{path}: more than {limit:,} pixels, a decompression bomb? If you trust it, make "
             "it smaller first, or pass an opened PIL image."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise many kinds, RuntimeError for AVIF among them
         raise ImageError(f"{path}: cannot be decoded ({error}). Is it cut short?") from error
 
 

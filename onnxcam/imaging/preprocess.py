@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,7 @@ _FILTERS = {
     "box": Image.Resampling.BOX,
 }
 _COLOURS = ("RGB", "BGR", "grey")
+_VAST = 16  # times the input's size
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,24 @@ class Preprocess:
                     values[key] = tuple(float(v) for v in _listed(values[key]))
             if "pad" in values:
                 values["pad"] = tuple(int(v) for v in _listed(values["pad"]))
+            if "divide" in values:
+                values["divide"] = float(values["divide"])
+            if values.get("shorter") is not None:
+                values["shorter"] = int(values["shorter"])
+            for key in ("color", "resize", "interpolation"):
+                if not isinstance(values.get(key, ""), str):
+                    raise ValueError(f"{key} must be a word")
             if values.get("size") is not None:
                 height, width = _listed(values["size"], 2)
                 values["size"] = (int(height), int(width))
             made = Preprocess(**values)
+        except PreprocessError as error:
+            raise PreprocessError(f"{where}: {error}") from error
         except (TypeError, ValueError) as error:
             raise PreprocessError(f"{where}: {error}.") from error
-        made.check(where)
         return made
 
-    def check(self, where: str) -> None:
+    def __post_init__(self) -> None:
         """Refuse values that make no sense."""
         channels = 1 if self.color == "grey" else 3
         checks = {
@@ -95,10 +105,15 @@ class Preprocess:
             "std and divide must not be 0": 0 not in (*self.std, self.divide),
             "pad needs 1 or 3 numbers": len(self.pad) in (1, 3),
             "size must be positive": self.size is None or min(self.size) > 0,
+            "shorter must be positive": self.shorter is None or self.shorter > 0,
+            "pad must be 0 to 255": all(0 <= p <= 255 for p in self.pad),
+            "mean, std and divide must be finite": all(
+                math.isfinite(v) for v in (*self.mean, *self.std, self.divide)
+            ),
         }
         for message, good in checks.items():
             if not good:
-                raise PreprocessError(f"{where}: {message}.")
+                raise PreprocessError(f"{message}.")
 
     def apply(
         self, photo: NDArray[np.uint8], layout: str, dtype: str
@@ -149,12 +164,23 @@ class Preprocess:
             )
             new_height = max(height, int(full_height * ratio))
             new_width = max(width, int(full_width * ratio))
-        resized = image.resize((new_width, new_height), _FILTERS[self.interpolation])
         top, left = round((height - new_height) / 2), round((width - new_width) / 2)
         geometry = Geometry(
             rows=Placement(full_height, height, new_height / full_height, float(top)),
             columns=Placement(full_width, width, new_width / full_width, float(left)),
         )
+        filter_ = _FILTERS[self.interpolation]
+        if new_height * new_width > _VAST * height * width:
+            # A panorama: enlarging all of it to crop a little would fill the memory.
+            rows, columns = geometry.rows, geometry.columns
+            box = (
+                -left / columns.scale,
+                -top / rows.scale,
+                (width - left) / columns.scale,
+                (height - top) / rows.scale,
+            )
+            return image.resize((width, height), filter_, box=box), geometry
+        resized = image.resize((new_width, new_height), filter_)
         if self.resize == "squash":
             return resized, geometry
         pad = self.pad if len(self.pad) == 3 else self.pad * 3
@@ -183,7 +209,12 @@ class Placement:
         # A pixel is visible when its centre lies inside the input.
         centres = (np.arange(self.photo) + 0.5) * self.scale + self.offset
         visible = np.flatnonzero((centres >= 0) & (centres <= self.input))
-        first, last = (int(visible[0]), int(visible[-1]) + 1) if visible.size else (0, 0)
+        if visible.size:
+            first, last = int(visible[0]), int(visible[-1]) + 1
+        else:  # less than a pixel was seen: show the one that it lies in
+            middle = (self.input / 2 - self.offset) / self.scale
+            first = min(max(int(middle), 0), self.photo - 1)
+            last = first + 1
         return Axis(self.photo, self.scale * elements, self.offset * elements, first, last)
 
 

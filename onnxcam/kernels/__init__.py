@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import KernelsError
 from onnxcam.kernels.view import Axis, View
 
 __all__ = ["Axis", "Kernels", "View", "kernels", "kernels_name"]
@@ -44,15 +45,18 @@ def kernels() -> Kernels:
     """Return the implementation in use."""
     wanted = os.environ.get("ONNXCAM_KERNELS", "")
     if wanted not in ("", "native", "reference"):
-        raise ValueError(f"ONNXCAM_KERNELS={wanted}: choose native or reference.")
+        raise KernelsError(f"ONNXCAM_KERNELS={wanted}: choose native or reference.")
     if wanted != "reference":
         try:
             from onnxcam.kernels import native
 
             return native
-        except ImportError:
+        except ImportError as error:
             if wanted == "native":
-                raise
+                raise KernelsError(
+                    "ONNXCAM_KERNELS=native, but the C kernels are not built: 'onnxcam doctor' "
+                    "says how to get them."
+                ) from error
     from onnxcam.kernels import reference
 
     return reference

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from onnxcam.errors import InferenceError, RuntimeMissingError
 
+# A name, or names with or without options as ONNX Runtime takes them.
+Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]] | None
+
 _SHORT = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -38,7 +41,7 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def choose_providers(requested: str | Sequence[str] | None) -> list[str]:
+def choose_providers(requested: Providers) -> list[Any]:
     """Return execution providers, best first.
 
     ``None`` and ``"auto"`` take CUDA where the runtime has it, with the CPU behind it.
@@ -51,8 +54,9 @@ def choose_providers(requested: str | Sequence[str] | None) -> list[str]:
         preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
         return [p for p in preferred if p in available]
     names = [requested] if isinstance(requested, str) else list(requested)
-    chosen = [_SHORT.get(name.lower(), name) for name in names]
-    for name in chosen:
+    chosen = [_SHORT.get(n.lower(), n) if isinstance(n, str) else n for n in names]
+    for entry in chosen:
+        name = entry if isinstance(entry, str) else entry[0]
         if name not in available:
             way_out = (
                 " Install 'onnxcam[gpu]' in place of 'onnxcam[cpu]'."
@@ -70,7 +74,7 @@ class Session:
     """One loaded model; :meth:`run` may be called from several threads at once."""
 
     def __init__(
-        self, model: bytes | Path, folder: Path, providers: str | Sequence[str] | None = None
+        self, model: bytes | Path, folder: Path, providers: Providers = None, name: str = "model"
     ) -> None:
         """Load a model.
 
@@ -78,6 +82,7 @@ class Session:
             model: serialised, or a file.
             folder: where its external weights are.
             providers: see :func:`choose_providers`.
+            name: the model's name in messages.
 
         Raises:
             RuntimeMissingError: no runtime or no such provider.
@@ -95,7 +100,10 @@ class Session:
                 model if isinstance(model, bytes) else str(model), options, providers=chosen
             )
         except Exception as error:
-            raise InferenceError(f"ONNX Runtime refuses the model: {_first_line(error)}") from error
+            raise InferenceError(
+                f"{name}: ONNX Runtime refuses the model: {_first_line(error)}"
+            ) from error
+        self._name = name
         self.providers: list[str] = self._session.get_providers()
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
 
@@ -111,7 +119,9 @@ class Session:
         try:
             values = self._session.run(names, dict(feeds))
         except Exception as error:
-            raise InferenceError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise InferenceError(
+                f"{self._name}: ONNX Runtime failed: {_first_line(error)}"
+            ) from error
         return {name: np.asarray(v) for name, v in zip(names, values, strict=True)}
 
 

@@ -7,6 +7,7 @@ before pooling, padding and dropout, and not the maps of class scores themselves
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -84,7 +85,7 @@ def find_layer(
     requested = str(requested)
     if requested == "auto":
         return _default(graph, image, score)
-    if requested.lstrip("-").isdigit() and requested not in names(graph):
+    if re.fullmatch(r"[-+]?[0-9]+", requested) and requested not in names(graph):
         return _counted(candidates(graph, image, score), int(requested))
     return _named(graph, image, score, requested)
 

@@ -87,7 +87,7 @@ def check_external_data(path: Path, model: onnx.ModelProto) -> None:
         ExternalDataError: an absolute path, a path or symbolic link that leaves the folder,
             a missing file, or one that is too short.
     """
-    folder = path.resolve().parent
+    folder = path.absolute().parent
     sizes: dict[str, int] = {}
     for tensor in tensors_of(model.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -117,8 +117,9 @@ def _size_inside(folder: Path, location: str, where: str) -> int:
     if Path(location).is_absolute() or location.startswith("\\") or ":" in location[:3]:
         raise ExternalDataError(f"{where} point to the absolute path '{location}'. {way_out}")
     target = (folder / location).resolve()
-    if not target.is_relative_to(folder):
-        raise ExternalDataError(f"{where} point outside the folder ('{location}'). {way_out}")
+    if not target.is_relative_to(folder.resolve()):
+        link = ", through a symbolic link" if ".." not in Path(location).parts else ""
+        raise ExternalDataError(f"{where} point outside the folder ('{location}'{link}). {way_out}")
     if not target.is_file():
         raise ExternalDataError(
             f"{where} should be in '{location}', which is missing. Put it beside the model."

@@ -18,7 +18,7 @@ import onnx.shape_inference
 import onnx.version_converter
 import onnx_ir as ir
 
-from onnxcam.errors import ModelError
+from onnxcam.errors import ModelError, OnnxcamError
 from onnxcam.surgeon.load import opset_of, read_model
 
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
@@ -49,6 +49,17 @@ def load(path: str | Path, opset: int | None = None) -> ir.Model:
 
 def prepare(proto: onnx.ModelProto, path: Path, opset: int | None = None) -> ir.Model:
     """As :func:`load`, for a model already read; ``path`` places its external data."""
+    try:
+        return _prepare(proto, path, opset)
+    except OnnxcamError:
+        raise
+    except Exception as error:  # onnx and onnx_ir raise many kinds on a broken graph
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(f"{path}: the graph is inconsistent: {reason}") from error
+
+
+def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
+    _name_default_domain(proto)
     _constants_to_initializers(proto.graph)
     if proto.functions:
         proto = _inline(proto, path)
@@ -60,7 +71,8 @@ def prepare(proto: onnx.ModelProto, path: Path, opset: int | None = None) -> ir.
     _drop_initializer_inputs(proto)
     fold_constants(proto)
     model = ir.serde.deserialize_model(proto)
-    ir.external_data.set_base_dir(model.graph, str(path.resolve().parent))
+    model.graph.sort()  # runtimes accept files that list a node before its inputs
+    ir.external_data.set_base_dir(model.graph, str(path.absolute().parent))
     _infer_shapes(model, proto, path)
     return model
 
@@ -85,6 +97,20 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     for index in reversed(range(len(graph.node))):
         if graph.node[index].output and graph.node[index].output[0] in moved:
             del graph.node[index]
+
+
+def _name_default_domain(proto: onnx.ModelProto) -> None:
+    """``ai.onnx`` is another spelling of the default domain, which has no name."""
+    for entry in proto.opset_import:
+        if entry.domain == "ai.onnx":
+            entry.domain = ""
+    graphs = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            if node.domain == "ai.onnx":
+                node.domain = ""
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
 
 
 def _inline(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
@@ -132,6 +158,7 @@ def _skeleton(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.T
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     graph.value_info.extend(source.value_info)
+    graph.sparse_initializer.extend(source.sparse_initializer)
     inputs = {i.name for i in source.input}
     weights: dict[str, onnx.TensorProto] = {}
     for tensor in source.initializer:

@@ -107,8 +107,10 @@ def _like_scores(value: ir.Value) -> bool:
         is_float(value) or value.dtype in (ir.DataType.UINT8, ir.DataType.INT8)
     ):
         return False
-    count = class_count(value)
-    return class_axis(value) is not None and (count is None or count > 1)
+    count, shape = class_count(value), dims(value)
+    if shape is None or class_axis(value) is None:
+        return False
+    return count is not None and count > 1 if len(shape) == 1 else count is None or count > 1
 
 
 def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:

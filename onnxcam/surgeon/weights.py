@@ -13,6 +13,7 @@ from onnxcam.surgeon.graph import FLOATS
 def non_finite_weights(path: Path, most: int = 3) -> list[str]:
     """Return names of stored weights that hold NaN or infinity, at most ``most`` of them."""
     model = ir.load(path)
+    ir.external_data.set_base_dir(model.graph, str(path.absolute().parent))
     found: list[str] = []
     for value in model.graph.initializers.values():
         if value.const_value is None or value.const_value.dtype not in FLOATS:

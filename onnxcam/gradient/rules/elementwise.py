@@ -65,7 +65,9 @@ def _pow_base(c: Call, g: ir.Value) -> ir.Value:
     p = c.x(1)
     if p.dtype != c.x(0).dtype:
         p = c.op("Cast", p, to=c.x(0).dtype or ir.DataType.FLOAT)
-    return c.op("Mul", g, c.op("Mul", p, c.op("Pow", c.x(0), c.op("Sub", p, c.like(1.0)))))
+    slope = c.op("Mul", p, c.op("Pow", c.x(0), c.op("Sub", p, c.like(1.0))))
+    flat = c.op("Equal", p, c.like(0.0))
+    return c.op("Mul", g, c.op("Where", flat, c.like(0.0), slope))
 
 
 rule(

@@ -148,8 +148,11 @@ def _reduce_extreme(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _reduce_l2(c: Call, g: ir.Value) -> ir.Value:
-    direction = c.op("Div", c.x(0), _spread(c, c.y))
-    return c.op("Mul", _spread(c, g), direction)
+    """The direction x / |x|; 0 at the origin, as in PyTorch."""
+    length = _spread(c, c.y)
+    direction = c.op("Div", c.x(0), length)
+    zero = c.op("Equal", length, c.like(0.0))
+    return c.op("Mul", _spread(c, g), c.op("Where", zero, c.like(0.0), direction))
 
 
 def _reduce_sum_square(c: Call, g: ir.Value) -> ir.Value:

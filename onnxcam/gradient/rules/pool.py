@@ -79,6 +79,9 @@ def _shares(c: Call, w: Windows) -> ir.Value:
     counts = [c.static(c.y, i + 2) for i in range(space)]
     if w.begin is None or w.end is None:
         raise c.refuse("its automatic pads are only known at run time")
+    for b, s, n, o in zip(w.begin, w.strides, lengths, counts, strict=True):
+        if n is not None and o is not None and (o - 1) * s >= n + b:
+            raise c.refuse("with ceil_mode, its last window lies in the padding alone")
     if not w.ceil_mode:
         end = w.end
     elif all(n is not None for n in [*lengths, *counts]):
