@@ -107,7 +107,8 @@ def explain(
                 records = outputs.save(explainer.explain(path, target), path.stem)
             except (ImageError, NotFiniteError, PictureError) as error:
                 failed.append({"image": str(path), "error": str(error)})
-                typer.echo(f"onnxcam: skipped {path}: {error}", err=True)
+                what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
+                typer.echo(f"onnxcam: skipped: {what}", err=True)
                 continue
             done.append({"image": str(path), "explanations": records})
             if not json_:

@@ -66,7 +66,11 @@ class Call:
         """Return the dimensions of a value whose rank must be known."""
         found = dims(value)
         if found is None:
-            raise self.refuse(f"the rank of '{value.name}' is unknown")
+            culprit = _first_unknown(value)
+            raise self.refuse(
+                f"the rank of '{value.name}' is unknown, since shape inference ends at "
+                f"{describe(culprit)}. Choose a layer after it (--layer)"
+            )
         return found
 
     def rank(self, value: ir.Value) -> int:
@@ -125,6 +129,18 @@ class Call:
         else:
             target = self.op("Concat", self.builder.ints(-1), self.op("Shape", like), axis=0)
         return self.op("Reshape", g, target)
+
+
+def _first_unknown(value: ir.Value) -> ir.Node:
+    """Return the node that shape inference did not get past."""
+    node = value.producer()
+    assert node is not None
+    while True:
+        before = next((v for v in node.inputs if v is not None and v.shape is None), None)
+        producer = before.producer() if before is not None else None
+        if producer is None:
+            return node
+        node = producer
 
 
 def dequantized(builder: Builder, value: ir.Value) -> ir.Value:

@@ -35,6 +35,9 @@ def add_gradient(
             of ``to`` in a differentiable way.
     """
     nodes = path_nodes(builder.graph, of, to)
+    for node in nodes:  # before any rule stumbles over what such a node leaves unknown
+        if find_rule(node) is None:
+            raise _no_rule(builder, node)
     carrying = _carrying(nodes, to)
     cotangents: dict[ir.Value, list[ir.Value]] = {of: [seed]}
     for node in reversed(nodes):
@@ -50,6 +53,13 @@ def add_gradient(
                 "there is no gradient between them."
             )
     return [g for g in found if g is not None]
+
+
+def _no_rule(builder: Builder, node: ir.Node) -> NoGradientError:
+    return NoGradientError(
+        f"no gradient rule for {describe(node, builder.opset)}, which lies between the layer and "
+        "the score. Choose a layer after it (--layer), or ask for the rule."
+    )
 
 
 def path_nodes(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> list[ir.Node]:
@@ -114,11 +124,7 @@ def _backward(
 ) -> None:
     """Hand the outputs' cotangents on to the operands of one node."""
     found = find_rule(node)
-    if found is None:
-        raise NoGradientError(
-            f"no gradient rule for {describe(node, builder.opset)}, which lies between the layer "
-            "and the score. Choose a layer after it (--layer), or ask for the rule."
-        )
+    assert found is not None
     call = Call(node, builder)
     if not found.all_outputs and any(g is not None for g in gs[1:]):
         raise call.refuse("the gradient comes through its second output")

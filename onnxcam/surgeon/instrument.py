@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, ModelError
+from onnxcam.errors import LayerError, ModelError, NoGradientError, ScoreError
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder
 from onnxcam.gradient.head import class_cotangent
 from onnxcam.gradient.pooled import summed_gradient
-from onnxcam.surgeon.facts import model_facts, origin_of, tensor_facts
+from onnxcam.surgeon.facts import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.surgeon.graph import dims, names
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import find_layer
@@ -64,6 +64,15 @@ def instrument(
     proto = read_model(path)
     origin = origin_of(proto)
     model = prepare(proto, path, BASE_OPSET)
+    try:
+        return _instrument(model, path, origin, layer, score, gradients)
+    except (LayerError, ScoreError, NoGradientError) as error:
+        raise type(error)(f"{path.name}: {error}") from error
+
+
+def _instrument(
+    model: ir.Model, path: Path, origin: Origin, layer: str | int, score: str, gradients: bool
+) -> tuple[bytes, Plan]:
     chosen = _choose(model.graph, path, layer, score)
     needed = needed_opset(model.graph, chosen.score.value, [chosen.layer])
     if needed > model.opset_imports[""]:
@@ -88,9 +97,29 @@ def _choose(graph: ir.Graph, path: Path, layer: str | int, score: str) -> _Chose
     image = find_image_input(graph, path.name)
     found = find_score(graph, score)
     value = find_layer(graph, names(graph)[image.name], found.value, layer)
+    _check_layout(image, value)
     if dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
     return _Chosen(image, found, value)
+
+
+def _check_layout(image: ImageInput, layer: ir.Value) -> None:
+    """Refuse maps whose channels come last: their rows would be taken for channels."""
+    shape, sizes = dims(layer) or [], (image.height, image.width)
+    if len(shape) != 4 or not all(isinstance(d, int) and d for d in [*shape[1:], *sizes]):
+        return
+    first, second, third = (int(d) for d in shape[1:] if isinstance(d, int))
+    height, width = (int(s) for s in sizes if s is not None)
+
+    def alike(a: int, b: int) -> bool:
+        """Whether one stride leads from the image to maps of a by b places."""
+        return abs(height / a - width / b) <= 0.15 * max(height / a, width / b)
+
+    if alike(first, second) and not alike(second, third):
+        raise LayerError(
+            f"layer '{layer.name}' of shape {list(shape)} seems to have its channels last; it must "
+            "be [N, K, H, W]. Name the tensor before it was transposed."
+        )
 
 
 def _plan(facts: ModelFacts, chosen: _Chosen) -> Plan:

@@ -25,6 +25,7 @@ CONVOLUTIONS = {
 }
 _LINEAR = CONVOLUTIONS | {"Gemm", "MatMul", "FusedMatMul", "QLinearMatMul", "QGemm", "Einsum"}
 _MIXING = {"Softmax", "Attention", "MultiHeadAttention"}
+_REARRANGING = {"Reshape", "Transpose", "InstanceNormalization", "LayerNormalization"}
 # Operators that finish a convolution's maps in place.
 # fmt: off
 _FINISHING = {
@@ -33,7 +34,7 @@ _FINISHING = {
     "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Clip", "Softplus",
     "Softsign", "Mish", "Swish", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Erf", "Exp", "Log",
     "Sqrt", "Pow", "Abs", "Neg", "Reciprocal", "Shrink", "Add", "Sub", "Mul", "Div", "Sum",
-    "Mean", "Max", "Min", "Concat", "Identity", "Cast", "Where", "QuantizeLinear",
+    "Mean", "Max", "Min", "Concat", "Identity", "Cast", "Where", "Dropout", "QuantizeLinear",
     "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearLeakyRelu",
     "QLinearSigmoid",
 }
@@ -95,6 +96,8 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
     default = next((c.value for c in found if c.place == 0), None)
     if default is None:
         reason = "its only maps are the class scores themselves" if found else "it has no maps"
+        if any(_quantized(v) for v in _maps(graph, depends_on(graph, {image}) & leads_to(score))):
+            reason = "its maps are quantized codes, which cannot be explained yet"
         raise LayerError(
             f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
             "maps of a convolution. 'onnxcam inspect' lists the tensors; --layer names one."
@@ -110,6 +113,10 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
             f"comes from. To explain them all the same: --layer '{default.name}'."
         )
     return default
+
+
+def _quantized(value: ir.Value) -> bool:
+    return value.dtype is not None and not is_float(value)
 
 
 def _wide(node: ir.Node) -> bool:
@@ -168,9 +175,28 @@ def _maps(graph: ir.Graph, path: set[ir.Value]) -> dict[ir.Value, None]:
         finishes = node.op_type in _FINISHING and any(
             v in found and _same_space(v, output) for v in node.inputs if v is not None
         )
-        if node.op_type in CONVOLUTIONS or finishes:
+        if node.op_type in CONVOLUTIONS or finishes or _restored(node, found) is not None:
             found[output] = None
     return found
+
+
+def _restored(node: ir.Node, maps: dict[ir.Value, None]) -> ir.Value | None:
+    """Return the maps that a reshape gives their shape back to.
+
+    Group normalisation is exported as a reshape, an instance normalisation and the reshape
+    back; a channel shuffle as two reshapes around a transpose.
+    """
+    if node.op_type != "Reshape":
+        return None
+    value, steps = node.inputs[0], 0
+    while value is not None and steps < 4:
+        if value in maps:
+            return value if steps and dims(value) == dims(node.outputs[0]) else None
+        producer = value.producer()
+        if producer is None or producer.op_type not in _REARRANGING:
+            return None
+        value, steps = producer.inputs[0], steps + 1
+    return None
 
 
 def _same_space(one: ir.Value, other: ir.Value) -> bool:
@@ -188,10 +214,38 @@ def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value
 
     A gate (squeeze-and-excitation) pools maps that are then multiplied: those are not finished.
     """
-    readers = [n for n in value.consumers() if any(o in path for o in n.outputs)]
-    if value.dtype is not None and not is_float(value):
+    node = value.producer()
+    if node is not None and node.op_type == "Dropout":
+        return False  # the maps before it are meant
+    readers = _readers(value, path)
+    if _quantized(value):
         return False
     if any(n.op_type in CONVOLUTIONS for n in readers):
         return True
     finishing = any(n.op_type in _FINISHING and n.outputs[0] in maps for n in readers)
-    return bool(readers) and not finishing
+    return bool(readers) and not finishing and not _is_rearranged(readers, value, maps)
+
+
+def _readers(value: ir.Value, path: set[ir.Value]) -> list[ir.Node]:
+    """Nodes on the path that read a value, looking through Dropout."""
+    found = []
+    for node in value.consumers():
+        if not any(o in path for o in node.outputs):
+            continue
+        found += _readers(node.outputs[0], path) if node.op_type == "Dropout" else [node]
+    return found
+
+
+def _is_rearranged(readers: list[ir.Node], value: ir.Value, maps: dict[ir.Value, None]) -> bool:
+    """Whether a reader starts a rearrangement that ends in maps of the same shape."""
+    for node in readers:
+        steps = 0
+        while node.op_type in _REARRANGING and steps < 4:
+            output = node.outputs[0]
+            if output in maps and _restored(node, maps) is value:
+                return True
+            following = list(output.consumers())
+            if not following:
+                break
+            node, steps = following[0], steps + 1
+    return False

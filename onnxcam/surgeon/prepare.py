@@ -14,12 +14,12 @@ import onnx
 import onnx.helper
 import onnx.inliner
 import onnx.numpy_helper
-import onnx.shape_inference
 import onnx.version_converter
 import onnx_ir as ir
 
 from onnxcam.errors import ModelError, OnnxcamError
 from onnxcam.surgeon.load import opset_of, read_model
+from onnxcam.surgeon.shapes import infer_shapes
 
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
 _SMALL_BYTES = 4096  # larger weights are kept out of onnx's C++ passes, which copy what they get
@@ -73,7 +73,7 @@ def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
     model = ir.serde.deserialize_model(proto)
     model.graph.sort()  # runtimes accept files that list a node before its inputs
     ir.external_data.set_base_dir(model.graph, str(path.absolute().parent))
-    _infer_shapes(model, proto, path)
+    infer_shapes(model, _skeleton(proto)[0], path)
     return model
 
 
@@ -309,34 +309,3 @@ def _evaluate(
     if any(a.nbytes > _SMALL_BYTES or a.dtype.kind not in "iufb" for a in arrays):
         return None
     return {o.name: a for o, a in zip(outputs, arrays, strict=True)}
-
-
-def _infer_shapes(model: ir.Model, proto: onnx.ModelProto, path: Path) -> None:
-    """Set shape and type of every value that onnx's inference knows."""
-    skeleton, _ = _skeleton(proto)
-    for domain in skeleton.opset_import:
-        # Inference follows a computed Reshape only from opset 14 on; nothing that shapes
-        # depend on changes its meaning between 13 and 17.
-        if domain.domain in ("", "ai.onnx") and 13 <= domain.version < 17:
-            domain.version = 17
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
-    except Exception as error:
-        raise ModelError(f"{path}: the graph is inconsistent: {str(error).strip()}") from error
-    infos = {v.name: v for v in inferred.graph.value_info}
-    infos |= {v.name: v for v in inferred.graph.output}
-    for node in model.graph:
-        for value in node.outputs:
-            info = infos.get(value.name or "")
-            if info is None or not info.type.HasField("tensor_type"):
-                continue
-            tensor = info.type.tensor_type
-            value.type = ir.TensorType(ir.DataType(tensor.elem_type)) if tensor.elem_type else None
-            if tensor.HasField("shape"):
-                value.shape = ir.Shape([_dim(d) for d in tensor.shape.dim])
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) or None

@@ -233,7 +233,7 @@ def test_inspect_names_what_has_no_rule(call) -> None:
     path = shared("models", "mobilenetv2-qlinear.onnx")
     code, out, _ = call("inspect", str(path))
     assert code == 0
-    assert "problem   no spatial layer before the score" in out
+    assert "its maps are quantized codes, which cannot be explained yet" in out
     assert "QLinearConv" in out
 
 
@@ -310,3 +310,56 @@ def test_reference_kernels_give_the_same_pictures(folder: Path) -> None:
     [other] = (folder / "reference").glob("*.png")
     difference = np.asarray(Image.open(one)).astype(int) - np.asarray(Image.open(other))
     assert np.abs(difference).mean() < 0.6
+
+
+def test_a_bad_image_in_the_middle_loses_nothing(folder: Path, call) -> None:
+    """One picture that no format holds, one image on which the model fails."""
+    model = parse(
+        """
+        <ir_version: 7, opset_import: ["" : 13]>
+        net (float[N,3,16,16] image) => (float[N,4] scores) {
+            mean = ReduceMean <axes=[1,2,3]> (image)
+            scaled = Div (image, mean)
+            maps = Conv (scaled, w)
+            relu = Relu (maps)
+            pooled = GlobalAveragePool (relu)
+            flat = Flatten (pooled)
+            scores = MatMul (flat, head)
+        }
+        """,
+        {
+            "w": np.random.default_rng(1).normal(size=(4, 3, 3, 3)).astype("f"),
+            "head": np.random.default_rng(2).normal(size=(4, 4)).astype("f"),
+        },
+    )
+    (folder / "divides.onnx").write_bytes(model.SerializeToString())
+    Image.new("RGB", (20, 20)).save(folder / "photos" / "black.png")
+    Image.new("RGB", (17000, 2), "red").save(folder / "photos" / "wide.png")
+    code, _, err = call(
+        "explain", "photos", "-m", "divides.onnx", "--preprocess", "unit", "--format", "webp"
+    )
+    assert code == 1
+    assert "skipped: photos/black.png: divides.onnx: the " in err and "not finite" in err
+    assert "WebP holds at most 16383 pixels a side" in err
+    document = json.loads((folder / "onnxcam-out" / "explanations.json").read_text())
+    assert [i["image"] for i in document["images"]] == ["photos/a.png", "photos/more/a.png"]
+    assert len(document["failed"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--layer=--3"], ["--layer=²"], ["--target=--5"], ["--target=²"], ["--target=top:²"]],
+)
+def test_typing_mistakes(folder: Path, call, arguments: list[str]) -> None:
+    code, _, err = call("explain", "photos/a.png", "-m", "model.onnx", *arguments)
+    assert code == 2 and err.startswith("onnxcam: error: ")
+
+
+def test_panoramas_do_not_fill_the_memory(folder: Path, call) -> None:
+    """One pixel high, and the crop of it that the network sees is small."""
+    Image.new("RGB", (20000, 1), "red").save(folder / "thin.png")
+    code, _, _ = call("explain", "thin.png", "--arrays")
+    assert code == 0
+    [arrays] = (folder / "onnxcam-out").glob("*.npz")
+    with np.load(arrays) as found:
+        assert found["heatmap"].shape == (1, 20000) and found["visible"].sum() >= 1
