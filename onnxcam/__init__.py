@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxcam._version import __version__
 from onnxcam.errors import OnnxcamError
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts fast."""
-    if name == "__version__":
-        return version("onnxcam")
     if name in _LAZY:
         from importlib import import_module
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxcam import cards
+from onnxcam.cache import instrumented
 from onnxcam.errors import (
     ImageError,
+    InferenceError,
     InputArrayError,
     LabelsError,
     LayerError,
@@ -27,7 +29,7 @@ from onnxcam.explanation import Explanation
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.runtime.session import Providers, Session
-from onnxcam.surgeon.plan import CLASSES, SCORES, SIGNED, TARGETS, Plan
+from onnxcam.surgeon.plan import CLASSES, SCORES, SIGNED, TARGETS
 from onnxcam.targets import Targets, resolve
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
@@ -56,6 +58,7 @@ class Explainer:
         preprocess: str | Path | Mapping[str, Any] | Preprocess = "auto",
         labels: str | Path | Sequence[str] | None = None,
         providers: Providers = None,
+        cache: bool = False,
     ) -> None:
         """Instrument a model and load it.
 
@@ -68,6 +71,8 @@ class Explainer:
                 ``[preprocess]`` table, or a :class:`Preprocess`.
             labels: a file with a label a line, or the labels themselves.
             providers: ``"cpu"``, ``"cuda"``, ``"auto"``, or ONNX Runtime's names.
+            cache: keep the instrumented model on disk for the next time, see
+                :mod:`onnxcam.cache`.
 
         Raises:
             OnnxcamError: see :mod:`onnxcam.errors`; each says what to do.
@@ -78,7 +83,7 @@ class Explainer:
             layer = next((c.layer for c in given if c.layer is not None), layer)
         if score == "auto":
             score = next((c.score for c in given if c.score is not None), score)
-        data, self.plan = _instrument(self.path, layer, score)
+        data, self.plan = instrumented(self.path, layer, score, cached=cache)
         extra = [t for t in self.plan.facts.inputs if t.name != self.plan.image.name]
         if extra:
             raise ModelError(
@@ -93,7 +98,18 @@ class Explainer:
             if message:
                 warnings.warn(message, stacklevel=2)
         self.labels = self._fit_labels(labels, at_hand)
-        self._session = Session(data, self.path.absolute().parent, providers, self.path.name)
+        self._session = self._load(data, providers)
+
+    def _load(self, data: bytes | Path, providers: Providers) -> Session:
+        folder, name = self.path.absolute().parent, self.path.name
+        try:
+            return Session(data, folder, providers, name)
+        except InferenceError:
+            if isinstance(data, bytes) or data.exists():
+                raise
+        # Another process made room in the cache between the look and the load.
+        fresh, _ = instrumented(self.path, self.plan.layer.name, self.plan.score, cached=False)
+        return Session(fresh, folder, providers, name)
 
     @property
     def providers(self) -> list[str]:
@@ -337,9 +353,3 @@ class _Item(NamedTuple):
     geometry: Geometry
     photo: NDArray[np.uint8] | None
     source: str | None
-
-
-def _instrument(path: Path, layer: str | int, score: str) -> tuple[bytes, Plan]:
-    from onnxcam.surgeon.instrument import instrument  # onnx is imported only for surgery
-
-    return instrument(path, layer, score)

@@ -126,7 +126,7 @@ class Explanation:
                     f"{path}: WebP holds at most {WEBP_LIMIT} pixels a side, the picture has "
                     f"{picture.width}x{picture.height}. Use png or jpg."
                 )
-            quality = {"quality": 92} if suffix != ".png" else {"compress_level": 3}
+            quality = {"quality": 92} if suffix != ".png" else {"compress_level": 1}
             return write_atomically(
                 path, lambda file: picture.save(file, _FORMATS[suffix], **quality)
             )

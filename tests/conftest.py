@@ -75,6 +75,12 @@ def small_cnn(
     )
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests neither read nor fill the user's cache."""
+    monkeypatch.setenv("ONNXCAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
     """Write a model, and files beside it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from onnxcam._version import __version__
 from onnxcam.cli.demo import demo
 from onnxcam.cli.doctor import doctor
 from onnxcam.cli.explain import explain
@@ -30,7 +30,7 @@ app.command()(doctor)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"onnxcam {version('onnxcam')}")
+        typer.echo(f"onnxcam {__version__}")
         raise typer.Exit
 
 

@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxcam._version import __version__
 from onnxcam.errors import ImageError, NotFiniteError, PictureError
 
 if TYPE_CHECKING:
@@ -60,13 +60,17 @@ def explain(
     ),
     format_: Annotated[
         Format, typer.Option("--format", help="File format of the overlays.")
-    ] = Format.png,
+    ] = Format.jpg,
     arrays: Annotated[
         bool, typer.Option("--arrays", help="Also write maps and heatmap as .npz.")
     ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the records as JSON instead of text.")
     ] = False,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep the instrumented model on disk."),
+    ] = True,
     provider: Annotated[
         str, typer.Option(help="cpu, cuda, auto, or ONNX Runtime's name of a provider.")
     ] = "auto",
@@ -89,6 +93,7 @@ def explain(
         preprocess=preprocess,
         labels=labels,
         providers=provider,
+        cache=cache,
     )
     explainer.resolve(target)  # a wrong target is found before the first image is read
     if not json_:
@@ -96,7 +101,7 @@ def explain(
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     document = {
-        "onnxcam": version("onnxcam"),
+        "onnxcam": __version__,
         "model": describe(explainer),
         "images": done,
         "failed": failed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ DEFAULT_COLOURS = "turbo"
 @cache
 def colour_table(name: str = DEFAULT_COLOURS) -> NDArray[np.uint8]:
     """Return a colour map of the ``cmap`` package as ``[256, 3]`` uint8."""
+    if name == DEFAULT_COLOURS:  # stored, since importing cmap takes longer than painting
+        stored = (files("onnxcam.imaging") / "turbo.bin").read_bytes()
+        return np.frombuffer(stored, np.uint8).reshape(256, 3)
     from cmap import Colormap
 
     try:

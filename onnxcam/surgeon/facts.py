@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from onnxcam.surgeon.graph import dims
-from onnxcam.surgeon.load import opset_of
+from onnxcam.surgeon.load import check_external_data, opset_of
 from onnxcam.surgeon.plan import ModelFacts, TensorFacts
 
 
@@ -31,11 +32,13 @@ class Origin:
     opset: int
     ir_version: int
     nodes: int
+    outer: dict[str, int]
 
 
-def origin_of(proto: onnx.ModelProto) -> Origin:
-    """Return the file's own opset, IR version and size."""
-    return Origin(opset_of(proto), int(proto.ir_version), len(proto.graph.node))
+def origin_of(proto: onnx.ModelProto, path: Path) -> Origin:
+    """Return the file's own opset, IR version and size, and where its outer weights are."""
+    outer = check_external_data(path, proto)
+    return Origin(opset_of(proto), int(proto.ir_version), len(proto.graph.node), outer)
 
 
 def model_facts(model: ir.Model, file: str, origin: Origin) -> ModelFacts:

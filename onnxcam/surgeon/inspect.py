@@ -80,7 +80,7 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
     """
     path = Path(path)
     proto = read_model(path)
-    origin = origin_of(proto)
+    origin = origin_of(proto, path)
     model = prepare(proto, path, BASE_OPSET)
     graph = model.graph
     facts = model_facts(model, path.name, origin)

@@ -62,7 +62,7 @@ def instrument(
     """
     path = Path(path)
     proto = read_model(path)
-    origin = origin_of(proto)
+    origin = origin_of(proto, path)
     model = prepare(proto, path, BASE_OPSET)
     try:
         return _instrument(model, path, origin, layer, score, gradients)
@@ -79,7 +79,7 @@ def _instrument(
         model = prepare(read_model(path), path, needed)
         chosen = _choose(model.graph, path, layer, score)
     facts = model_facts(model, path.name, origin)
-    plan = _plan(facts, chosen)
+    plan = _plan(facts, chosen, origin.outer)
     _write(model, chosen, gradients)
     model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
@@ -122,7 +122,7 @@ def _check_layout(image: ImageInput, layer: ir.Value) -> None:
         )
 
 
-def _plan(facts: ModelFacts, chosen: _Chosen) -> Plan:
+def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
     score, warnings = chosen.score, []
     if score.output is None:
         note = "as requested"
@@ -145,6 +145,7 @@ def _plan(facts: ModelFacts, chosen: _Chosen) -> Plan:
         classes=score.classes,
         layer=tensor_facts(chosen.layer),
         warnings=tuple(warnings),
+        outer=outer,
     )
 
 

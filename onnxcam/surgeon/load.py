@@ -46,7 +46,6 @@ def read_model(path: str | Path) -> onnx.ModelProto:
             f"{'nodes' if model.opset_import else 'opset'}."
         )
     _check_versions(path, model)
-    check_external_data(path, model)
     return model
 
 
@@ -80,8 +79,11 @@ def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from tensors_of(inner)
 
 
-def check_external_data(path: Path, model: onnx.ModelProto) -> None:
+def check_external_data(path: Path, model: onnx.ModelProto) -> dict[str, int]:
     """Allow only weights in existing files inside the model's own folder.
+
+    Returns:
+        The sizes of these files by their names.
 
     Raises:
         ExternalDataError: an absolute path, a path or symbolic link that leaves the folder,
@@ -110,6 +112,7 @@ def check_external_data(path: Path, model: onnx.ModelProto) -> None:
                 f"{where} end at byte {offset + length:,} of '{location}', which has "
                 f"{sizes[location]:,}. The file is cut short or belongs to another model."
             )
+    return sizes
 
 
 def _size_inside(folder: Path, location: str, where: str) -> int:

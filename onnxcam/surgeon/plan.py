@@ -101,6 +101,7 @@ class Plan:
         classes: number of classes, when known before the run.
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``.
         warnings: what the reader should know.
+        outer: sizes in bytes of the files beside the model that hold its weights, by name.
     """
 
     facts: ModelFacts
@@ -110,6 +111,7 @@ class Plan:
     classes: int | None
     layer: TensorFacts
     warnings: tuple[str, ...]
+    outer: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""

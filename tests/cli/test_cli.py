@@ -57,7 +57,7 @@ def test_explain_a_folder(folder: Path, call) -> None:
     document = json.loads((folder / "onnxcam-out" / "explanations.json").read_text())
     assert [i["image"] for i in document["images"]] == ["photos/a.png", "photos/more/a.png"]
     names = [e["overlay"] for i in document["images"] for e in i["explanations"]]
-    assert len(set(names)) == 4 and names[0] == "a-3-dog.png" and names[2] == "a-3-dog-2.png"
+    assert len(set(names)) == 4 and names[0] == "a-3-dog.jpg" and names[2] == "a-3-dog-2.jpg"
     for name in names:
         assert Image.open(folder / "onnxcam-out" / name).size == (50, 30)
     assert document["model"]["layer"] == "r2"
@@ -69,14 +69,14 @@ def test_explain_a_folder(folder: Path, call) -> None:
 
 def test_patterns_formats_arrays_json(folder: Path, call) -> None:
     code, out, _ = call(
-        "explain", "photos/**/*.png", "-m", "model.onnx", "-o", "out", "--format", "jpg",
+        "explain", "photos/**/*.png", "-m", "model.onnx", "-o", "out", "--format", "png",
         "--arrays", "--json", "--provider", "cpu", "--layer", "-1",
     )  # fmt: skip
     assert code == 0
     document = json.loads(out)
     assert document["model"]["layer"] == "r1"
     first = document["images"][0]["explanations"][0]
-    assert Image.open(folder / "out" / first["overlay"]).format == "JPEG"
+    assert Image.open(folder / "out" / first["overlay"]).format == "PNG"
     with np.load(folder / "out" / first["arrays"]) as arrays:
         assert arrays["signed"].shape == (16, 16)
     assert json.loads((folder / "out" / "explanations.json").read_text()) == document
@@ -301,7 +301,7 @@ def test_reference_kernels_give_the_same_pictures(folder: Path) -> None:
     for name in ("native", "reference"):
         subprocess.run(
             [sys.executable, "-m", "onnxcam", "explain", "photos/a.png", "-m", "model.onnx",
-             "-o", name],
+             "-o", name, "--format", "png"],
             env={**os.environ, "ONNXCAM_KERNELS": name},
             check=True,
             capture_output=True,

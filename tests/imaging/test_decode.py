@@ -87,3 +87,13 @@ def test_bad_files(tmp_path, monkeypatch) -> None:
         Image.new("L", (pixels // 10, 10)).save(bomb)
         with pytest.raises(ImageError, match="more than 1,000 pixels, a decompression bomb"):
             decode(bomb)
+
+
+def test_the_stored_colours_are_cmap_s() -> None:
+    from cmap import Colormap
+
+    from onnxcam.imaging.colour import colour_table
+
+    expected = np.rint(np.asarray(Colormap("turbo").lut(256))[:, :3] * 255)
+    np.testing.assert_array_equal(colour_table("turbo"), expected)
+    assert not np.array_equal(colour_table("viridis"), colour_table("turbo"))

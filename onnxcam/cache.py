@@ -1,0 +1,125 @@
+"""Instrumented models on disk, so that the second call on a model needs no surgery.
+
+An entry is a folder named by the sha256 of the model file's content, the options and the
+version of onnxcam. It is written beside its place and renamed, so readers see all of it or
+nothing, and of two writers the second finds the first one's work. Weights kept outside the
+model file stay there; an entry refers to them by name as the model does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+from onnxcam._version import __version__
+from onnxcam.surgeon.plan import Plan
+
+FORMAT = 1  # raised when the content of entries changes its meaning
+MOST_BYTES = 2 << 30  # oldest entries go beyond this
+
+
+def cache_folder() -> Path:
+    """Return ``$ONNXCAM_CACHE``, or ``onnxcam`` in the user's folder for caches."""
+    given = os.environ.get("ONNXCAM_CACHE")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "onnxcam"
+
+
+def instrumented(
+    path: Path, layer: str | int, score: str, *, cached: bool
+) -> tuple[bytes | Path, Plan]:
+    """Return the instrumented model, serialised or as a file, and its plan.
+
+    Args:
+        path: the model file.
+        layer: see :func:`onnxcam.surgeon.instrument.instrument`.
+        score: likewise.
+        cached: look on disk first, and leave the result there.
+
+    Raises:
+        OnnxcamError: as :func:`onnxcam.surgeon.instrument.instrument`. A cache that cannot be
+            read or written is passed over.
+    """
+    if not cached or not path.is_file():
+        return _make(path, layer, score)
+    entry = cache_folder() / _key(path, layer, score)
+    found = _read(entry, path)
+    if found is not None:
+        return found
+    data, plan = _make(path, layer, score)
+    _write(entry, path, data, plan)
+    return data, plan
+
+
+def _make(path: Path, layer: str | int, score: str) -> tuple[bytes, Plan]:
+    from onnxcam.surgeon.instrument import instrument  # onnx is imported only for surgery
+
+    return instrument(path, layer, score)
+
+
+def _key(path: Path, layer: str | int, score: str) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps([FORMAT, __version__, path.name, str(layer), score]).encode())
+    return digest.hexdigest()
+
+
+def _read(entry: Path, path: Path) -> tuple[Path, Plan] | None:
+    """Return an entry, unless it is absent, damaged, or its outer weights have changed."""
+    model = entry / "model.onnx"
+    try:
+        stored = json.loads((entry / "plan.json").read_text("utf-8"))
+        if model.stat().st_size != stored["bytes"]:
+            return None
+        for name, size in stored["outer"].items():
+            if (path.parent / name).stat().st_size != size:
+                return None
+        plan = Plan.from_dict(stored["plan"])
+        os.utime(entry)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return model, plan
+
+
+def _write(entry: Path, path: Path, data: bytes, plan: Plan) -> None:
+    stored = {"bytes": len(data), "outer": plan.outer, "plan": plan.to_dict()}
+    fresh = entry.with_name(f".{entry.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        fresh.mkdir(parents=True)
+        (fresh / "model.onnx").write_bytes(data)
+        (fresh / "plan.json").write_text(json.dumps(stored), "utf-8")
+        if entry.exists() and _read(entry, path) is None:  # damaged, or of other outer weights
+            shutil.rmtree(entry, ignore_errors=True)
+        fresh.rename(entry)
+        _prune(entry.parent)
+    except OSError:  # full, read-only, or another writer was first
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _prune(folder: Path) -> None:
+    """Remove the entries used longest ago until the rest is below the limit."""
+    entries = []
+    for entry in folder.iterdir():
+        try:
+            size = sum(f.stat().st_size for f in entry.iterdir())
+            entries.append((entry.stat().st_mtime, size, entry))
+        except OSError:
+            continue
+    total = sum(size for _, size, _ in entries)
+    for _, size, entry in sorted(entries):
+        if total <= MOST_BYTES:
+            break
+        shutil.rmtree(entry, ignore_errors=True)
+        total -= size
