@@ -29,8 +29,8 @@ from onnxcam.explanation import Explanation
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.runtime.session import Providers, Session
-from onnxcam.surgeon.plan import CLASSES, SCORES, SIGNED, TARGETS
-from onnxcam.targets import Targets, resolve
+from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS
+from onnxcam.targets import Targets, arrange, resolve
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -274,29 +274,24 @@ class Explainer:
         missing = (self.plan.image.batch or count) - count
         if missing:  # the model takes no fewer: repeat the last image
             tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
-        codes = np.full((max(map(len, targets)), count + missing), -1, np.int64)
-        for column, wanted in enumerate(targets):
-            codes[: len(wanted), column] = wanted
-        feeds = {self.plan.image.name: tensor, TARGETS: codes}
-        values = self._session.run(feeds, [SCORES, CLASSES, SIGNED])
+        codes, ranks, rows = arrange(targets)
+        if missing:
+            codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
+        feeds = {self.plan.image.name: tensor, TARGETS: codes, RANKS: ranks}
+        values = self._session.run(feeds, [self.plan.scores, CLASSES, SIGNED])
         signed = values[SIGNED].astype(np.float32, copy=False)
-        if len(signed) != len(tensor) or len(values[SCORES]) != len(tensor):
+        if len(signed) != len(tensor) or len(values[self.plan.scores]) != len(tensor):
             raise LayerError(
                 f"{self.path}: {len(tensor)} image(s) went in, but the maps of layer "
                 f"'{self.plan.layer.name}' have shape {list(signed.shape)}: the first axis of "
                 "every tensor must be the images."
             )
         self._check_finite(values)
-        if int(values[CLASSES].max()) >= values[SCORES].shape[1]:
-            raise TargetError(
-                f"{self.path}: a target is out of range, the scores have {values[SCORES].shape[1]} "
-                "classes."
-            )
+        classes = values[self.plan.scores].shape[1]
+        if int(values[CLASSES].max()) >= classes:
+            raise TargetError(f"{self.path}: a target is out of range of {classes} classes.")
         return [
-            [
-                self._explanation(items[n], signed[n, t], values, n, t)
-                for t in range(len(targets[n]))
-            ]
+            [self._explanation(items[n], signed[n, t], values, n, t) for t in rows[n]]
             for n in range(count)
         ]
 
@@ -313,7 +308,7 @@ class Explainer:
                 f"layer '{self.plan.layer.name}' has {signed.ndim} spatial axes; a heatmap on an "
                 "image needs two."
             )
-        scores, target = values[SCORES][n], int(values[CLASSES][t, n])
+        scores, target = values[self.plan.scores][n], int(values[CLASSES][t, n])
         return Explanation(
             method=METHOD,
             layer=self.plan.layer.name,
@@ -330,7 +325,7 @@ class Explainer:
         )
 
     def _check_finite(self, values: Mapping[str, NDArray[Any]]) -> None:
-        for name, what in ((SCORES, "scores"), (SIGNED, "maps")):
+        for name, what in ((self.plan.scores, "scores"), (SIGNED, "maps")):
             if not np.isfinite(values[name]).all():
                 from onnxcam.surgeon.weights import non_finite_weights
 

@@ -6,6 +6,9 @@ import operator
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnxcam.errors import TargetError, nearest
 
 Target = int | str
@@ -32,6 +35,44 @@ def resolve(targets: Targets, classes: int | None, labels: Sequence[str] | None)
     if not found:
         raise TargetError("no target given: the list is empty.")
     return found
+
+
+def arrange(
+    codes: Sequence[Sequence[int]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[list[int]]]:
+    """Lay out every image's codes in rows, each of which has one rank for all images.
+
+    Args:
+        codes: for each image what :func:`resolve` gave for it.
+
+    Returns:
+        targets ``[T, N]`` and ranks ``[T]`` as the instrumented graph takes them, and for each
+        image the rows of its codes.
+    """
+    ranks: list[int | None] = []
+    rows: list[list[int]] = []
+    for wanted in codes:
+        mine: list[int] = []
+        for code in wanted:
+            rank = None if code >= 0 else -1 - code
+            row = next(
+                (
+                    i
+                    for i, other in enumerate(ranks)
+                    if i not in mine and (rank is None or other is None or other == rank)
+                ),
+                len(ranks),
+            )
+            if row == len(ranks):
+                ranks.append(rank)
+            elif rank is not None:
+                ranks[row] = rank
+            mine.append(row)
+        rows.append(mine)
+    targets = np.full((len(ranks), len(codes)), -1, np.int64)
+    for image, (wanted, mine) in enumerate(zip(codes, rows, strict=True)):
+        targets[mine, image] = np.maximum(wanted, -1)
+    return targets, np.array([r or 0 for r in ranks], np.int64), rows
 
 
 def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[int]:

@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
+from onnxcam.surgeon.plan import RANKS, TARGETS
+
 DATA = Path(os.environ.get("ONNXCAM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 LIGHT = Path(onnx.backend.test.__file__).parent / "data" / "light"
 
@@ -32,6 +34,13 @@ def runtime(model: onnx.ModelProto | Path | bytes) -> onnxruntime.InferenceSessi
         model = model.SerializeToString()
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def wanted(codes: object) -> dict[str, np.ndarray]:
+    """Feeds for class indices ``[T, N]`` or ``[T, 1]``; ``-r`` is rank ``r`` for the whole row."""
+    array = np.array(codes, np.int64)
+    ranks = np.maximum(-1 - array.min(axis=1), 0)
+    return {TARGETS: np.maximum(array, -1), RANKS: ranks}
 
 
 def parse(text: str, weights: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:

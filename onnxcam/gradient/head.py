@@ -10,8 +10,9 @@ Anything else starts at the score, from one-hot cotangents.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -26,7 +27,7 @@ from onnxcam.surgeon.score import class_axis, class_count
 _TRANSPARENT = {"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Add"}
 # One channel in, the same channel out.
 _CHANNELWISE = {"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"}
-_CHANNELWISE |= {"GlobalAveragePool", "AveragePool", "GlobalMaxPool", "MaxPool"}
+_POOLING = {"GlobalAveragePool", "AveragePool", "GlobalMaxPool", "MaxPool"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _kept_apart(
     node: ir.Node, value: ir.Value, varying: set[ir.Value], classes: int | None
 ) -> ir.Value | None:
     """Return the operand to go on with when ``node`` keeps the classes on axis 1."""
-    if node.op_type not in _TRANSPARENT | _CHANNELWISE or value is not node.outputs[0]:
+    if node.op_type not in _TRANSPARENT | _CHANNELWISE | _POOLING or value is not node.outputs[0]:
         return None
     moving = [v for v in node.inputs if v is not None and v in varying]
     source = moving[0] if len(moving) == 1 else None
@@ -146,10 +147,11 @@ def _before(
     classes: ir.Value,
 ) -> Cotangent:
     """The cotangent of the last linear layer's input, from one row of its weights."""
-    slopes = _tail_slopes(b, node.outputs[0], tail, classes)
     space = len(dims(x) or []) - 2
 
+    @cache
     def rows() -> ir.Value:
+        """The class's weights, ``[T, N, K]``."""
         weight = node.inputs[1]
         assert weight is not None
         stored = dequantized(b, weight)
@@ -162,75 +164,106 @@ def _before(
         alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
         return picked if alpha == 1.0 else b.op("Mul", picked, b.constant(alpha, x.dtype))
 
-    if node.op_type != "Conv":
+    def column() -> ir.Value:
+        return b.op("Reshape", rows(), b.ints(0, 0, -1, *[1] * space)) if space > 0 else rows()
 
-        def dense() -> ir.Value:
-            if slopes is None:
-                return rows()
-            return b.op("Mul", rows(), b.op("Reshape", slopes, b.ints(0, 0, 1)))
-
-        return Cotangent(x, dense, dense)
-
-    def maps() -> ir.Value:
-        """Slopes ``[T, N, 1, *S]`` of the class's map, cut to the input where it was padded."""
-        assert slopes is not None
-        pads = node.attributes.get_ints("pads") or [0] * (2 * space)
-        if not any(pads):
-            return slopes
-        ends = [-p if p else 2**62 for p in pads[space:]]
-        axes = b.ints(*range(3, 3 + space))
-        return b.op("Slice", slopes, b.ints(*pads[:space]), b.ints(*ends), axes)
-
-    def full() -> ir.Value:
-        column = b.op("Reshape", rows(), b.ints(0, 0, -1, *[1] * space))
-        return b.op("Mul", column, maps())
-
-    def summed() -> ir.Value:
-        return b.op("Mul", rows(), b.sum(maps(), list(range(3, 3 + space))))
-
-    if slopes is None:  # nothing but places of length 1 after the convolution
-        return Cotangent(x, lambda: b.op("Reshape", rows(), b.ints(0, 0, -1, *[1] * space)), rows)
-    return Cotangent(x, full, summed)
+    if all(n.op_type in _TRANSPARENT for n in tail):  # the derivative is 1 throughout
+        return Cotangent(x, column, rows)
+    slopes = _Slopes(b, node, x, tail, classes, rows)
+    return Cotangent(
+        x,
+        lambda: b.op("Mul", column(), slopes.full()),
+        lambda: b.op("Mul", rows(), slopes.summed()),
+    )
 
 
-def _tail_slopes(
-    b: Builder, z: ir.Value, tail: list[ir.Node], classes: ir.Value
-) -> ir.Value | None:
-    """Differentiate the score with respect to its own class's channel of ``z``.
+class _Slopes:
+    """The derivative of the score with respect to its own class's channel of a linear layer.
 
-    Returns ``[T, N, 1, *S]``, or ``None`` where the derivative is 1 throughout. The operators
-    after the linear layer are copied for the picked channels, ``N * T`` images of one channel.
+    The operators after the layer are copied for the picked channels: ``T * N`` images of one
+    channel each.
     """
-    if all(n.op_type in _TRANSPARENT for n in tail):
-        return None
-    space = (dims(z) or [])[2:]
-    places = b.op("Unsqueeze", b.op("Transpose", classes, perm=[1, 0]), b.ints(-1))
-    picked = b.op("GatherND", z, places, batch_dims=1)  # [N, T, *S]
-    sizes = [d for d in space if isinstance(d, int)]
-    channel = b.op("Reshape", picked, b.ints(-1, 1, *sizes))
-    _describe(channel, z, space)
-    copies = {z: channel}
-    value, original = channel, z
-    for node in tail:
-        source = next(v for v in node.inputs if v is original)
-        original = node.outputs[0]
-        if node.op_type in _TRANSPARENT:
-            # The remaining places have length 1, so only the shape may change.
-            copies[original] = copies[source]
-            continue
-        value = b.copy(node, [copies.get(v, v) if v is not None else None for v in node.inputs])
-        _describe(value, original, (dims(original) or [])[2:])
-        copies[original] = value
-    ones = b.op("ConstantOfShape", b.op("Shape", value), value=_one(z))
-    (g,) = add_gradient(b, value, b.op("Unsqueeze", ones, b.ints(0)), [channel])
-    apart = b.op("Reshape", g, b.op("Shape", picked))  # [N, T, *S]
-    order = [1, 0, *range(2, 2 + len(space))]
-    return b.op("Unsqueeze", b.op("Transpose", apart, perm=order), b.ints(2))
+
+    def __init__(
+        self,
+        b: Builder,
+        node: ir.Node,
+        x: ir.Value,
+        tail: list[ir.Node],
+        classes: ir.Value,
+        rows: Callable[[], ir.Value],
+    ) -> None:
+        self.b, self.node, self.x, self.classes, self.rows = b, node, x, classes, rows
+        self.z, self.tail = node.outputs[0], tail
+        self.space = [d for d in (dims(self.z) or [])[2:] if isinstance(d, int)]
+        pads = node.attributes.get_ints("pads") or () if node.op_type == "Conv" else ()
+        self.pads = list(pads) if any(pads) else []
+
+    def full(self) -> ir.Value:
+        """Return ``[T, N, 1, *space of the layer's input]``."""
+        b, axes = self.b, range(3, 3 + len(self.space))
+        flat = b.op("Shape", b.op("Unsqueeze", self.classes, b.ints(2)))
+        shape = b.op("Concat", flat, b.ints(*self.space), axis=0) if self.space else flat
+        return self._cut(b.op("Reshape", self._gradient(), shape), list(axes))
+
+    def summed(self) -> ir.Value:
+        """Return the same summed over space, ``[T, N, 1]``."""
+        b = self.b
+        axes = list(range(3, 3 + len(self.space)))
+        total = b.sum(self._cut(self._gradient(), axes), axes)
+        return b.op("Reshape", total, b.op("Shape", b.op("Unsqueeze", self.classes, b.ints(2))))
+
+    def _cut(self, g: ir.Value, axes: list[int]) -> ir.Value:
+        """Drop what lies over the padding of the layer's input."""
+        if not self.pads:
+            return g
+        half = len(self.pads) // 2
+        ends = [-p if p else 2**62 for p in self.pads[half:]]
+        ints = self.b.ints
+        return self.b.op("Slice", g, ints(*self.pads[:half]), ints(*ends), ints(*axes))
+
+    def _gradient(self) -> ir.Value:
+        """Return ``[1, T * N, 1, *space of the layer]``."""
+        b = self.b
+        channel = b.op("Reshape", self._picked(), b.ints(-1, 1, *self.space))
+        _describe(channel, self.z, self.space)
+        value, original = channel, self.z
+        for node in self.tail:
+            previous, original = original, node.outputs[0]
+            if node.op_type in _TRANSPARENT:
+                continue  # what places remain have length 1, so only the shape may change
+            value = b.copy(node, [value if v is previous else v for v in node.inputs])
+            _describe(value, original, (dims(original) or [])[2:])
+        return add_gradient(b, value, self._ones(value), [channel])[0]
+
+    def _ones(self, value: ir.Value) -> ir.Value:
+        """Cotangents of 1; one number where no rule needs their shape, which folds away."""
+        pooled = {n.op_type for n in self.tail if n.op_type in _POOLING}
+        if pooled <= {"GlobalAveragePool"}:
+            return self.b.constant(np.ones([1] * (1 + len(dims(value) or []))), self.z.dtype)
+        one = ir.tensor(np.ones(1, (self.z.dtype or ir.DataType.FLOAT).numpy()))
+        ones = self.b.op("ConstantOfShape", self.b.op("Shape", value), value=one)
+        return self.b.op("Unsqueeze", ones, self.b.ints(0))
+
+    def _picked(self) -> ir.Value:
+        """Return the class's channel of the layer's output, ``[T, N, *S]`` in this order.
+
+        A convolution is computed again for that channel alone: reading it out of its thousand
+        would keep the runtime from fusing and from its own layout of them.
+        """
+        b = self.b
+        if self.node.op_type != "Conv" or self.pads:
+            places = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
+            picked = b.op("GatherND", self.z, places, batch_dims=1)  # [N, T, *S]
+            return b.op("Transpose", picked, perm=[1, 0, *range(2, 2 + len(self.space))])
+        row = b.op("Unsqueeze", self.rows(), b.ints(2))
+        z = b.op("MatMul", row, b.op("Reshape", self.x, b.ints(0, 0, -1)))  # [T, N, 1, places]
+        bias = self.node.inputs[2] if len(self.node.inputs) > 2 else None
+        if bias is None:
+            return z
+        shift = b.op("Gather", bias, self.classes, axis=0)
+        return b.op("Add", z, b.op("Unsqueeze", shift, b.ints(2, 3)))
 
 
-def _describe(value: ir.Value, like: ir.Value, space: list[int | str | None]) -> None:
+def _describe(value: ir.Value, like: ir.Value, space: Sequence[int | str | None]) -> None:
     value.shape, value.type = ir.Shape([None, 1, *space]), like.type
-
-
-def _one(like: ir.Value) -> ir.TensorProtocol:
-    return ir.tensor(np.ones(1, (like.dtype or ir.DataType.FLOAT).numpy()))

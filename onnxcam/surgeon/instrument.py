@@ -2,12 +2,12 @@
 
 The instrumented model has the original inputs and outputs, and
 
-* one more input, :data:`TARGETS`, int64 ``[T, N]`` (or ``[T, 1]``): class indices; a negative
-  number ``-r`` is the class of rank ``r`` in the prediction. It may be left out: the default is
-  ``-1``, the predicted class;
-* outputs :data:`SCORES` ``[N, C]``, :data:`CLASSES` int64 ``[T, N]`` (the targets with ranks
-  resolved), and either :data:`SIGNED` ``[N, T, *S]``, the map before its ReLU, or the layer's
-  activations ``[N, K, *S]`` and :data:`GRADIENTS` ``[T, N, K, *S]``.
+* two more inputs that may be left out: :data:`TARGETS`, int64 ``[T, N]`` (or ``[T, 1]``), class
+  indices, where -1 takes the class of the row's rank; :data:`RANKS`, int64 ``[T]``, the rows'
+  ranks in the prediction, 0 the predicted class. Without them it is the predicted class;
+* outputs: the scores ``[N, C]`` (named in the plan), :data:`CLASSES` int64 ``[T, N]`` (the
+  targets with ranks resolved), and either :data:`SIGNED` ``[N, T, *S]``, the map before its
+  ReLU, or the layer's activations ``[N, K, *S]`` and :data:`GRADIENTS` ``[T, N, K, *S]``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from onnxcam.surgeon.load import read_model
 from onnxcam.surgeon.plan import (
     CLASSES,
     GRADIENTS,
+    RANKS,
     SCORES,
     SIGNED,
     TARGETS,
@@ -143,6 +144,7 @@ def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
         score=score.value.name or "",
         score_note=note,
         classes=score.classes,
+        scores=(score.value.name or "") if len(dims(score.value) or []) == 2 else SCORES,
         layer=tensor_facts(chosen.layer),
         warnings=tuple(warnings),
         outer=outer,
@@ -153,13 +155,19 @@ def _write(model: ir.Model, chosen: _Chosen, gradients: bool) -> None:
     """Append targets and the map, or activations and gradients, to the graph."""
     graph, layer = model.graph, chosen.layer
     builder = Builder(graph, model.opset_imports[""])
-    targets = _targets_input(graph)
+    targets = _optional_input(graph, TARGETS, ["T", "targets_N"], [[-1]])
+    ranks = _optional_input(graph, RANKS, ["T"], [0])
     scores = _flat_scores(builder, chosen.score.value)
-    classes = _resolve(builder, scores, targets, chosen.score.classes)
+    classes = _resolve(builder, scores, targets, ranks, chosen.score.classes)
     start = class_cotangent(builder, chosen.score.value, classes, layer)
     sizes = dims(layer) or []
+    if scores is chosen.score.value:
+        if scores not in graph.outputs:
+            graph.outputs.append(scores)
+    else:
+        shape = ["scores_N", chosen.score.classes]
+        _add_output(builder, SCORES, scores, chosen.score.value.dtype, shape)
     outputs: list[tuple[str, ir.Value, ir.DataType | None, list[Any]]] = [
-        (SCORES, scores, chosen.score.value.dtype, ["scores_N", chosen.score.classes]),
         (CLASSES, classes, ir.DataType.INT64, ["T", "scores_N"]),
     ]
     if gradients:
@@ -215,13 +223,13 @@ def _drop_unused(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
 
 
-def _targets_input(graph: ir.Graph) -> ir.Value:
+def _optional_input(graph: ir.Graph, name: str, shape: list[str], default: list[Any]) -> ir.Value:
     """An input with a default: an initializer of the same name (IR 4 and up)."""
     value = ir.Value(
-        name=TARGETS,
-        shape=ir.Shape(["T", "targets_N"]),
+        name=name,
+        shape=ir.Shape(shape),
         type=ir.TensorType(ir.DataType.INT64),
-        const_value=ir.tensor(np.array([[-1]], np.int64), name=TARGETS),
+        const_value=ir.tensor(np.array(default, np.int64), name=name),
     )
     graph.inputs.append(value)
     graph.register_initializer(value)
@@ -237,17 +245,16 @@ def _flat_scores(b: Builder, score: ir.Value) -> ir.Value:
     return score if len(shape) == 2 else b.op("Reshape", score, b.ints(0, -1))
 
 
-def _resolve(b: Builder, scores: ir.Value, targets: ir.Value, count: int | None) -> ir.Value:
+def _resolve(
+    b: Builder, scores: ir.Value, targets: ir.Value, ranks: ir.Value, count: int | None
+) -> ir.Value:
     """Return class indices ``[T, N]``: ranks looked up, the rest as they came."""
-    batch = b.op("Slice", b.op("Shape", scores), b.ints(0), b.ints(1))
-    wanted = b.op("Expand", targets, batch)
-    rank = b.op("Max", b.op("Sub", b.ints(-1), wanted), b.ints(0))  # counted from 0
-    depth = b.op("Add", b.op("ReduceMax", rank, keepdims=0), b.ints(1))
+    depth = b.op("Add", b.op("ReduceMax", ranks, keepdims=1), b.ints(1))
     if count is None:  # the caller could not check the ranks
         depth = b.op("Min", depth, b.op("Slice", b.op("Shape", scores), b.ints(1), b.ints(2)))
     _, order = b.op_many("TopK", [scores, depth], 2, axis=1)
-    ranked = b.op("GatherElements", b.op("Transpose", order, perm=[1, 0]), rank, axis=0)
-    return b.op("Where", b.op("Less", wanted, b.ints(0)), ranked, wanted)
+    ranked = b.op("Gather", b.op("Transpose", order, perm=[1, 0]), ranks, axis=0)
+    return b.op("Where", b.op("Less", targets, b.ints(0)), ranked, targets)
 
 
 def _serialise(model: ir.Model, path: Path) -> bytes:

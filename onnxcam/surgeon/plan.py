@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TARGETS = "onnxcam:targets"
+RANKS = "onnxcam:ranks"
 SCORES = "onnxcam:scores"
 CLASSES = "onnxcam:classes"
 GRADIENTS = "onnxcam:gradients"
@@ -99,6 +100,7 @@ class Plan:
         score: name of the score tensor.
         score_note: how it was found, for the reader.
         classes: number of classes, when known before the run.
+        scores: name of the output that gives the scores as ``[N, C]``.
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``.
         warnings: what the reader should know.
         outer: sizes in bytes of the files beside the model that hold its weights, by name.
@@ -109,6 +111,7 @@ class Plan:
     score: str
     score_note: str
     classes: int | None
+    scores: str
     layer: TensorFacts
     warnings: tuple[str, ...]
     outer: dict[str, int]

@@ -5,6 +5,7 @@ Both exporters, batches of 1 and 3, every image with its own targets.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from .networks import SPLITS, Split, build, torchvision_models  # noqa: E402
+
+torchvision_models()  # before whatever else imports it
 pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
 
 import cv2  # noqa: E402
@@ -20,12 +25,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa:
 
 import onnxcam  # noqa: E402
 from onnxcam.surgeon.instrument import instrument  # noqa: E402
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS, TARGETS  # noqa: E402
+from onnxcam.surgeon.plan import CLASSES, GRADIENTS  # noqa: E402
 
-from ..conftest import runtime  # noqa: E402
-from .networks import SPLITS, Split, build  # noqa: E402
+from ..conftest import runtime, wanted  # noqa: E402
 
-TARGETS_PER_IMAGE = np.array([[7, 300, 999], [-1, -1, -1], [0, 511, -2]])  # [T, N]
+TARGETS_PER_IMAGE = np.array([[7, 300, 999], [-1, -1, -1], [0, 511, 2]])  # [T, N]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,11 @@ def export(model: Split, size: int, exporter: str, path: Path) -> Path:
 def autograd(
     model: Split, images: torch.Tensor, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return activations ``[N,K,H,W]`` and gradients ``[T,N,K,H,W]``."""
+    """Return activations ``[N,K,H,W]`` and gradients ``[T,N,K,H,W]``, computed in float64.
+
+    In float32 PyTorch itself is 7e-5 of the maximum away from them on ResNet-50 (measured).
+    """
+    model, images = copy.deepcopy(model).double(), images.double()
     activations = model.features(images).detach().requires_grad_()
     scores = model.head(activations)
     gradients = []
@@ -88,7 +96,7 @@ def their_steps(raw: np.ndarray, size: int) -> np.ndarray:
 def close(ours: np.ndarray, theirs: np.ndarray, bound: float = 1e-4) -> None:
     assert ours.shape == theirs.shape
     scale = np.abs(theirs).max()
-    assert scale > 1e-3 or theirs is None, f"a network whose values vanish proves nothing: {scale}"
+    assert scale > 1e-3, f"a network whose values vanish proves nothing: {scale}"
     error = np.abs(ours - theirs).max()
     assert error <= bound * scale, f"{error} of {scale}"
 
@@ -105,11 +113,12 @@ def test_parity(name: str, exporter: str, tmp_path: Path, networks) -> None:
     explainer = onnxcam.Explainer(path, preprocess={"size": [size, size], "divide": 255})
     torch.manual_seed(8)
     everything = torch.randn(3, 3, size, size)
+    compared = 0
     for images in (everything[:1], everything):
         count = len(images)
         codes = TARGETS_PER_IMAGE[:, :count]
         activations, gradients, classes = session.run(
-            [plan.layer.name, GRADIENTS, CLASSES], {"input": images.numpy(), TARGETS: codes}
+            [plan.layer.name, GRADIENTS, CLASSES], {"input": images.numpy(), **wanted(codes)}
         )
         expected_a, expected_g = autograd(model, images, classes)
         with torch.no_grad():
@@ -130,8 +139,9 @@ def test_parity(name: str, exporter: str, tmp_path: Path, networks) -> None:
             theirs = their_heatmap(model, images, row)
             steps = their_steps(np.maximum(ours[:, t], 0), size)
             flat = np.maximum(signed[:, t], 0).max(axis=(1, 2)) <= 1e-3 * np.abs(signed).max()
-            assert not flat.all()
-            assert np.abs(steps - theirs)[~flat].max() <= 1e-3
+            compared += int((~flat).sum())  # a map without positive parts says nothing
+            assert np.abs(steps - theirs)[~flat].max(initial=0) <= 1e-3
+    assert compared >= 3
 
 
 def test_top_five_in_one_run_equals_five_runs(tmp_path: Path, networks) -> None:

@@ -11,9 +11,9 @@ from onnx import helper
 from onnxcam.errors import NoGradientError
 from onnxcam.kernels import reference
 from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SCORES, SIGNED, TARGETS, Plan
+from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SIGNED, Plan
 
-from ..conftest import parse, runtime, shared, small_cnn
+from ..conftest import parse, runtime, shared, small_cnn, wanted
 from .light import NAMES, seeded
 
 RNG = np.random.default_rng(6)
@@ -67,7 +67,7 @@ def gradient_agrees(data: bytes, plan: Plan, targets: list[int]) -> None:
     shape = [d if isinstance(d, int) else 1 for d in inputs[plan.image.name]]
     feed = {plan.image.name: RNG.normal(size=shape).astype("f")}
     [activations] = runtime(data).run([layer], feed)
-    feed[TARGETS] = np.array(targets, np.int64)[:, None]
+    feed |= wanted([[t] for t in targets])
     feed["nudge"] = np.zeros_like(activations)
     gradients, classes = session.run([GRADIENTS, CLASSES], feed)
     scale = np.abs(gradients).max()
@@ -75,8 +75,8 @@ def gradient_agrees(data: bytes, plan: Plan, targets: list[int]) -> None:
     for _ in range(3):
         step = RNG.normal(size=activations.shape).astype("f") * np.abs(activations).mean() * 3e-3
         step *= activations != 0  # rectified zeros are kinks of a MaxPool behind them
-        [up] = session.run([SCORES], {**feed, "nudge": step})
-        [down] = session.run([SCORES], {**feed, "nudge": -step})
+        [up] = session.run([plan.scores], {**feed, "nudge": step})
+        [down] = session.run([plan.scores], {**feed, "nudge": -step})
         for t, c in enumerate(classes[:, 0]):
             numeric = (up[0, c] - down[0, c]) / 2
             analytic = float((gradients[t] * step).sum())
@@ -91,7 +91,7 @@ def map_agrees(data: bytes, full: bytes, plan: Plan) -> None:
     shape = next(i.shape for i in first.get_inputs() if i.name == plan.image.name)
     shape = [d if isinstance(d, int) else 2 for d in shape]
     image = RNG.normal(size=shape).astype("f")
-    feed = {plan.image.name: image, TARGETS: np.array([[-1], [3], [-2]])}
+    feed = {plan.image.name: image, **wanted([[-1], [3], [-2]])}
     [maps] = first.run([SIGNED], feed)
     activations, gradients = second.run([plan.layer.name, GRADIENTS], feed)
     gradients = gradients.swapaxes(0, 1)
@@ -136,25 +136,26 @@ def test_gradient_to_an_early_layer(name: str, save) -> None:
 
 def test_ranks_and_indices(save) -> None:
     path = save(small_cnn())
-    session = runtime(instrument(path)[0])
+    data, plan = instrument(path)
+    session = runtime(data)
     image = RNG.normal(size=(3, 3, 16, 16)).astype("f")
-    scores, classes = session.run([SCORES, CLASSES], {"image": image})
+    scores, classes = session.run([plan.scores, CLASSES], {"image": image})
     np.testing.assert_array_equal(classes, scores.argmax(axis=1)[None])
     order = np.argsort(-scores, axis=1)
     codes = np.array([[-2], [4], [-5]])
-    _, classes = session.run([SCORES, CLASSES], {"image": image, TARGETS: codes})
+    _, classes = session.run([plan.scores, CLASSES], {"image": image, **wanted(codes)})
     np.testing.assert_array_equal(classes, [order[:, 1], [4, 4, 4], order[:, 4]])
     each = np.array([[0, -1, 2]])
-    _, classes = session.run([SCORES, CLASSES], {"image": image, TARGETS: each})
+    _, classes = session.run([plan.scores, CLASSES], {"image": image, **wanted(each)})
     np.testing.assert_array_equal(classes, [[0, order[1, 0], 2]])
 
 
 def test_several_targets_equal_single_runs(save) -> None:
     session = runtime(instrument(save(small_cnn()), layer="r1", gradients=True)[0])
     image = RNG.normal(size=(2, 3, 16, 16)).astype("f")
-    together = session.run([GRADIENTS], {"image": image, TARGETS: np.array([[0], [3], [-1]])})[0]
+    together = session.run([GRADIENTS], {"image": image, **wanted([[0], [3], [-1]])})[0]
     for t, code in enumerate((0, 3, -1)):
-        alone = session.run([GRADIENTS], {"image": image, TARGETS: np.array([[code]])})[0]
+        alone = session.run([GRADIENTS], {"image": image, **wanted([[code]])})[0]
         np.testing.assert_allclose(together[t], alone[0], atol=1e-6 * np.abs(alone).max())
 
 

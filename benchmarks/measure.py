@@ -1,0 +1,42 @@
+"""Time several functions side by side in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+PAUSE = 0.03  # seconds: a runtime's idle threads spin for a while and would disturb the next
+
+
+def side_by_side(
+    functions: Mapping[str, Callable[[], object]], rounds: int, seconds: float = 0.25
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return median seconds of each function, and the median of its ratios to the first.
+
+    In every round each function runs for about ``seconds`` (at least three times), its first
+    run uncounted; ratios are taken within rounds, so that a drift of the machine cancels.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            time.sleep(PAUSE)
+            function()
+            block: list[float] = []
+            while len(block) < 3 or sum(block) < seconds:
+                start = time.perf_counter()
+                function()
+                block.append(time.perf_counter() - start)
+            times[name].append(statistics.median(block))
+    first = next(iter(functions))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(values, times[first], strict=True))
+        for name, values in times.items()
+    }
+    return {name: statistics.median(values) for name, values in times.items()}, ratios
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
