@@ -277,7 +277,9 @@ class Explainer:
         codes, ranks, rows = arrange(targets)
         if missing:
             codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
-        feeds = {self.plan.image.name: tensor, TARGETS: codes, RANKS: ranks}
+        feeds = {self.plan.image.name: tensor}
+        if len(ranks) > 1 or ranks[0] or (codes >= 0).any():  # the default: the predicted class
+            feeds |= {TARGETS: codes, RANKS: ranks}
         values = self._session.run(feeds, [self.plan.scores, CLASSES, SIGNED])
         signed = values[SIGNED].astype(np.float32, copy=False)
         if len(signed) != len(tensor) or len(values[self.plan.scores]) != len(tensor):
