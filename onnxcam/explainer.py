@@ -28,13 +28,13 @@ from onnxcam.errors import (
 from onnxcam.explanation import Explanation
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
+from onnxcam.methods import GradCam
 from onnxcam.runtime.session import Providers, Session
 from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS
 from onnxcam.targets import Targets, arrange, resolve
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
-METHOD = "grad-cam"
 
 
 class Explainer:
@@ -102,6 +102,9 @@ class Explainer:
 
     def _load(self, data: bytes | Path, providers: Providers) -> Session:
         folder, name = self.path.absolute().parent, self.path.name
+        if isinstance(data, Path) and self.plan.outer:
+            # Loaded from a file, older runtimes look for outer weights beside that file only.
+            data = data.read_bytes()
         try:
             return Session(data, folder, providers, name)
         except InferenceError:
@@ -312,14 +315,14 @@ class Explainer:
             )
         scores, target = values[self.plan.scores][n], int(values[CLASSES][t, n])
         return Explanation(
-            method=METHOD,
+            method=GradCam.name,
             layer=self.plan.layer.name,
             score_name=self.plan.score,
             target=target,
             label=self.labels[target] if self.labels and target < len(self.labels) else None,
             score=float(scores[target]),
             rank=int((scores > scores[target]).sum()) + 1,
-            raw=np.maximum(signed, 0),
+            raw=GradCam.rectify(signed),
             signed=signed,
             source=item.source,
             photo=item.photo,

@@ -137,9 +137,7 @@ class Explanation:
                 "heatmap": self.heatmap,
                 "visible": self.visible,
             }
-            return write_atomically(
-                path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
-            )
+            return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
         if suffix == ".json":
             text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
             return write_atomically(path, lambda file: file.write(text.encode()))

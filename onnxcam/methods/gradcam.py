@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from onnxcam.kernels import kernels
 
+Floats = NDArray[np.float32]
+
 
 class GradCam:
     """Gradient-weighted class activation mapping.
@@ -14,20 +16,24 @@ class GradCam:
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", ICCV 2017: ``alpha_k = mean_S(dy/dA_k)`` (eq. 1), map ``sum_k alpha_k A_k``,
     rectified afterwards (eq. 2).
+
+    The signed map needs only the gradient's sum over space, so the instrumented graph computes
+    it by itself; :meth:`combine` is the same from whole gradients.
     """
 
     name = "grad-cam"
 
-    def signed(
-        self, activations: NDArray[np.float32], gradients: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return maps before the ReLU.
+    @staticmethod
+    def combine(activations: Floats, gradients: Floats) -> Floats:
+        """Return signed maps ``[N, T, *S]``.
 
         Args:
             activations: ``[N, K, *S]`` float32.
             gradients: ``[N, T, K, *S]`` float32.
-
-        Returns:
-            ``[N, T, *S]`` float32.
         """
         return kernels().combine(activations, gradients)
+
+    @staticmethod
+    def rectify(signed: Floats) -> Floats:
+        """Return the raw map: only what speaks for the target."""
+        return np.maximum(signed, 0)

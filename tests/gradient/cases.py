@@ -178,29 +178,45 @@ for op in ("Softmax", "LogSoftmax"):
     case(op, weight(2, 3, 4), axis=1)
     case(op, weight(2, 3, 4), axis=0)
 
-# --- convolutions
-case("Conv", weight(2, 3, 7, 6), weight(4, 3, 3, 3), pads=[1, 1, 1, 1])
-case("Conv", weight(2, 3, 7, 6), weight(4, 3, 3, 2), weight(4), pads=[0, 1, 2, 0])
-case("Conv", weight(2, 3, 8, 7), weight(4, 3, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2])
-case("Conv", weight(1, 3, 9, 7), weight(2, 3, 3, 3), pads=[1, 0, 0, 2], strides=[3, 2])
-case("Conv", weight(2, 4, 6, 6), weight(4, 1, 3, 3), pads=[1, 1, 1, 1], group=4)
-case("Conv", weight(2, 4, 7, 6), weight(6, 2, 3, 3), group=2, strides=[2, 1])
-case("Conv", weight(2, 4, 6, 6), weight(6, 2, 3, 3), group=2, pads=[1, 1, 1, 1])
-case("Conv", weight(2, 4, 6, 6), weight(8, 1, 3, 3), group=4, pads=[1, 1, 1, 1])
-case("Conv", weight(1, 2, 9, 9), weight(3, 2, 3, 3), dilations=[2, 2], pads=[2, 2, 2, 2])
-case("Conv", weight(1, 2, 9, 8), weight(3, 2, 3, 3), dilations=[2, 1], strides=[2, 2])
-case("Conv", weight(2, 3, 5, 5), weight(4, 3, 1, 1))
-case("Conv", weight(2, 3, 5, 5), weight(4, 3, 1, 1), strides=[2, 2])
-case("Conv", weight(1, 3, 5, 5), weight(4, 3, 1, 1), pads=[1, 1, 1, 1])
-case("Conv", weight(2, 3, 7, 6), weight(4, 3, 3, 3), auto_pad="SAME_UPPER")
-case("Conv", weight(2, 3, 7, 8), weight(4, 3, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2])
-case("Conv", weight(2, 3, 7, 8), weight(4, 3, 4, 4), auto_pad="SAME_LOWER", strides=[2, 2])
-case("Conv", weight(2, 3, 7, 8), weight(4, 3, 4, 4), auto_pad="SAME_LOWER")
-case("Conv", weight(2, 3, 7, 8), weight(4, 3, 3, 3), auto_pad="VALID", strides=[2, 2])
-case("Conv", weight(1, 2, 6, 6), weight(2, 2, 2, 2), strides=[3, 3])
-case("Conv", weight(2, 3, 8), weight(4, 3, 3), pads=[1, 1], strides=[2])
-case("Conv", weight(1, 2, 4, 5, 4), weight(3, 2, 2, 3, 2), pads=[0, 1, 0, 1, 1, 0])
-case("Conv", weight(1, 2, 5, 5, 4), weight(3, 2, 2, 3, 2), strides=[2, 2, 1])
+# --- convolutions; linear, should an older reference evaluator not know the pads
+case("Conv", weight(2, 3, 7, 6), weight(4, 3, 3, 3), pads=[1, 1, 1, 1], linear=True)
+case("Conv", weight(2, 3, 7, 6), weight(4, 3, 3, 2), weight(4), pads=[0, 1, 2, 0], linear=True)
+case("Conv", weight(2, 3, 8, 7), weight(4, 3, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], linear=True)
+case("Conv", weight(1, 3, 9, 7), weight(2, 3, 3, 3), pads=[1, 0, 0, 2], strides=[3, 2], linear=True)
+case("Conv", weight(2, 4, 6, 6), weight(4, 1, 3, 3), pads=[1, 1, 1, 1], group=4, linear=True)
+case("Conv", weight(2, 4, 7, 6), weight(6, 2, 3, 3), group=2, strides=[2, 1], linear=True)
+case("Conv", weight(2, 4, 6, 6), weight(6, 2, 3, 3), group=2, pads=[1, 1, 1, 1], linear=True)
+case("Conv", weight(2, 4, 6, 6), weight(8, 1, 3, 3), group=4, pads=[1, 1, 1, 1], linear=True)
+case(
+    "Conv", weight(1, 2, 9, 9), weight(3, 2, 3, 3), dilations=[2, 2], pads=[2, 2, 2, 2], linear=True
+)
+case("Conv", weight(1, 2, 9, 8), weight(3, 2, 3, 3), dilations=[2, 1], strides=[2, 2], linear=True)
+case("Conv", weight(2, 3, 5, 5), weight(4, 3, 1, 1), linear=True)
+case("Conv", weight(2, 3, 5, 5), weight(4, 3, 1, 1), strides=[2, 2], linear=True)
+case("Conv", weight(1, 3, 5, 5), weight(4, 3, 1, 1), pads=[1, 1, 1, 1], linear=True)
+case("Conv", weight(2, 3, 7, 6), weight(4, 3, 3, 3), auto_pad="SAME_UPPER", linear=True)
+case(
+    "Conv",
+    weight(2, 3, 7, 8),
+    weight(4, 3, 3, 3),
+    auto_pad="SAME_UPPER",
+    strides=[2, 2],
+    linear=True,
+)
+case(
+    "Conv",
+    weight(2, 3, 7, 8),
+    weight(4, 3, 4, 4),
+    auto_pad="SAME_LOWER",
+    strides=[2, 2],
+    linear=True,
+)
+case("Conv", weight(2, 3, 7, 8), weight(4, 3, 4, 4), auto_pad="SAME_LOWER", linear=True)
+case("Conv", weight(2, 3, 7, 8), weight(4, 3, 3, 3), auto_pad="VALID", strides=[2, 2], linear=True)
+case("Conv", weight(1, 2, 6, 6), weight(2, 2, 2, 2), strides=[3, 3], linear=True)
+case("Conv", weight(2, 3, 8), weight(4, 3, 3), pads=[1, 1], strides=[2], linear=True)
+case("Conv", weight(1, 2, 4, 5, 4), weight(3, 2, 2, 3, 2), pads=[0, 1, 0, 1, 1, 0], linear=True)
+case("Conv", weight(1, 2, 5, 5, 4), weight(3, 2, 2, 3, 2), strides=[2, 2, 1], linear=True)
 T = {"linear": True}
 case("ConvTranspose", weight(2, 3, 4, 5), weight(3, 2, 3, 3), **T)
 case("ConvTranspose", weight(2, 3, 4, 5), weight(3, 2, 3, 3), strides=[2, 2], pads=[1] * 4, **T)

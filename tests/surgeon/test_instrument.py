@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from onnxcam.errors import NoGradientError
-from onnxcam.kernels import reference
+from onnxcam.methods import GradCam
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SIGNED, Plan
 
@@ -95,7 +95,7 @@ def map_agrees(data: bytes, full: bytes, plan: Plan) -> None:
     [maps] = first.run([SIGNED], feed)
     activations, gradients = second.run([plan.layer.name, GRADIENTS], feed)
     gradients = gradients.swapaxes(0, 1)
-    expected = reference.combine(activations, gradients)
+    expected = GradCam.combine(activations, gradients)
     weights = np.abs(gradients.mean(axis=tuple(range(3, gradients.ndim))))
     scale = np.einsum("ntk,nk...->nt...", weights, np.abs(activations)).max()
     assert maps.shape == expected.shape
