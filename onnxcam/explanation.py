@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,13 +131,17 @@ class Explanation:
                 path, lambda file: picture.save(file, _FORMATS[suffix], **quality)
             )
         if suffix == ".npz":
-            arrays = {
-                "raw": self.raw,
-                "signed": self.signed,
-                "heatmap": self.heatmap,
-                "visible": self.visible,
-            }
-            return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+            def write(file: BinaryIO) -> None:
+                np.savez_compressed(
+                    file,
+                    raw=self.raw,
+                    signed=self.signed,
+                    heatmap=self.heatmap,
+                    visible=self.visible,
+                )
+
+            return write_atomically(path, write)
         if suffix == ".json":
             text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
             return write_atomically(path, lambda file: file.write(text.encode()))
