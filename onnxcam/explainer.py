@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,11 @@ class Explainer:
                 warnings.warn(message, stacklevel=2)
         self.labels = self._fit_labels(labels, at_hand)
         self._session = self._load(data, providers)
+        takes = self.plan.image
+        sizes = (takes.height, takes.width)
+        channels_last = takes.layout == "NHWC"
+        self._shape = (*sizes, takes.channels) if channels_last else (takes.channels, *sizes)
+        self._dtype = np.dtype(takes.dtype)
 
     def _load(self, data: bytes | Path, providers: Providers) -> Session:
         folder, name = self.path.absolute().parent, self.path.name
@@ -247,6 +253,12 @@ class Explainer:
 
     def _check_array(self, array: NDArray[Any], batch: bool = False) -> NDArray[Any]:
         """Return a ready array as ``[N, ...]``; a single image may lack the first axis."""
+        if (
+            array.dtype == self._dtype
+            and array.shape[1:] == self._shape
+            and (batch or array.ndim == 4)
+        ):
+            return array
         takes = self.plan.image
         sizes = (takes.height or "H", takes.width or "W")
         expected: tuple[int | str, ...] = (takes.channels, *sizes)
@@ -277,26 +289,37 @@ class Explainer:
         missing = (self.plan.image.batch or count) - count
         if missing:  # the model takes no fewer: repeat the last image
             tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
-        codes, ranks, rows = arrange(targets)
-        if missing:
-            codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
-        feeds = {self.plan.image.name: tensor}
-        if len(ranks) > 1 or ranks[0] or (codes >= 0).any():  # the default: the predicted class
+        feeds, rows = {self.plan.image.name: tensor}, [[0]] * count
+        predicted = all(wanted == [-1] for wanted in targets)  # what the graph does by itself
+        if not predicted:
+            codes, ranks, rows = arrange(targets)
+            if missing:
+                codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
             feeds |= {TARGETS: codes, RANKS: ranks}
         values = self._session.run(feeds, [self.plan.scores, CLASSES, SIGNED])
-        signed = values[SIGNED].astype(np.float32, copy=False)
-        if len(signed) != len(tensor) or len(values[self.plan.scores]) != len(tensor):
+        scores, signed = values[self.plan.scores], values[SIGNED].astype(np.float32, copy=False)
+        if len(signed) != len(tensor) or len(scores) != len(tensor):
             raise LayerError(
                 f"{self.path}: {len(tensor)} image(s) went in, but the maps of layer "
                 f"'{self.plan.layer.name}' have shape {list(signed.shape)}: the first axis of "
                 "every tensor must be the images."
             )
-        self._check_finite(values)
-        classes = values[self.plan.scores].shape[1]
-        if int(values[CLASSES].max()) >= classes:
-            raise TargetError(f"{self.path}: a target is out of range of {classes} classes.")
+        if signed.ndim != 4:
+            raise LayerError(
+                f"{self.path}: layer '{self.plan.layer.name}' has {signed.ndim - 2} spatial axes; a "
+                "heatmap on an image needs two."
+            )
+        self._check_finite(scores, signed)
+        classes = values[CLASSES]
+        if not predicted and int(classes.max()) >= scores.shape[1]:
+            raise TargetError(
+                f"{self.path}: a target is out of range of {scores.shape[1]} classes."
+            )
         return [
-            [self._explanation(items[n], signed[n, t], values, n, t) for t in rows[n]]
+            [
+                self._explanation(items[n], signed[n, t], scores[n], int(classes[t, n]), code)
+                for t, code in zip(rows[n], targets[n], strict=True)
+            ]
             for n in range(count)
         ]
 
@@ -304,34 +327,29 @@ class Explainer:
         self,
         item: _Item,
         signed: NDArray[np.float32],
-        values: Mapping[str, NDArray[Any]],
-        n: int,
-        t: int,
+        scores: NDArray[Any],
+        target: int,
+        code: int,
     ) -> Explanation:
-        if signed.ndim != 2:
-            raise LayerError(
-                f"layer '{self.plan.layer.name}' has {signed.ndim} spatial axes; a heatmap on an "
-                "image needs two."
-            )
-        scores, target = values[self.plan.scores][n], int(values[CLASSES][t, n])
+        score = scores[target]
         return Explanation(
             method=GradCam.name,
             layer=self.plan.layer.name,
             score_name=self.plan.score,
             target=target,
             label=self.labels[target] if self.labels and target < len(self.labels) else None,
-            score=float(scores[target]),
-            rank=int((scores > scores[target]).sum()) + 1,
-            raw=GradCam.rectify(signed),
+            score=float(score),
+            rank=-code if code < 0 else int((scores > score).sum()) + 1,
             signed=signed,
             source=item.source,
             photo=item.photo,
             geometry=item.geometry,
         )
 
-    def _check_finite(self, values: Mapping[str, NDArray[Any]]) -> None:
-        for name, what in ((self.plan.scores, "scores"), (SIGNED, "maps")):
-            if not np.isfinite(values[name]).all():
+    def _check_finite(self, scores: NDArray[Any], signed: NDArray[np.float32]) -> None:
+        for what, array in (("scores", scores), ("maps", signed)):
+            # A finite sum is quickly seen; only where it is not, every value is looked at.
+            if not math.isfinite(array.sum()) and not np.isfinite(array).all():
                 from onnxcam.surgeon.weights import non_finite_weights
 
                 culprits = non_finite_weights(self.path)

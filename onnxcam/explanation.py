@@ -17,6 +17,7 @@ from onnxcam.files import write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import View, kernels
+from onnxcam.methods import GradCam
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
@@ -34,8 +35,7 @@ class Explanation:
         label: the class's name, ``None`` when labels are not known.
         score: value of the score, before Softmax or Sigmoid.
         rank: place of the target in the prediction, 1 the predicted class.
-        raw: rectified map at the layer's resolution, ``[*S]`` float32, not normalised.
-        signed: the same before the ReLU.
+        signed: map before the ReLU, at the layer's own resolution, ``[*S]`` float32.
         source: the image's name, ``None`` for arrays and PIL images.
         photo: the explained photograph, ``[H, W, 3]`` uint8, ``None`` for arrays.
         geometry: where the photograph lies in the input tensor.
@@ -48,16 +48,20 @@ class Explanation:
     label: str | None
     score: float
     rank: int
-    raw: NDArray[np.float32] = field(repr=False)
     signed: NDArray[np.float32] = field(repr=False)
     source: str | None
     photo: NDArray[np.uint8] | None = field(repr=False)
     geometry: Geometry = field(repr=False)
 
     @cached_property
+    def raw(self) -> NDArray[np.float32]:
+        """The rectified map at the layer's own resolution, ``[*S]`` float32, not normalised."""
+        return GradCam.rectify(self.signed)
+
+    @cached_property
     def view(self) -> View:
         """Where the map lies on the photograph."""
-        height, width = self.raw.shape
+        height, width = self.signed.shape
         return self.geometry.view(height, width)
 
     @cached_property

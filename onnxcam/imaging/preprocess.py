@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -226,6 +227,7 @@ class Geometry:
     columns: Placement
 
     @staticmethod
+    @cache
     def identity(height: int, width: int) -> Geometry:
         """For a ready array: the input tensor itself is the photograph."""
         return Geometry(Placement(height, height, 1.0, 0.0), Placement(width, width, 1.0, 0.0))
