@@ -306,8 +306,8 @@ class Explainer:
             )
         if signed.ndim != 4:
             raise LayerError(
-                f"{self.path}: layer '{self.plan.layer.name}' has {signed.ndim - 2} spatial axes; a "
-                "heatmap on an image needs two."
+                f"{self.path}: layer '{self.plan.layer.name}' has {signed.ndim - 2} spatial axes; "
+                "a heatmap on an image needs two."
             )
         self._check_finite(scores, signed)
         classes = values[CLASSES]
