@@ -91,8 +91,11 @@ def _card_labels(
         source = MODELS / name  # the lists that come with the package
     if not source.is_file():
         raise LabelsError(f"{where}: the file of labels '{name}' is missing.")
+    before = table.get("before", [])
+    if not isinstance(before, list):
+        raise PreprocessError(f"{where}: [labels] takes before = [...], names of classes.")
     try:
-        return parse_labels(source.read_text("utf-8"))
+        return (*map(str, before), *parse_labels(source.read_text("utf-8")))
     except (ValueError, OSError) as error:
         raise LabelsError(f"{where}: the labels in '{name}' cannot be read ({error}).") from error
 

@@ -1,6 +1,14 @@
 """Reverse-mode differentiation of ONNX graphs, written in standard operators."""
 
-from onnxcam.gradient.rules import conv, elementwise, linear, normalization, pool, shape
+from onnxcam.gradient.rules import (
+    conv,
+    elementwise,
+    linear,
+    normalization,
+    pool,
+    quantized,
+    shape,
+)
 from onnxcam.gradient.walker import add_gradient, missing_rules, needed_opset
 
 __all__ = [
@@ -12,5 +20,6 @@ __all__ = [
     "needed_opset",
     "normalization",
     "pool",
+    "quantized",
     "shape",
 ]

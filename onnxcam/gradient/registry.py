@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.graph import constant, describe, dims
+from onnxcam.surgeon.graph import constant, describe, dims, is_float
 
 Maker = Callable[["Call", ir.Value], ir.Value]
 VariadicMaker = Callable[["Call", ir.Value, int], ir.Value]
@@ -101,8 +101,8 @@ class Call:
 
     def like(self, number: float) -> ir.Value:
         """Return a scalar constant of the node's floating-point type."""
-        value = self.y if self.y.dtype is not None else self.x(0)
-        return self.builder.constant(number, value.dtype or ir.DataType.FLOAT)
+        kinds = (v.dtype for v in (self.y, self.operand(0)) if v is not None and is_float(v))
+        return self.builder.constant(number, next(kinds, None) or ir.DataType.FLOAT)
 
     def mask(self, condition: ir.Value, g: ir.Value) -> ir.Value:
         """Return ``g`` where the condition holds and 0 elsewhere."""

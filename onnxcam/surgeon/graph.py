@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+_LONG = 80  # longer names, which some exporters join from many, are shortened in messages
+
 FLOATS = {
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -62,8 +64,10 @@ def operator(node: ir.Node) -> str:
 
 def describe(node: ir.Node, opset: int | None = None) -> str:
     """Return ``Conv (node 'conv1', opset 13)``, the way messages name a node."""
-    name = node.name or f"producing '{node.outputs[0].name}'"
-    where = f"node '{node.name}'" if node.name else name
+    name = node.name or node.outputs[0].name or ""
+    if len(name) > _LONG:
+        name = f"{name[: _LONG // 2]}...{name[-_LONG // 2 :]}"
+    where = f"node '{name}'" if node.name else f"producing '{name}'"
     return f"{operator(node)} ({where}{f', opset {opset}' if opset else ''})"
 
 

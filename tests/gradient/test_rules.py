@@ -22,6 +22,12 @@ def test_rule_holds_where_only_the_run_knows_the_shape(case: Case) -> None:
     check(case, 2, dynamic=True)
 
 
+ELSEWHERE = {  # their derivative is not that of what they compute
+    ("", "QuantizeLinear"): "test_quantized.py",
+    ("", "DequantizeLinear"): "test_quantized.py",
+}
+
+
 def test_every_rule_has_a_case() -> None:
-    checked = {(c.domain, c.op) for c in CASES}
+    checked = {(c.domain, c.op) for c in CASES} | set(ELSEWHERE)
     assert set(RULES) <= checked, f"without a case: {sorted(set(RULES) - checked)}"
