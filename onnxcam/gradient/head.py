@@ -120,8 +120,10 @@ def _weighted(node: ir.Node, varying: set[ir.Value]) -> ir.Value | None:
     if node.op_type not in ("Gemm", "MatMul", "Conv"):
         return None
     x, weight = node.inputs[0], node.inputs[1]
-    if x is None or weight is None or weight in varying or x not in varying:
+    if x is None or weight is None or x not in varying:
         return None
+    if any(v in varying for v in node.inputs[1:] if v is not None):
+        return None  # weights or bias are computed, perhaps from the layer too
     shape, sizes = dims(x), dims(weight)
     if shape is None or sizes is None or not all(isinstance(d, int) for d in sizes):
         return None
