@@ -8,9 +8,11 @@ model file stay there; an entry refers to them by name as the model does.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -20,6 +22,7 @@ from onnxcam._version import __version__
 from onnxcam.surgeon.plan import Plan
 
 FORMAT = 1  # raised when the content of entries changes its meaning
+_ENTRY = re.compile(r"[0-9a-f]{64}")
 MOST_BYTES = 2 << 30  # oldest entries go beyond this
 
 
@@ -54,13 +57,22 @@ def instrumented(
     """
     if not cached or not path.is_file():
         return _make(path, layer, score)
-    entry = cache_folder() / _key(path, layer, score)
+    try:
+        entry = cache_folder() / _key(path, layer, score)
+    except (OSError, RuntimeError):  # no home, or the file is gone again
+        return _make(path, layer, score)
     found = _read(entry, path)
     if found is not None:
         return found
     data, plan = _make(path, layer, score)
-    _write(entry, path, data, plan)
+    if entry.name == _key(path, layer, score):  # else the file was changed meanwhile
+        _write(entry, path, data, plan)
     return data, plan
+
+
+def forget(model: Path) -> None:
+    """Remove the entry that holds ``model``, which turned out to be damaged."""
+    shutil.rmtree(model.parent, ignore_errors=True)
 
 
 def _make(path: Path, layer: str | int, score: str) -> tuple[bytes, Plan]:
@@ -87,9 +99,10 @@ def _read(entry: Path, path: Path) -> tuple[Path, Plan] | None:
             if (path.parent / name).stat().st_size != size:
                 return None
         plan = Plan.from_dict(stored["plan"])
-        os.utime(entry)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    with contextlib.suppress(OSError):  # another user's cache may be read all the same
+        os.utime(entry)
     return model, plan
 
 
@@ -112,6 +125,8 @@ def _prune(folder: Path) -> None:
     """Remove the entries used longest ago until the rest is below the limit."""
     entries = []
     for entry in folder.iterdir():
+        if not _ENTRY.fullmatch(entry.name) or not (entry / "plan.json").is_file():
+            continue  # not made here
         try:
             size = sum(f.stat().st_size for f in entry.iterdir())
             entries.append((entry.stat().st_mtime, size, entry))

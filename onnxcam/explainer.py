@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxcam import cards
-from onnxcam.cache import instrumented
+from onnxcam.cache import forget, instrumented
 from onnxcam.errors import (
     ImageError,
     InferenceError,
@@ -108,17 +108,19 @@ class Explainer:
 
     def _load(self, data: bytes | Path, providers: Providers) -> Session:
         folder, name = self.path.absolute().parent, self.path.name
-        if isinstance(data, Path) and self.plan.outer:
-            # Loaded from a file, older runtimes look for outer weights beside that file only.
-            data = data.read_bytes()
         try:
+            if isinstance(data, Path) and self.plan.outer:
+                # Loaded from a file, older runtimes look for outer weights beside that file only.
+                return Session(data.read_bytes(), folder, providers, name)
             return Session(data, folder, providers, name)
-        except InferenceError:
-            if isinstance(data, bytes) or data.exists():
+        except (InferenceError, OSError):
+            if isinstance(data, bytes):
                 raise
-        # Another process made room in the cache between the look and the load.
+        # The entry is damaged, or another process made room between the look and the load.
         fresh, _ = instrumented(self.path, self.plan.layer.name, self.plan.score, cached=False)
-        return Session(fresh, folder, providers, name)
+        session = Session(fresh, folder, providers, name)
+        forget(data)
+        return session
 
     @property
     def providers(self) -> list[str]:

@@ -27,6 +27,7 @@ from onnxcam.surgeon.score import class_axis, class_count
 _TRANSPARENT = {"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Add"}
 # One channel in, the same channel out.
 _CHANNELWISE = {"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"}
+_MASKING = {"Relu", "LeakyRelu", "Sigmoid", "Tanh"}  # their rules bring the images back
 _POOLING = {"GlobalAveragePool", "AveragePool", "GlobalMaxPool", "MaxPool"}
 
 
@@ -58,11 +59,14 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
     value = score
     varying = depends_on(b.graph, set(b.graph.inputs))
     after = depends_on(b.graph, {layer})
-    while (node := value.producer()) is not None and not node.domain:
-        source = _weighted(node, varying)
+    classes_first = class_axis(score) == 1
+    while classes_first and (node := value.producer()) is not None and not node.domain:
+        source = _weighted(node, varying, class_count(score))
         if source is not None and source in after:
             return _before(b, node, source, tail[::-1], classes)
         following = _kept_apart(node, value, varying, class_count(score))
+        if node.op_type == "Add" and any(n.op_type not in _TRANSPARENT for n in tail):
+            break  # what follows is not linear, so the constant matters to its derivative
         if following is None:
             break
         tail.append(node)
@@ -115,9 +119,12 @@ def _kept_apart(
     return source
 
 
-def _weighted(node: ir.Node, varying: set[ir.Value]) -> ir.Value | None:
+def _weighted(node: ir.Node, varying: set[ir.Value], classes: int | None) -> ir.Value | None:
     """Return the data operand of a linear layer whose weights are stored, one row a class."""
-    if node.op_type not in ("Gemm", "MatMul", "Conv"):
+    outputs = dims(node.outputs[0]) or []
+    if node.op_type not in ("Gemm", "MatMul", "Conv") or len(outputs) < 2:
+        return None
+    if classes is None or outputs[1] != classes:
         return None
     x, weight = node.inputs[0], node.inputs[1]
     if x is None or weight is None or x not in varying:
@@ -240,8 +247,8 @@ class _Slopes:
 
     def _ones(self, value: ir.Value) -> ir.Value:
         """Cotangents of 1; one number where no rule needs their shape, which folds away."""
-        pooled = {n.op_type for n in self.tail if n.op_type in _POOLING}
-        if pooled <= {"GlobalAveragePool"}:
+        kinds = {n.op_type for n in self.tail}
+        if kinds & _MASKING and kinds & _POOLING <= {"GlobalAveragePool"}:
             return self.b.constant(np.ones([1] * (1 + len(dims(value) or []))), self.z.dtype)
         one = ir.tensor(np.ones(1, (self.z.dtype or ir.DataType.FLOAT).numpy()))
         ones = self.b.op("ConstantOfShape", self.b.op("Shape", value), value=one)

@@ -48,7 +48,7 @@ class _Sums:
         if value is self.start.value:
             return self.start.summed()
         readers = self.readers.get(value, [])
-        if len(readers) == 1 and value is readers[0].inputs[0]:
+        if len(readers) == 1 and _reads_once(readers[0], value):
             node = readers[0]
             if _hands_on(node, value):
                 return self.of(node.outputs[0])
@@ -96,6 +96,11 @@ class _Sums:
             pooled = b.sum(b.op("Reshape", stored, b.ints(channels, places, -1)), [1])
             pooled = b.op("Transpose", pooled, perm=[1, 0])
         return pooled if alpha == 1.0 else b.op("Mul", pooled, b.constant(alpha, weight.dtype))
+
+
+def _reads_once(node: ir.Node, value: ir.Value) -> bool:
+    """Whether ``value`` is the node's first operand and no other."""
+    return [v is value for v in node.inputs].count(True) == 1 and node.inputs[0] is value
 
 
 def _hands_on(node: ir.Node, value: ir.Value) -> bool:
@@ -148,7 +153,7 @@ def _dense_weight(
     node: ir.Node, flat: ir.Value, varying: set[ir.Value]
 ) -> tuple[ir.Value, bool, float] | None:
     """Return a dense layer's stored weight, whether it has a row an output, and its factor."""
-    if node.op_type not in ("Gemm", "MatMul") or node.domain or node.inputs[0] is not flat:
+    if node.op_type not in ("Gemm", "MatMul") or node.domain or not _reads_once(node, flat):
         return None
     weight = node.inputs[1]
     if weight is None or weight in varying or len(dims(weight) or []) != 2:

@@ -64,7 +64,9 @@ def candidates(graph: ir.Graph, image: ir.Value, score: ir.Value) -> list[Layer]
             for source in node.inputs:
                 if source is not None and source in path:
                     before_linear |= leads_to(source)
-    last = max((i for i, v in enumerate(found) if v in before_linear), default=-1)
+    eligible = [i for i, v in enumerate(found) if v in before_linear]
+    # A single map is a mask or attention logits rather than features.
+    last = max([i for i in eligible if (dims(found[i]) or [])[1] != 1] or eligible, default=-1)
     return [Layer(value, place - last) for place, value in enumerate(found)]
 
 

@@ -78,7 +78,7 @@ def test_inside_the_range_one_outside_zero(
         np.reshape(scale, column if axis is not None else ()),
         np.reshape(zero, column if axis is not None else ()),
     )
-    codes = image / s + z.astype("f")
+    codes = np.rint(image / s) + z.astype("f")
     inside = (codes >= low) & (codes <= high)
     assert inside.any() and not inside.all()
     runtime = session(ir.serde.serialize_model(found).SerializeToString())

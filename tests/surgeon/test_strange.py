@@ -345,6 +345,30 @@ HEADS = {
 }
 
 
+HEADS |= {
+    f"dense, bias added, {op}": f"flat = Flatten (pooled)  z = MatMul (flat, head)"
+    f"  zb = Add (z, big4)  scores = {op} (zb)"
+    for op in ("Tanh", "Relu", "LeakyRelu")
+}
+HEADS |= {
+    "convolution and pooling alone": (
+        "z = Conv (last, wc, bias4)  p = GlobalAveragePool (z)  scores = Flatten (p)"
+    ),
+    "convolution, bias added, rectified": (
+        "z = Conv (last, wc)  zb = Add (z, big411)  r = Relu (zb)  p = GlobalAveragePool (r)"
+        "  scores = Flatten (p)"
+    ),
+    "flattened maps as operand and as bias": (
+        "small = MaxPool <kernel_shape=[8,8], strides=[8,8]> (last)  flat = Flatten (small)"
+        "  d = Gemm (flat, square, flat)  r = Relu (d)  scores = MatMul (r, after)"
+    ),
+    "classes along a row of places": (
+        "m = MaxPool <kernel_shape=[4,16], strides=[4,16]> (last)  scores4 = Conv (m, one)"
+        "  scores = Reshape (scores4, as_scores)"
+    ),
+}
+
+
 @pytest.mark.parametrize("batch", ["1", "N"])
 @pytest.mark.parametrize("name", HEADS)
 def test_heads(name: str, batch: str, save) -> None:
@@ -372,6 +396,12 @@ def test_heads(name: str, batch: str, save) -> None:
         "tall": RNG.normal(size=(8 * 256, 4)),
         "rows": np.array([0, 128, 16]),
         "rest": RNG.normal(size=(128, 4)),
+        "big4": RNG.normal(size=4) * 2,
+        "big411": RNG.normal(size=(4, 1, 1)) * 2,
+        "square": RNG.normal(size=(32, 32)) * 0.2,
+        "after": RNG.normal(size=(32, 4)),
+        "one": RNG.normal(size=(1, 8, 1, 1)),
+        "as_scores": np.array([0, 4]),
     }
     used = {name for node in model.graph.node for name in node.input}
     for key, array in stored.items():
@@ -382,6 +412,28 @@ def test_heads(name: str, batch: str, save) -> None:
     full, plan = instrument(path, layer="last", gradients=True)
     gradient_agrees(full, plan, [-1, -2, 0, 3])
     map_agrees(instrument(path, layer="last")[0], full, plan)
+    if batch == "N":  # several images and targets in one run
+        explainer = onnxcam.Explainer(path, layer="last", preprocess="unit")
+        images = RNG.normal(size=(3, 3, 16, 16)).astype("f")
+        for image, found in zip(images, explainer.explain_batch(images, "top:3"), strict=True):
+            for one, other in zip(explainer.explain(image, "top:3"), found, strict=True):
+                scale = np.abs(one.signed).max()
+                np.testing.assert_allclose(other.signed, one.signed, atol=1e-5 * scale)
+
+
+def test_a_mask_is_not_the_default_layer(save) -> None:
+    """Attention pooling: the logits of the mask come last, the features are what is weighted."""
+    body = (
+        "r = Relu (maps)  a = Conv (r, mask)  rows = Reshape (a, s1)  m = Softmax <axis=2> (rows)"
+        "  f = Reshape (r, s2)  weighted = Mul (f, m)  last = Reshape (weighted, s3)"
+    )
+    weights = {
+        "mask": RNG.normal(size=(1, 8, 1, 1)).astype("f"),
+        "s1": np.array([0, 1, 256]),
+        "s2": np.array([0, 8, 256]),
+        "s3": np.array([0, 8, 16, 16]),
+    }
+    assert instrument(save(net(body, weights=weights)))[1].layer.name == "r"
 
 
 def test_runtime_is_what_judges_the_outputs(save) -> None:

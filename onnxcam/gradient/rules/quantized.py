@@ -40,7 +40,7 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
         raise c.refuse(f"codes of type {kind} have no rule yet")
     limits = np.iinfo(kind.numpy())
     scale, zero = _along_axis(c, c.x(1)), c.operand(2)
-    codes = c.op("Div", c.x(0), scale)
+    codes = c.op("Round", c.op("Div", c.x(0), scale))  # as it is done before saturating
     if zero is not None:
         shift = c.op("Cast", _along_axis(c, zero), to=c.x(0).dtype or ir.DataType.FLOAT)
         codes = c.op("Add", codes, shift)
