@@ -6,36 +6,26 @@ Speed does not depend on the weights' values, so none are downloaded.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from tests.parity.networks import torchvision_models
 
 FOLDER = Path(os.environ.get("ONNXCAM_BENCHMARKS", tempfile.gettempdir())) / "onnxcam-benchmarks"
 NAMES = ["resnet50", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1", "vgg16"]
 
 
-def torchvision() -> Any:
-    """Import torchvision's models; its compiled operators are not needed and may be missing."""
-    try:
-        import torchvision.models
-    except RuntimeError:
-        for operator in ("nms", "qnms"):
-            torch.library.define(
-                f"torchvision::{operator}",
-                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            )
-        import torchvision.models
-    return torchvision.models
-
-
 def network(name: str) -> nn.Module:
     """Return a seeded architecture in inference mode, without in-place activations."""
     torch.manual_seed(0)
-    model = getattr(torchvision(), name)(weights=None)
+    model = getattr(torchvision_models(), name)(weights=None)
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from measure import side_by_side, table
 
-exports.torchvision()
+exports.torchvision_models()
 warnings.simplefilter("ignore")
 
 import onnxcam  # noqa: E402

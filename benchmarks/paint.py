@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from measure import side_by_side, table
 
-exports.torchvision()
+exports.torchvision_models()
 from pytorch_grad_cam.utils.image import show_cam_on_image  # noqa: E402
 
 from onnxcam.imaging.colour import colour_table  # noqa: E402

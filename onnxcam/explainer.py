@@ -213,8 +213,7 @@ class Explainer:
         self, tensor: NDArray[Any], targets: Sequence[list[int]]
     ) -> Iterator[list[Explanation]]:
         """Explain ready images ``[N, ...]``."""
-        height, width = tensor.shape[2:] if self.plan.image.layout == "NCHW" else tensor.shape[1:3]
-        item = _Item(Geometry.identity(height, width), None, None)
+        item = self._ready_item(tensor)
         size = self.plan.image.batch or BATCH
         for start in range(0, len(tensor), size):
             part = tensor[start : start + size]
@@ -241,8 +240,7 @@ class Explainer:
         takes = self.plan.image
         if isinstance(image, np.ndarray):
             tensor = self._check_array(image)
-            height, width = tensor.shape[2:] if takes.layout == "NCHW" else tensor.shape[1:3]
-            return tensor, _Item(Geometry.identity(height, width), None, None)
+            return tensor, self._ready_item(tensor)
         if self.preprocess is None:
             raise PreprocessError(
                 f"{self.path}: '{takes.name}' takes {takes.channels} channels, which no photograph "
@@ -253,6 +251,10 @@ class Explainer:
         source = str(image) if isinstance(image, (str, Path)) else None
         return tensor, _Item(geometry, photo, source)
 
+    def _ready_item(self, tensor: NDArray[Any]) -> _Item:
+        height, width = tensor.shape[2:] if self.plan.image.layout == "NCHW" else tensor.shape[1:3]
+        return _Item(Geometry.identity(height, width), None, None)
+
     def _check_array(self, array: NDArray[Any], batch: bool = False) -> NDArray[Any]:
         """Return a ready array as ``[N, ...]``; a single image may lack the first axis."""
         if (
@@ -262,15 +264,12 @@ class Explainer:
         ):
             return array
         takes = self.plan.image
-        sizes = (takes.height or "H", takes.width or "W")
-        expected: tuple[int | str, ...] = (takes.channels, *sizes)
-        if takes.layout == "NHWC":
-            expected = (*sizes, takes.channels)
         tensor = array if array.ndim == 4 or batch else array[None]
         fits = tensor.ndim == 4 and all(
-            isinstance(e, str) or e == n for e, n in zip(expected, tensor.shape[1:], strict=True)
+            e in (None, n) for e, n in zip(self._shape, tensor.shape[1:], strict=True)
         )
         if not fits or 0 in tensor.shape[1:]:
+            expected = [n or axis for n, axis in zip(self._shape, takes.layout[1:], strict=True)]
             shape = ", ".join(map(str, ("N", *expected) if batch else expected))
             way_out = "" if batch else ", with or without a leading 1"
             raise InputArrayError(

@@ -79,6 +79,21 @@ class Builder:
             return self.ints(*[int(d) for d in value.shape])  # type: ignore[arg-type]
         return self.op("Shape", value)
 
+    def space(self, value: ir.Value) -> ir.Value:
+        """Return the lengths of the axes after the first two, as an int64 vector."""
+        assert value.shape is not None
+        rank = len(value.shape)
+        return self.op("Slice", self.shape(value), self.ints(2), self.ints(rank))
+
+    def places(self, value: ir.Value) -> ir.Value:
+        """Return the number of places in space, as a scalar of the value's own type."""
+        kind = value.dtype or ir.DataType.FLOAT
+        lengths = list(value.shape or ())[2:]
+        known = [d for d in lengths if isinstance(d, int)]
+        if len(known) == len(lengths):
+            return self.constant(float(np.prod(known)), kind)
+        return self.op("Cast", self.op("ReduceProd", self.space(value), keepdims=0), to=kind)
+
     def sum(self, value: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
         """Sum over constant axes; no axes is no operation."""
         if not axes:

@@ -45,6 +45,12 @@ class Cotangent:
     full: Callable[[], ir.Value]
     summed: Callable[[], ir.Value]
 
+    def gradient(self, b: Builder, to: ir.Value) -> ir.Value:
+        """Return the cotangent of ``to``, which the tensor is or is computed from."""
+        if to is self.value:
+            return self.full()
+        return add_gradient(b, self.value, self.full(), [to])[0]
+
 
 def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Value) -> Cotangent:
     """Return where to start the walk from, and its cotangent.

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.head import Cotangent
 from onnxcam.gradient.registry import dequantized
-from onnxcam.gradient.walker import add_gradient, path_nodes
-from onnxcam.surgeon.graph import depends_on, dims, reads
+from onnxcam.gradient.walker import path_nodes
+from onnxcam.surgeon.graph import constant, depends_on, dims, reads
 
 
 def summed_gradient(b: Builder, start: Cotangent, layer: ir.Value) -> ir.Value:
@@ -56,13 +56,8 @@ class _Sums:
                 summed = self._through_flatten(node, value)
                 if summed is not None:
                     return summed
-        g = self._full(value)
+        g = self.start.gradient(self.b, value)
         return self.b.sum(g, list(range(3, len(dims(value) or []) + 1)))
-
-    def _full(self, value: ir.Value) -> ir.Value:
-        if value is self.start.value:
-            return self.start.full()
-        return add_gradient(self.b, self.start.value, self.start.full(), [value])[0]
 
     def _through_flatten(self, node: ir.Node, value: ir.Value) -> ir.Value | None:
         """``value`` [N, K, *S] is flattened to [N, K * S]."""
@@ -75,14 +70,16 @@ class _Sums:
             places *= d
         assert isinstance(channels, int)
         if places == 1:
-            return self._full(flat)
+            return self.start.gradient(self.b, flat)
         readers = self.readers.get(flat, [])
         if flat is not self.start.value and len(readers) == 1:
             weight = _dense_weight(readers[0], flat, self.varying)
             if weight is not None:
-                output = self._full(readers[0].outputs[0])  # [T, N, M]
+                output = self.start.gradient(self.b, readers[0].outputs[0])  # [T, N, M]
                 return b.op("MatMul", output, self._pooled_weight(*weight, channels, places))
-        return b.sum(b.op("Reshape", self._full(flat), b.ints(0, 0, channels, places)), [3])
+        return b.sum(
+            b.op("Reshape", self.start.gradient(self.b, flat), b.ints(0, 0, channels, places)), [3]
+        )
 
     def _pooled_weight(
         self, weight: ir.Value, by_row: bool, alpha: float, channels: int, places: int
@@ -125,8 +122,6 @@ def _hands_on(node: ir.Node, value: ir.Value) -> bool:
 
 
 def _reduces_space(node: ir.Node, value: ir.Value) -> bool:
-    from onnxcam.surgeon.graph import constant
-
     rank = len(dims(value) or [])
     axes = node.attributes.get_ints("axes")
     if axes is None and len(node.inputs) > 1:

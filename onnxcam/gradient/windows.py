@@ -71,18 +71,26 @@ def _same_pads(
     return begin, end
 
 
+def overhang(c: Call, w: Windows) -> list[int] | None:
+    """Return how far the last window reaches beyond the input's end, negative where it stops
+    before; ``None`` where only the run knows.
+    """
+    space = range(len(w.kernel))
+    lengths = [n for i in space if (n := c.static(c.x(0), i + 2)) is not None]
+    counts = [n for i in space if (n := c.static(c.y, i + 2)) is not None]
+    if w.begin is None or len(lengths) < len(space) or len(counts) < len(space):
+        return None
+    return [
+        s * (o - 1) + e - b - n
+        for s, o, e, b, n in zip(w.strides, counts, w.extent, w.begin, lengths, strict=True)
+    ]
+
+
 def spread(c: Call, g: ir.Value, weight: ir.Value, w: Windows, group: int) -> ir.Value:
     """Return ``[B, C, *input space]`` from ``g``, ``[B, M, *output space]``."""
-    space = len(w.kernel)
-    lengths = [c.static(c.x(0), i + 2) for i in range(space)]
-    counts = [c.static(c.y, i + 2) for i in range(space)]
     common = {"strides": w.strides, "dilations": w.dilations, "group": group}
-    if w.begin is not None and all(n is not None for n in [*lengths, *counts]):
-        over = [
-            s * (o - 1) + e - b - n
-            for s, o, e, b, n in zip(w.strides, counts, w.extent, w.begin, lengths, strict=True)
-            if o is not None and n is not None
-        ]
+    over = overhang(c, w)
+    if w.begin is not None and over is not None:
         return c.op(
             "ConvTranspose",
             g,
@@ -100,11 +108,8 @@ def _crop(c: Call, full: ir.Value, w: Windows) -> ir.Value:
     space = len(w.kernel)
     ints, op = c.builder.ints, c.op
     axes = ints(*range(2, space + 2))
-
-    def spatial(value: ir.Value) -> ir.Value:
-        return op("Slice", op("Shape", value), ints(2), ints(space + 2))
-
-    length, reach = spatial(c.x(0)), spatial(full)
+    length = c.builder.space(c.x(0))
+    reach = op("Slice", op("Shape", full), ints(2), ints(space + 2))
     if w.begin is not None:
         begin = ints(*w.begin)
     else:

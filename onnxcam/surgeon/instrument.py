@@ -1,4 +1,4 @@
-"""Write the explanation into the graph: targets in, activations and gradients out.
+"""Write the explanation into the graph: targets in, maps out.
 
 The instrumented model has the original inputs and outputs, and
 
@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, ModelError, NoGradientError, ScoreError
-from onnxcam.gradient import add_gradient, needed_opset
+from onnxcam.gradient import needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder
 from onnxcam.gradient.head import class_cotangent
 from onnxcam.gradient.pooled import summed_gradient
@@ -171,10 +171,7 @@ def _write(model: ir.Model, chosen: _Chosen, gradients: bool) -> None:
         (CLASSES, classes, ir.DataType.INT64, ["T", "scores_N"]),
     ]
     if gradients:
-        if start.value is layer:
-            g = start.full()
-        else:
-            (g,) = add_gradient(builder, start.value, start.full(), [layer])
+        g = start.gradient(builder, layer)
         outputs.append((GRADIENTS, g, layer.dtype, ["T", *sizes]))
         if layer not in graph.outputs:
             graph.outputs.append(layer)
@@ -204,15 +201,10 @@ def _signed_map(b: Builder, layer: ir.Value, summed: ir.Value) -> ir.Value:
     known = [d for d in space if isinstance(d, int)]
     weights = b.op("Transpose", summed, perm=[1, 0, 2])  # [N, T, K]
     maps = b.op("Reshape", layer, b.ints(0, 0, -1))
-    kind = layer.dtype or ir.DataType.FLOAT
+    signed = b.op("MatMul", b.op("Div", weights, b.places(layer)), maps)
     if len(known) == len(space):
-        count = b.constant(float(np.prod(known)), kind)
-        mean = b.op("Div", weights, count)
-        return b.op("Reshape", b.op("MatMul", mean, maps), b.ints(0, 0, *known))
-    sizes = b.op("Slice", b.op("Shape", layer), b.ints(2), b.ints(2 + len(space)))
-    count = b.op("Cast", b.op("ReduceProd", sizes, keepdims=0), to=kind)
-    shape = b.op("Concat", b.ints(0, 0), sizes, axis=0)
-    return b.op("Reshape", b.op("MatMul", b.op("Div", weights, count), maps), shape)
+        return b.op("Reshape", signed, b.ints(0, 0, *known))
+    return b.op("Reshape", signed, b.op("Concat", b.ints(0, 0), b.space(layer), axis=0))
 
 
 def _drop_unused(graph: ir.Graph) -> None:

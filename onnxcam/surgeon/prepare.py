@@ -82,7 +82,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     large = {
         node.output[0]: a.t
         for node in graph.node
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        if node.op_type == "Constant" and not node.domain
         for a in node.attribute
         if a.name == "value" and _nbytes(a.t) > _SMALL_BYTES
     }
@@ -93,9 +93,13 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     for name in names:
         graph.initializer.append(large[name])
         graph.initializer[-1].name = name
-    moved = set(names)
+    _remove_producers(graph, set(names))
+
+
+def _remove_producers(graph: onnx.GraphProto, names: set[str]) -> None:
+    """Remove the nodes that compute ``names``."""
     for index in reversed(range(len(graph.node))):
-        if graph.node[index].output and graph.node[index].output[0] in moved:
+        if names.intersection(graph.node[index].output):
             del graph.node[index]
 
 
@@ -230,23 +234,15 @@ def fold_constants(proto: onnx.ModelProto) -> None:
         if tensor.data_location != onnx.TensorProto.EXTERNAL and _nbytes(tensor) <= _SMALL_BYTES:
             known[tensor.name] = onnx.numpy_helper.to_array(tensor)
     outputs = {o.name for o in graph.output}
-    kept: list[onnx.NodeProto] = []
     folded: dict[str, np.ndarray] = {}
+    opset = opset_of(proto)
     for node in graph.node:
-        values = _fold(node, known, opset_of(proto))
-        if values is None or outputs.intersection(node.output):
-            kept.append(node)
-            continue
-        known |= values
-        folded |= values
-    if len(kept) == len(graph.node):
-        return
-    used = {name for node in kept for name in _names_read(node)}
-    nodes = [onnx.NodeProto() for _ in kept]
-    for fresh, node in zip(nodes, kept, strict=True):
-        fresh.CopyFrom(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+        values = None if outputs.intersection(node.output) else _fold(node, known, opset)
+        if values is not None:
+            known |= values
+            folded |= values
+    _remove_producers(graph, set(folded))
+    used = {name for node in graph.node for name in _names_read(node)}
     graph.initializer.extend(
         onnx.numpy_helper.from_array(array, name) for name, array in folded.items() if name in used
     )
@@ -267,7 +263,7 @@ def _names_read(node: onnx.NodeProto) -> set[str]:
 def _fold(
     node: onnx.NodeProto, known: dict[str, np.ndarray], opset: int
 ) -> dict[str, np.ndarray] | None:
-    if node.domain not in ("", "ai.onnx") or node.op_type in _NOT_FOLDED:
+    if node.domain or node.op_type in _NOT_FOLDED:
         return None
     if any(a.HasField("g") or a.graphs for a in node.attribute):
         return None

@@ -102,9 +102,7 @@ def map_agrees(data: bytes, full: bytes, plan: Plan) -> None:
     assert np.abs(maps - expected).max() <= 1e-5 * scale
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_light_networks_with_weights_that_make_a_difference(name: str, save) -> None:
-    path = save(seeded(name))
+def instrumented_well(path) -> None:
     data, plan = instrument(path)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     outputs_kept(path, data)
@@ -112,18 +110,18 @@ def test_light_networks_with_weights_that_make_a_difference(name: str, save) -> 
     outputs_kept(path, full)
     gradient_agrees(full, plan, [-1, -2, 3])
     map_agrees(data, full, plan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_light_networks_with_weights_that_make_a_difference(name: str, save) -> None:
+    path = save(seeded(name))
+    instrumented_well(path)
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_models(name: str) -> None:
     path = shared("models", f"{name}.onnx")
-    data, plan = instrument(path)
-    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
-    outputs_kept(path, data)
-    full, _ = instrument(path, gradients=True)
-    outputs_kept(path, full)
-    gradient_agrees(full, plan, [-1, -2, 3])
-    map_agrees(data, full, plan)
+    instrumented_well(path)
 
 
 @pytest.mark.parametrize("name", ["bvlc_alexnet", "inception_v1", "shufflenet", "densenet121"])

@@ -50,7 +50,7 @@ def _flipped(c: Call, weight: ir.Value, group: int, kernel: list[int]) -> ir.Val
 
 
 def _conv_input(c: Call, g: ir.Value) -> ir.Value:
-    """Dx is the convolution of g with the turned kernel, spread out by the stride."""
+    """The gradient dx is the convolution of g with the turned kernel, spread out by the stride."""
     kernel = _kernel(c)
     w = windows(c, kernel)
     group = int(c.attribute("group", 1))

@@ -135,7 +135,7 @@ def _clip(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _elu(c: Call, g: ir.Value) -> ir.Value:
-    """Y = alpha (exp x - 1) below 0, so dy = y + alpha there."""
+    """For y = alpha (exp x - 1) below 0, so dy = y + alpha there."""
     below = c.op("Mul", g, c.op("Add", c.y, c.like(c.attribute("alpha", 1.0))))
     return c.op("Where", _positive(c, c.x(0)), g, below)
 
@@ -176,7 +176,7 @@ def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _hard_swish(c: Call, g: ir.Value) -> ir.Value:
-    """Y = x h(x) with h the hard sigmoid of slope 1/6: dy = h + x h'."""
+    """For y = x h(x) with h the hard sigmoid of slope 1/6: dy = h + x h'."""
     gate = c.op("HardSigmoid", c.x(0), alpha=1.0 / 6.0, beta=0.5)
     slope = _hard_sigmoid_slope(c, 1.0 / 6.0, 0.5, c.op("Mul", g, c.x(0)))
     return c.op("Add", c.op("Mul", g, gate), slope)
@@ -196,14 +196,14 @@ def _tanh(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _mish(c: Call, g: ir.Value) -> ir.Value:
-    """Y = x t with t = tanh(softplus x): dy = t + x (1 - t^2) sigmoid x."""
+    """For y = x t with t = tanh(softplus x): dy = t + x (1 - t^2) sigmoid x."""
     t = c.op("Tanh", c.op("Softplus", c.x(0)))
     inner = c.op("Mul", _one_minus(c, c.op("Mul", t, t)), c.op("Sigmoid", c.x(0)))
     return c.op("Mul", g, c.op("Add", t, c.op("Mul", c.x(0), inner)))
 
 
 def _gelu(c: Call, g: ir.Value) -> ir.Value:
-    """Y = x F(x), F the normal distribution function or its tanh approximation."""
+    """For y = x F(x), F the normal distribution function or its tanh approximation."""
     x = c.x(0)
     if c.attribute("approximate", "none") == "tanh":
         root, cubic = math.sqrt(2.0 / math.pi), 0.044715

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.walker import unbroadcast
 
 
 def _swap(c: Call, value: ir.Value) -> ir.Value:
@@ -18,7 +19,7 @@ def _at_end(c: Call, value: ir.Value) -> ir.Value:
 
 
 def _matmul_left(c: Call, g: ir.Value) -> ir.Value:
-    """Y = a b: da = g b^T."""
+    """For y = a b: da = g b^T."""
     a, b = c.x(0), c.x(1)
     if c.rank(b) == 1:  # y[..., m] = a[..., m, k] b[k], or a[k] b[k]
         return c.op("Mul", _at_end(c, g), b)
@@ -29,7 +30,7 @@ def _matmul_left(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _matmul_right(c: Call, g: ir.Value) -> ir.Value:
-    """Y = a b: db = a^T g."""
+    """For y = a b: db = a^T g."""
     a, b = c.x(0), c.x(1)
     if c.rank(a) == 1 and c.rank(b) == 1:
         return c.op("Mul", _at_end(c, g), a)
@@ -85,8 +86,6 @@ def _gemm_right(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _gemm_bias(c: Call, g: ir.Value) -> ir.Value:
-    from onnxcam.gradient.walker import unbroadcast
-
     return unbroadcast(c, _scaled(c, g, "beta"), c.x(2))
 
 
@@ -169,7 +168,7 @@ rule("ReduceSumSquare", _reduce_sum_square, None)
 
 
 def _softmax(c: Call, g: ir.Value) -> ir.Value:
-    """Dx = y (g - sum(g y))."""
+    """Return dx = y (g - sum(g y))."""
     axis = c.axis(c.x(0), -1)
     inner = c.builder.sum(c.op("Mul", g, c.y), [axis], keepdims=True)
     return c.op("Mul", c.y, c.op("Sub", g, inner))

@@ -15,7 +15,7 @@ def _per_channel(c: Call, value: ir.Value) -> ir.Value:
 
 
 def _batch_norm(c: Call, g: ir.Value) -> ir.Value:
-    """Dx = g scale / sqrt(var + eps): stored constants, which the runtime folds."""
+    """Return dx = g scale / sqrt(var + eps): stored constants, which the runtime folds."""
     if c.attribute("training_mode", 0):
         raise c.refuse("it is in training mode")
     epsilon = c.like(c.attribute("epsilon", 1e-5))
@@ -59,7 +59,7 @@ rule("InstanceNormalization", _instance_norm, _statistic, _statistic)
 
 
 def _lrn(c: Call, g: ir.Value) -> ir.Value:
-    """Y = x s^-b with s = bias + a/n sum(x^2) over n neighbouring channels.
+    """Return dx of y = x s^-b with s = bias + a/n sum(x^2) over n neighbouring channels.
 
     dx = g s^-b - 2 a b / n x sum(g x s^(-b-1)), the sum over the channels whose window
     holds this one, i.e. the window turned around.
@@ -96,10 +96,8 @@ def _flat_shape(c: Call, channels: int, space: int) -> ir.Value:
     known = [d for d in sizes if isinstance(d, int)]
     if len(known) == space:
         return c.builder.ints(-1, 1, channels, int(np.prod(known, dtype=np.int64)))
-    ints = c.builder.ints
-    places = c.op("Slice", c.op("Shape", c.x(0)), ints(2), ints(space + 2))
-    count = c.op("ReduceProd", places, keepdims=1)
-    return c.op("Concat", ints(-1, 1, channels), count, axis=0)
+    count = c.op("ReduceProd", c.builder.space(c.x(0)), keepdims=1)
+    return c.op("Concat", c.builder.ints(-1, 1, channels), count, axis=0)
 
 
 rule("LRN", _lrn)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.windows import Windows, spread, windows
+from onnxcam.gradient.windows import Windows, overhang, spread, windows
 
 
 def _overlaps(node: ir.Node) -> int:
@@ -71,8 +71,7 @@ def _shares(c: Call, w: Windows) -> ir.Value:
     """
     space = len(w.kernel)
     ints, x = c.builder.ints, c.x(0)
-    sizes = c.op("Slice", c.builder.shape(x), ints(2), ints(space + 2))
-    ones = c.op("Expand", c.like(1.0), c.op("Concat", ints(1, 1), sizes, axis=0))
+    ones = c.op("Expand", c.like(1.0), c.op("Concat", ints(1, 1), c.builder.space(x), axis=0))
     kept = {name: a.value for name, a in c.node.attributes.items()}
     average = c.op("AveragePool", ones, **kept)
     lengths = [c.static(x, i + 2) for i in range(space)]
@@ -82,16 +81,12 @@ def _shares(c: Call, w: Windows) -> ir.Value:
     for b, s, n, o in zip(w.begin, w.strides, lengths, counts, strict=True):
         if n is not None and o is not None and (o - 1) * s >= n + b:
             raise c.refuse("with ceil_mode, its last window lies in the padding alone")
-    if not w.ceil_mode:
-        end = w.end
-    elif all(n is not None for n in [*lengths, *counts]):
-        end = [
-            max(s * (o - 1) + e - b - n, 0)
-            for s, o, e, b, n in zip(w.strides, counts, w.extent, w.begin, lengths, strict=True)
-            if o is not None and n is not None
-        ]
-    else:
-        raise c.refuse("with ceil_mode, its windows are only known at run time")
+    end = w.end
+    if w.ceil_mode:
+        over = overhang(c, w)
+        if over is None:
+            raise c.refuse("with ceil_mode, its windows are only known at run time")
+        end = [max(o, 0) for o in over]
     kernel = c.builder.constant(np.ones([1, 1, *w.kernel]), x.dtype)
     real = c.op(
         "Conv",
@@ -118,18 +113,10 @@ def _expand_space(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Expand", g, shape)
 
 
-def _space(c: Call) -> ir.Value:
-    """Return the number of places, as a float scalar."""
-    sizes = c.dims(c.x(0))[2:]
-    known = [d for d in sizes if isinstance(d, int)]
-    if len(known) == len(sizes):
-        return c.like(float(np.prod(known)))
-    ints = c.builder.ints
-    space = c.op("Slice", c.op("Shape", c.x(0)), ints(2), ints(len(sizes) + 2))
-    return c.op("Cast", c.op("ReduceProd", space, keepdims=0), to=c.x(0).dtype or ir.DataType.FLOAT)
-
-
-rule("GlobalAveragePool", lambda c, g: _expand_space(c, c.op("Div", g, _space(c))))
+rule(
+    "GlobalAveragePool",
+    lambda c, g: _expand_space(c, c.op("Div", g, c.builder.places(c.x(0)))),
+)
 
 
 def _global_max_pool(c: Call, g: ir.Value) -> ir.Value:

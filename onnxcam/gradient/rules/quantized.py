@@ -29,12 +29,12 @@ def _along_axis(c: Call, operand: ir.Value) -> ir.Value:
 
 
 def _dequantize(c: Call, g: ir.Value) -> ir.Value:
-    """X = (q - z) s: dq = g s."""
+    """For x = (q - z) s: dq = g s."""
     return c.op("Mul", g, _along_axis(c, c.x(1)))
 
 
 def _quantize(c: Call, g: ir.Value) -> ir.Value:
-    """Q = x / s + z where it fits: dx = g / s there."""
+    """For q = x / s + z where it fits: dx = g / s there."""
     kind = c.y.dtype
     if kind not in _CODES:
         raise c.refuse(f"codes of type {kind} have no rule yet")
