@@ -1,25 +1,6 @@
 """Reverse-mode differentiation of ONNX graphs, written in standard operators."""
 
-from onnxcam.gradient.rules import (
-    conv,
-    elementwise,
-    linear,
-    normalization,
-    pool,
-    quantized,
-    shape,
-)
+from onnxcam.gradient import rules
 from onnxcam.gradient.walker import add_gradient, missing_rules, needed_opset
 
-__all__ = [
-    "add_gradient",
-    "conv",
-    "elementwise",
-    "linear",
-    "missing_rules",
-    "needed_opset",
-    "normalization",
-    "pool",
-    "quantized",
-    "shape",
-]
+__all__ = ["add_gradient", "missing_rules", "needed_opset", "rules"]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from copy import copy as shallow_copy
+from itertools import count
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
 PREFIX = "onnxcam:"
+Policy = Literal["standard", "guided", "deconvnet"]
+
+
+def _highest(graph: ir.Graph) -> int:
+    """Return the highest number among names that an earlier builder made."""
+    taken = [v.name for n in graph.all_nodes() for v in n.outputs] + list(graph.initializers)
+    numbers = (n.rpartition(".")[2] for n in taken if n and n.startswith(PREFIX))
+    return max((int(n) for n in numbers if n.isdigit()), default=0)
 
 
 class Builder:
@@ -16,26 +26,53 @@ class Builder:
 
     def __init__(self, graph: ir.Graph, opset: int) -> None:
         self.graph = graph
+        self.root = graph  # where constants are stored
         self.opset = opset
+        self.policy: Policy = "standard"
+        self.rectifiers: list[str] = []  # nodes that the policy changed
         self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
-        taken = {v.name for n in graph for v in n.outputs} | set(graph.initializers)
-        self._count = sum(1 for name in taken if name and name.startswith(PREFIX))
+        self._count = count(_highest(graph) + 1)
 
-    def _name(self, hint: str) -> str:
-        self._count += 1
-        return f"{PREFIX}{hint}.{self._count}"
+    def inner(self, name: str, inputs: Sequence[ir.Value]) -> Builder:
+        """Return a builder of a new inner graph (the body of If, Loop or Scan).
+
+        It draws names from the same counter, and its constants are stored in the outermost
+        graph, which inner graphs may read.
+        """
+        builder = shallow_copy(self)
+        builder.graph = ir.Graph(
+            inputs, [], nodes=[], name=self.name(name), opset_imports=self.root.opset_imports
+        )
+        builder.dequantized = dict(self.dequantized)
+        return builder
+
+    def name(self, hint: str) -> str:
+        """Return a name that nothing else has."""
+        return f"{PREFIX}{hint}.{next(self._count)}"
+
+    def value(self, hint: str, like: ir.Value | None = None) -> ir.Value:
+        """Return a new value without producer, an input of an inner graph, typed as ``like``."""
+        value = ir.Value(name=self.name(hint))
+        if like is not None:
+            value.shape, value.type = like.shape, like.type
+        return value
 
     def op(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """Append one node and return its only output."""
         return self.op_many(op_type, inputs, 1, **attributes)[0]
 
     def op_many(
-        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, **attributes: Any
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        domain: str = "",
+        **attributes: Any,
     ) -> Sequence[ir.Value]:
         """Append one node and return its outputs."""
-        name = self._name(op_type)
-        node = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=name)
+        name = self.name(op_type)
+        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=outputs, name=name)
         for index, value in enumerate(node.outputs):
             value.name = name if index == 0 else f"{name}.{index}"
         self.graph.append(node)
@@ -44,7 +81,7 @@ class Builder:
     def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
         """Append a node like ``node`` with other inputs; return its first output."""
         kept = {name: attribute.value for name, attribute in node.attributes.items()}
-        return self.op(node.op_type, *inputs, **kept)
+        return self.op_many(node.op_type, inputs, 1, node.domain, **kept)[0]
 
     def constant(self, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
         """Return a stored constant; equal ones are shared.
@@ -58,14 +95,14 @@ class Builder:
             array = array.astype(np.int64)
         key = (array.dtype.str, str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:
-            tensor = ir.tensor(array, name=self._name("constant"))
+            tensor = ir.tensor(array, name=self.name("constant"))
             value = ir.Value(
                 name=tensor.name,
                 shape=ir.Shape(array.shape),
                 type=ir.TensorType(tensor.dtype),
                 const_value=tensor,
             )
-            self.graph.register_initializer(value)
+            self.root.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
 

@@ -36,7 +36,7 @@ def summed_gradient(b: Builder, start: Cotangent, layer: ir.Value) -> ir.Value:
 class _Sums:
     def __init__(self, b: Builder, start: Cotangent, layer: ir.Value) -> None:
         self.b, self.start = b, start
-        nodes = [] if layer is start.value else path_nodes(b.graph, start.value, [layer])
+        nodes = [] if layer is start.value else path_nodes(list(b.graph), [start.value], [layer])
         self.readers: dict[ir.Value, list[ir.Node]] = {}
         for node in nodes:
             for value in set(reads(node)):

@@ -6,6 +6,13 @@ a value of shape ``S`` they are ``[T, *S]``. Saved values broadcast against it f
 rules that need the plain rank fold it into the batch with :meth:`Call.fold`.
 
 ``None`` in place of a maker means that the operand carries no gradient (a shape, an index).
+
+An operator that others can say is *expanded* in place of that (:func:`expansion`): a function of
+the call appends those others, computing the node's outputs a second time, and the walk goes back
+through them. The node itself stays, so that what the model computes does not change.
+
+Where an operator is flat or works on integers the gradient *stops* (:func:`stop`), and the
+registry says why.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ from onnxcam.surgeon.graph import constant, describe, dims, is_float
 
 Maker = Callable[["Call", ir.Value], ir.Value]
 VariadicMaker = Callable[["Call", ir.Value, int], ir.Value]
+Expander = Callable[["Call"], Sequence[ir.Value | None]]
 
 
 class Call:
@@ -190,6 +198,9 @@ class Rule:
         broadcasts: operands may have been broadcast; the walker undoes it.
         all_outputs: every output can carry a cotangent; ``g`` is then the list of them.
         opset: the opset that the rule's operators need, or a function of the node.
+        expand: returns the node's outputs computed by other operators, in place of makers;
+            ``None`` for an output that is refused or carries no gradient.
+        stops: why no gradient passes, in place of makers.
     """
 
     makers: tuple[Maker | None, ...] = ()
@@ -197,6 +208,8 @@ class Rule:
     broadcasts: bool = False
     all_outputs: bool = False
     opset: int | Callable[[ir.Node], int] = 13
+    expand: Expander | None = None
+    stops: str | None = None
 
     def maker(self, index: int) -> Maker | None:
         """Return the maker of an operand."""
@@ -225,6 +238,27 @@ def rule(
     """Register the rule of one or several operators."""
     for op_type in op_types.split() if isinstance(op_types, str) else op_types:
         RULES[domain, op_type] = Rule(makers, variadic, broadcasts, all_outputs, opset)
+
+
+def expansion(
+    op_types: str,
+    expand: Expander,
+    opset: int | Callable[[ir.Node], int] = 13,
+    domain: str = "",
+) -> None:
+    """Register how one or several operators are said by others.
+
+    ``expand`` appends them with ``call.op`` and returns the values of the node's outputs, in
+    order. It may use operators that are expanded themselves.
+    """
+    for op_type in op_types.split():
+        RULES[domain, op_type] = Rule(expand=expand, opset=opset)
+
+
+def stop(op_types: str, why: str, domain: str = "") -> None:
+    """Register operators through which no gradient passes."""
+    for op_type in op_types.split():
+        RULES[domain, op_type] = Rule(stops=why)
 
 
 def find_rule(node: ir.Node) -> Rule | None:

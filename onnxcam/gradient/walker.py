@@ -6,14 +6,23 @@ and broadcasting is undone, here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule
-from onnxcam.surgeon.graph import describe, is_float, leads_to, reads
+from onnxcam.surgeon.graph import describe, is_float, reads
+
+_CODES = {
+    ir.DataType.INT8,
+    ir.DataType.UINT8,
+    ir.DataType.INT16,
+    ir.DataType.UINT16,
+}
 
 
 def add_gradient(
@@ -34,25 +43,47 @@ def add_gradient(
         NoGradientError: an operator on the path has no rule, or ``of`` does not depend on one
             of ``to`` in a differentiable way.
     """
-    nodes = path_nodes(builder.graph, of, to)
-    for node in nodes:  # before any rule stumbles over what such a node leaves unknown
-        if find_rule(node) is None:
-            raise _no_rule(builder, node)
-    carrying = _carrying(nodes, to)
-    cotangents: dict[ir.Value, list[ir.Value]] = {of: [seed]}
-    for node in reversed(nodes):
-        gs = [_total(builder, cotangents, o) for o in node.outputs]
-        if all(g is None for g in gs):
-            continue
-        _backward(builder, node, gs, carrying, cotangents)
-    found = [_total(builder, cotangents, value) for value in to]
+    found = pull_back(builder, list(builder.graph), {of: seed}, to)
     for value, g in zip(to, found, strict=True):
         if g is None:
             raise NoGradientError(
                 f"'{of.name}' does not depend on '{value.name}' in a differentiable way, so "
-                "there is no gradient between them."
+                f"there is no gradient between them.{_why(builder.graph, of, value)}"
             )
     return [g for g in found if g is not None]
+
+
+def pull_back(
+    builder: Builder,
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[ir.Value, ir.Value],
+    to: Sequence[ir.Value],
+) -> list[ir.Value | None]:
+    """Append the vector-Jacobian product of several tensors at once.
+
+    Args:
+        builder: where operators are appended.
+        nodes: the nodes to go back through, in their order.
+        seeds: the cotangent ``[T, *S]`` of each differentiated tensor.
+        to: tensors whose cotangents are wanted.
+
+    Returns:
+        For each tensor of ``to`` its cotangents, ``None`` where nothing depends on it.
+
+    Raises:
+        NoGradientError: an operator on the path has no rule.
+    """
+    on_path = path_nodes(nodes, list(seeds), to)
+    for node in on_path:  # before any rule stumbles over what such a node leaves unknown
+        if find_rule(node) is None:
+            raise _no_rule(builder, node)
+    carrying = set(to) | {o for n in on_path for o in n.outputs}
+    cotangents: dict[ir.Value, list[ir.Value]] = {of: [seed] for of, seed in seeds.items()}
+    for node in reversed(on_path):
+        gs = [_total(builder, cotangents, o) for o in node.outputs]
+        if any(g is not None for g in gs):
+            _backward(builder, node, gs, carrying, cotangents)
+    return [_total(builder, cotangents, value) for value in to]
 
 
 def _no_rule(builder: Builder, node: ir.Node) -> NoGradientError:
@@ -62,19 +93,30 @@ def _no_rule(builder: Builder, node: ir.Node) -> NoGradientError:
     )
 
 
-def path_nodes(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> list[ir.Node]:
-    """Return the nodes between ``to`` and ``of`` that may carry a gradient, in graph order."""
-    upstream = leads_to(of)
+def _why(graph: ir.Graph, of: ir.Value, to: ir.Value) -> str:
+    """Name the operators at which the gradient stopped."""
+    stopped = {
+        node.op_type: found.stops
+        for node in path_nodes(list(graph), [of], [to])
+        if (found := find_rule(node)) is not None and found.stops is not None
+    }
+    return "".join(f" {op_type} passes none: {why}." for op_type, why in stopped.items())
+
+
+def path_nodes(
+    nodes: Sequence[ir.Node], of: Sequence[ir.Value], to: Sequence[ir.Value]
+) -> list[ir.Node]:
+    """Return the nodes between ``to`` and ``of`` that may carry a gradient, in order."""
     carrying = set(to)
-    nodes = []
-    for node in graph:
-        outputs = [o for o in node.outputs if o in upstream and _may_carry(o)]
-        if outputs and any(v in carrying for v in reads(node)) and not set(outputs) <= set(to):
-            nodes.append(node)
+    after = []
+    for node in nodes:
+        outputs = [o for o in node.outputs if _may_carry(o)]
+        if outputs and any(v in carrying for v in reads(node)):
+            after.append(node)
             carrying.update(outputs)
-    back = {of}
+    back = set(of)
     kept = []
-    for node in reversed(nodes):
+    for node in reversed(after):
         if any(o in back for o in node.outputs):
             kept.append(node)
             back.update(v for v in reads(node) if v in carrying)
@@ -83,25 +125,18 @@ def path_nodes(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> list[ir
 
 def missing_rules(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> list[ir.Node]:
     """Return the nodes between ``to`` and ``of`` whose operator has no rule."""
-    return [n for n in path_nodes(graph, of, to) if find_rule(n) is None]
+    return [n for n in path_nodes(list(graph), [of], to) if find_rule(n) is None]
 
 
 def needed_opset(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> int:
     """Return the opset that the rules on the path need."""
-    pairs = ((find_rule(n), n) for n in path_nodes(graph, of, to))
+    pairs = ((find_rule(n), n) for n in path_nodes(list(graph), [of], to))
     return max((r.needed(n) for r, n in pairs if r is not None), default=13)
 
 
 def _may_carry(value: ir.Value) -> bool:
     """Integers and booleans carry no gradient, except the codes of quantized tensors."""
-    if value.dtype is None or is_float(value):
-        return True
-    quantized = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16}
-    return value.dtype in quantized
-
-
-def _carrying(nodes: Sequence[ir.Node], to: Sequence[ir.Value]) -> set[ir.Value]:
-    return set(to) | {o for n in nodes for o in n.outputs}
+    return value.dtype is None or is_float(value) or value.dtype in _CODES
 
 
 def _total(
@@ -126,6 +161,11 @@ def _backward(
     found = find_rule(node)
     assert found is not None
     call = Call(node, builder)
+    if found.stops is not None:
+        return
+    if found.expand is not None:
+        _through_expansion(call, found, gs, carrying, cotangents)
+        return
     if not found.all_outputs and any(g is not None for g in gs[1:]):
         raise call.refuse("the gradient comes through its second output")
     captured = set(reads(node)) - set(node.inputs)
@@ -135,6 +175,34 @@ def _backward(
         if operand is None or operand not in carrying:
             continue
         g = _operand_gradient(call, found, index, operand, gs)
+        if g is not None:
+            cotangents.setdefault(operand, []).append(g)
+
+
+def _through_expansion(
+    call: Call,
+    found: Rule,
+    gs: list[ir.Value | None],
+    carrying: set[ir.Value],
+    cotangents: dict[ir.Value, list[ir.Value]],
+) -> None:
+    """Append what the node stands for, and go back through that."""
+    assert found.expand is not None
+    graph = call.builder.graph
+    last = last_node(graph)
+    outputs = found.expand(call)
+    nodes = appended(graph, last)
+    infer_appended(call.builder, nodes)
+    seeds: dict[ir.Value, ir.Value] = {}
+    for index, g in enumerate(gs):
+        if g is None:
+            continue
+        value = outputs[index] if index < len(outputs) else None
+        if value is None:
+            raise call.refuse(f"the gradient comes through its output {index}")
+        seeds[value] = call.op("Add", seeds[value], g) if value in seeds else g
+    wanted = [v for v in dict.fromkeys(reads(call.node)) if v in carrying]
+    for operand, g in zip(wanted, pull_back(call.builder, nodes, seeds, wanted), strict=True):
         if g is not None:
             cotangents.setdefault(operand, []).append(g)
 
@@ -149,7 +217,7 @@ def _operand_gradient(
         g = maker(call, gs)  # type: ignore[arg-type]
     else:
         assert gs[0] is not None
-        g = maker(call, gs[0])
+        g = rectified(call, gs[0], maker)
     return unbroadcast(call, g, operand) if found.broadcasts else g
 
 

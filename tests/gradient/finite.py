@@ -80,6 +80,8 @@ def build(case: Case, dtype: type, dynamic: bool) -> onnx.ModelProto:
     outputs = [helper.make_tensor_value_info("y0", kind, None)]
     graph = helper.make_graph(nodes, case.op, inputs, outputs, weights)
     opsets = [helper.make_opsetid("", case.opset)]
+    if case.domain:
+        opsets.append(helper.make_opsetid(case.domain, 1))
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 

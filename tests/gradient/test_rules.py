@@ -30,4 +30,5 @@ ELSEWHERE = {  # their derivative is not that of what they compute
 
 def test_every_rule_has_a_case() -> None:
     checked = {(c.domain, c.op) for c in CASES} | set(ELSEWHERE)
-    assert set(RULES) <= checked, f"without a case: {sorted(set(RULES) - checked)}"
+    differentiated = {key for key, found in RULES.items() if found.stops is None}
+    assert differentiated <= checked, f"without a case: {sorted(differentiated - checked)}"

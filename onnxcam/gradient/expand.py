@@ -1,0 +1,94 @@
+"""Operators said by other operators: append these, and know their shapes.
+
+Rules ask for shapes and ranks, so nodes that are appended to be differentiated go through
+onnx's shape inference first, as a small model of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx.helper
+import onnx.shape_inference
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import Builder
+from onnxcam.surgeon.graph import reads
+
+_SMALL = 1024  # elements; larger constants do not shape anything
+
+
+def appended(graph: ir.Graph, last: ir.Node | None) -> list[ir.Node]:
+    """Return the nodes after ``last``, all of them when it is ``None``."""
+    found = []
+    for node in reversed(graph):
+        if node is last:
+            break
+        found.append(node)
+    return found[::-1]
+
+
+def last_node(graph: ir.Graph) -> ir.Node | None:
+    """Return the last node."""
+    return graph[-1] if len(graph) else None
+
+
+def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
+    """Set shape and type of what ``nodes`` compute, as far as they can be inferred."""
+    made = {o for n in nodes for o in n.outputs}
+    outside = dict.fromkeys(v for n in nodes for v in reads(n) if v not in made)
+    inputs, stored = [], []
+    inner = {v for n in nodes for v in _inner_values(n)}
+    for value in outside:
+        if value in inner:
+            continue
+        tensor = value.const_value
+        if tensor is not None and tensor.size <= _SMALL:
+            stored.append(ir.serde.serialize_tensor(tensor))
+            stored[-1].name = value.name or ""
+        elif value.type is not None:
+            inputs.append(ir.serde.serialize_value(value))
+    outputs = [onnx.helper.make_empty_tensor_value_info(o.name) for n in nodes for o in n.outputs]
+    protos = [ir.serde.serialize_node(n) for n in nodes]
+    graph = onnx.helper.make_graph(protos, "appended", inputs, outputs, stored)
+    # Inference follows a computed Reshape only from opset 14 on.
+    opsets = {**builder.root.opset_imports, "": max(builder.opset, 17)}
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    model = onnx.helper.make_model(graph, opset_imports=imports)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+    infos = {v.name: v for v in [*inferred.graph.value_info, *inferred.graph.output]}
+    for value in made:
+        info = infos.get(value.name or "")
+        if info is not None and info.type.tensor_type.elem_type:
+            set_type(value, info.type.tensor_type)
+
+
+def set_type(value: ir.Value, tensor: onnx.TypeProto.Tensor) -> None:
+    """Give a value the element type and, where it is known, the shape of ``tensor``."""
+    value.type = ir.TensorType(ir.DataType(tensor.elem_type))
+    if tensor.HasField("shape"):
+        value.shape = ir.Shape([_dim(d) for d in tensor.shape.dim])
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None
+
+
+def _inner_values(node: ir.Node) -> list[ir.Value]:
+    """Return what the inner graphs of a node take and compute."""
+    found: list[ir.Value] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = [attribute.as_graph()]
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = list(attribute.as_graphs())
+        else:
+            continue
+        for graph in graphs:
+            found += [*graph.inputs, *graph.initializers.values()]
+            for inner in graph:
+                found += [*inner.outputs, *_inner_values(inner)]
+    return found
