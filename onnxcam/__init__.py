@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
     from onnxcam.explanation import Explanation
     from onnxcam.imaging.preprocess import Preprocess
+    from onnxcam.surgeon.differentiate import add_gradients
 
 __all__ = [
     "Explainer",
@@ -25,6 +26,7 @@ __all__ = [
     "OnnxcamError",
     "Preprocess",
     "__version__",
+    "add_gradients",
     "default_model",
     "default_photograph",
 ]
@@ -33,6 +35,7 @@ _LAZY = {
     "Explainer": "onnxcam.explainer",
     "Explanation": "onnxcam.explanation",
     "Preprocess": "onnxcam.imaging.preprocess",
+    "add_gradients": "onnxcam.surgeon.differentiate",
 }
 
 

@@ -33,6 +33,10 @@ class LayerError(OnnxcamError):
     """No feature layer can be found, or the requested one does not fit."""
 
 
+class TensorError(OnnxcamError):
+    """The requested tensor does not exist or cannot be differentiated."""
+
+
 class NoGradientError(OnnxcamError):
     """An operator between layer and score has no gradient rule."""
 

@@ -12,6 +12,7 @@ from onnxcam._version import __version__
 from onnxcam.cli.demo import demo
 from onnxcam.cli.doctor import doctor
 from onnxcam.cli.explain import explain
+from onnxcam.cli.gradient import gradient
 from onnxcam.cli.inspect import inspect
 from onnxcam.errors import OnnxcamError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(explain)
 app.command()(inspect)
+app.command()(gradient)
 app.command()(demo)
 app.command()(doctor)
 

@@ -15,7 +15,7 @@ from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule
-from onnxcam.surgeon.graph import describe, is_float, reads
+from onnxcam.surgeon.graph import describe, is_float, leads_to, reads
 
 _CODES = {
     ir.DataType.INT8,
@@ -100,7 +100,11 @@ def _why(graph: ir.Graph, of: ir.Value, to: ir.Value) -> str:
         for node in path_nodes(list(graph), [of], [to])
         if (found := find_rule(node)) is not None and found.stops is not None
     }
-    return "".join(f" {op_type} passes none: {why}." for op_type, why in stopped.items())
+    if stopped:
+        return "".join(f" {op_type} passes none: {why}." for op_type, why in stopped.items())
+    if to in leads_to(of):
+        return " One reaches the other through integers and comparisons only, which are flat."
+    return f" '{of.name}' is computed without it."
 
 
 def path_nodes(

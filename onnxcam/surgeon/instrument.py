@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, ModelError, NoGradientError, ScoreError
+from onnxcam.errors import LayerError, NoGradientError, ScoreError
 from onnxcam.gradient import needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder
 from onnxcam.gradient.head import class_cotangent
@@ -42,6 +42,7 @@ from onnxcam.surgeon.plan import (
 )
 from onnxcam.surgeon.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.score import Score, find_score, is_probability
+from onnxcam.surgeon.write import to_bytes
 
 
 def instrument(
@@ -84,7 +85,7 @@ def _instrument(
     _write(model, chosen, gradients)
     model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
-    return _serialise(model, path), plan
+    return to_bytes(ir.serde.serialize_model(model), path), plan
 
 
 @dataclass(frozen=True)
@@ -247,14 +248,3 @@ def _resolve(
     _, order = b.op_many("TopK", [scores, depth], 2, axis=1)
     ranked = b.op("Gather", b.op("Transpose", order, perm=[1, 0]), ranks, axis=0)
     return b.op("Where", b.op("Less", targets, b.ints(0)), ranked, targets)
-
-
-def _serialise(model: ir.Model, path: Path) -> bytes:
-    try:
-        data: bytes = ir.serde.serialize_model(model).SerializeToString()
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: larger than 2 GB with its weights inside one file, which the format does "
-            "not allow. Store the weights as external data (onnx.save, save_as_external_data)."
-        ) from error
-    return data

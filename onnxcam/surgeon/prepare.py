@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.helper
 import onnx.inliner
 import onnx.numpy_helper
@@ -56,6 +57,20 @@ def prepare(proto: onnx.ModelProto, path: Path, opset: int | None = None) -> ir.
     except Exception as error:  # onnx and onnx_ir raise many kinds on a broken graph
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(f"{path}: the graph is inconsistent: {reason}") from error
+
+
+def check_valid(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse a model that breaks the standard.
+
+    Raises:
+        ModelError: with what onnx's checker says.
+    """
+    try:
+        onnx.checker.check_model(_skeleton(proto)[0])
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "topologically sorted" not in reason:  # which preparation mends
+            raise ModelError(f"{path}: not a valid model: {reason}") from error
 
 
 def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:

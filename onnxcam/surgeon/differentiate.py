@@ -1,0 +1,136 @@
+"""Add the gradient of any tensor with respect to any others to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxcam.errors import NoGradientError, TensorError, nearest
+from onnxcam.gradient import add_gradient, needed_opset
+from onnxcam.gradient.builder import Builder, Policy
+from onnxcam.gradient.policy import POLICIES
+from onnxcam.surgeon.graph import dims, is_float, names
+from onnxcam.surgeon.load import check_external_data, read_model
+from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare
+
+SEED = "seed:"
+GRADIENT = "gradient:"
+RECTIFIERS = "onnxcam.rectifiers"  # metadata: the nodes that the policy changed, one a line
+
+
+def add_gradients(
+    model: str | Path | onnx.ModelProto,
+    of: str,
+    to: str | Sequence[str],
+    *,
+    policy: Policy = "standard",
+) -> onnx.ModelProto:
+    """Return ``model`` with the gradient of one tensor with respect to others.
+
+    The result has the inputs and outputs of ``model``, one more input ``seed:OF``, cotangents
+    ``[T, *shape of OF]``, and for each tensor of ``to`` one more output ``gradient:TO``,
+    ``[T, *shape of TO]``: row ``t`` is the product of cotangent ``t`` with the Jacobian. One
+    cotangent is one row of the Jacobian; several come in one run. Both are of the tensors'
+    own type. It uses standard operators only, besides those of the model itself.
+
+    Applied again to its own result it gives second derivatives; a name that is taken gets
+    ``.2`` appended.
+
+    Args:
+        model: a file, or a model in memory, whose external weights must be beside the working
+            directory's files. External weights stay where they are: the result refers to the
+            same files.
+        of: the differentiated tensor; any floating-point tensor of the main graph.
+        to: the tensors to differentiate with respect to: inputs, weights or inner tensors.
+        policy: what rectifiers do to cotangents, see :mod:`onnxcam.gradient.policy`. The names
+            of those that were changed are in the metadata entry ``onnxcam.rectifiers``.
+
+    Raises:
+        ModelError, ExternalDataError: the model cannot be read or is invalid in itself.
+        TensorError: a tensor does not exist or is not of floating point.
+        NoGradientError: an operator between them has no rule, or there is no path.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
+    path = Path("model.onnx") if isinstance(model, onnx.ModelProto) else Path(model)
+    wanted = [to] if isinstance(to, str) else list(dict.fromkeys(to))
+
+    def prepared(opset: int) -> ir.Model:
+        if isinstance(model, onnx.ModelProto):
+            proto = onnx.ModelProto()
+            proto.CopyFrom(model)
+        else:
+            proto = read_model(path)
+        check_external_data(path, proto)
+        check_valid(proto, path)
+        return prepare(proto, path, opset)
+
+    try:
+        return _add(prepared, of, wanted, policy)
+    except (TensorError, NoGradientError) as error:
+        raise type(error)(f"{path.name}: {error}") from error
+
+
+def _add(
+    prepared: Callable[[int], ir.Model],
+    of_name: str,
+    to_names: Sequence[str],
+    policy: Policy,
+) -> onnx.ModelProto:
+    model = prepared(BASE_OPSET)
+    of, to = _tensors(model.graph, of_name, to_names)
+    needed = needed_opset(model.graph, of, to)
+    if needed > model.opset_imports[""]:
+        model = prepared(needed)
+        of, to = _tensors(model.graph, of_name, to_names)
+    builder = Builder(model.graph, model.opset_imports[""])
+    builder.policy = policy
+    taken = set(names(model.graph))
+    seed = _described(ir.Value(name=_free(SEED + of_name, taken)), of)
+    model.graph.inputs.append(seed)
+    for value, g in zip(to, add_gradient(builder, of, seed, to), strict=True):
+        output = _described(builder.op("Identity", g), value)
+        output.name = _free(f"{GRADIENT}{value.name}", taken)
+        model.graph.outputs.append(output)
+    if policy != "standard":
+        model.metadata_props[RECTIFIERS] = "\n".join(dict.fromkeys(builder.rectifiers))
+    return ir.serde.serialize_model(model)
+
+
+def _tensors(
+    graph: ir.Graph, of_name: str, to_names: Sequence[str]
+) -> tuple[ir.Value, list[ir.Value]]:
+    known = {**graph.initializers, **names(graph)}
+    if not to_names:
+        raise TensorError("no tensor is given to differentiate with respect to (--to).")
+    for name in (of_name, *to_names):
+        if name not in known:
+            raise TensorError(f"no tensor '{name}' in the main graph.{nearest(name, known)}")
+        if not is_float(known[name]):
+            kind = known[name].dtype
+            raise TensorError(
+                f"tensor '{name}' is of type {kind.name.lower() if kind else 'unknown'}; only "
+                "floating-point tensors have gradients."
+            )
+    return known[of_name], [known[name] for name in to_names]
+
+
+def _described(value: ir.Value, like: ir.Value) -> ir.Value:
+    """Give ``value`` the type of ``like`` and its shape with ``T`` in front."""
+    value.type = like.type
+    sizes = dims(like)
+    value.shape = None if sizes is None else ir.Shape(["T", *sizes])
+    return value
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return ``name``, numbered where it is taken."""
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}.{count}"
+    taken.add(found)
+    return found
