@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.functions import body_opset, from_schema
 from onnxcam.surgeon.graph import constant, describe, dims, is_float
 
 Maker = Callable[["Call", ir.Value], ir.Value]
@@ -262,5 +263,12 @@ def stop(op_types: str, why: str, domain: str = "") -> None:
 
 
 def find_rule(node: ir.Node) -> Rule | None:
-    """Return the rule of a node's operator."""
-    return RULES.get((node.domain, node.op_type))
+    """Return the rule of a node's operator.
+
+    An operator of the standard that has none is differentiated through its function body.
+    """
+    found = RULES.get((node.domain, node.op_type))
+    if found is None and node.domain == "":
+        opset = body_opset(node.op_type)
+        return None if opset is None else Rule(expand=from_schema, opset=max(opset, 13))
+    return found
