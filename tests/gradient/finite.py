@@ -31,8 +31,9 @@ class Case:
     """One node with its operands.
 
     ``inputs`` are arrays or ``None``; floating-point ones in ``wrt`` are differentiated, the
-    others are stored constants. ``dynamic`` are the axes whose length the second variant leaves
-    to the run; ``None`` where the rule needs to know them all.
+    others are stored constants, except that those in ``fed`` are inputs of the run. ``dynamic``
+    are the axes whose length the second variant leaves to the run; ``None`` where the rule
+    needs to know them all.
     """
 
     op: str
@@ -45,6 +46,13 @@ class Case:
     linear: bool = False
     domain: str = ""
     obvious: Callable[..., np.ndarray] | None = None  # a slow forward of its own, in float64
+    fed: Sequence[int] = ()
+    unread: int = 0  # outputs after the first that nothing reads
+
+    @property
+    def given(self) -> dict[str, np.ndarray]:
+        """What every run is given besides the differentiated operands."""
+        return {f"x{i}": np.asarray(self.inputs[i]) for i in self.fed}
 
     def __str__(self) -> str:
         shape = "x".join(map(str, np.shape(self.inputs[0]))) or "scalar"
@@ -64,7 +72,7 @@ def build(case: Case, dtype: type, dynamic: bool) -> onnx.ModelProto:
         array = np.asarray(array)
         if array.dtype.kind == "f":
             array = array.astype(dtype)
-        if index in case.wrt:
+        if index in case.wrt or index in case.fed:
             axes = case.dynamic or () if dynamic else ()
             shape = [f"{name}_d{a}" if a in axes else n for a, n in enumerate(array.shape)]
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -72,10 +80,11 @@ def build(case: Case, dtype: type, dynamic: bool) -> onnx.ModelProto:
         else:
             weights.append(numpy_helper.from_array(array, name))
     names = ["y0"] if case.outputs == 1 else [f"part{i}" for i in range(case.outputs)]
+    names += [f"unread{i}" for i in range(case.unread)]
     nodes = [helper.make_node(case.op, operands, names, domain=case.domain, **case.attributes)]
     if case.outputs > 1:
         axis = case.attributes.get("axis", 0)
-        nodes.append(helper.make_node("Concat", names[::-1], ["y0"], axis=axis))
+        nodes.append(helper.make_node("Concat", names[: case.outputs][::-1], ["y0"], axis=axis))
     kind = TensorProto.DOUBLE if dtype is np.float64 else TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info("y0", kind, None)]
     graph = helper.make_graph(nodes, case.op, inputs, outputs, weights)
@@ -118,7 +127,8 @@ def oracle(case: Case) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], f
     runtime = session(build(case, np.float32, False).SerializeToString())
 
     def run32(values: dict[str, np.ndarray]) -> np.ndarray:
-        return runtime.run(["y0"], {k: v.astype(np.float32) for k, v in values.items()})[0]
+        floats = {k: v.astype(np.float32) for k, v in values.items()}
+        return runtime.run(["y0"], {**case.given, **floats})[0]
 
     actual = run32(feeds)
     if case.obvious is not None:
@@ -133,14 +143,18 @@ def oracle(case: Case) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], f
         return slow, STEP, 2e-4
     try:
         reference = ReferenceEvaluator(build(case, np.float64, False))
-        expected = reference.run(["y0"], feeds)[0]
+        expected = reference.run(["y0"], {**case.given, **feeds})[0]
         agrees = expected.shape == actual.shape and np.allclose(
             expected, actual, rtol=1e-4, atol=1e-4 * max(np.abs(expected).max(initial=0), 1e-3)
         )
     except Exception:
         agrees = False
     if agrees:
-        return lambda v: np.asarray(reference.run(["y0"], v)[0], np.float64), STEP, 2e-4
+
+        def run64(values: dict[str, np.ndarray]) -> np.ndarray:
+            return np.asarray(reference.run(["y0"], {**case.given, **values})[0], np.float64)
+
+        return run64, STEP, 2e-4
     assert case.linear, f"{case}: the reference evaluator disagrees with ONNX Runtime"
     return lambda v: run32(v).astype(np.float64), 1.0, 2e-4
 
@@ -161,7 +175,7 @@ def check(case: Case, targets: int, dynamic: bool) -> None:
     model = differentiate(build(case, np.float32, dynamic), case)
     names = [f"gradient_x{i}" for i in case.wrt]
     inputs = {k: v.astype(np.float32) for k, v in feeds.items()}
-    found = session(model).run(names, {**inputs, "seed0": seed.astype(np.float32)})
+    found = session(model).run(names, {**inputs, **case.given, "seed0": seed.astype(np.float32)})
     for index, gradient in zip(case.wrt, found, strict=True):
         name = f"x{index}"
         x = feeds[name]

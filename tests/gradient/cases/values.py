@@ -46,6 +46,6 @@ CASES: list[Case] = []
 
 def case(op: str, *inputs: object, **options: object) -> None:
     wrt = options.pop("wrt", (0,))
-    known = ("opset", "outputs", "dynamic", "linear", "domain", "obvious")
+    known = ("opset", "outputs", "dynamic", "linear", "domain", "obvious", "fed", "unread")
     settings = {k: options.pop(k) for k in known if k in options}
     CASES.append(Case(op, list(inputs), options, wrt=wrt, **settings))
