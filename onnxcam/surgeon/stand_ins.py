@@ -1,0 +1,280 @@
+"""Standard operators that stand in for others, for shape inference alone.
+
+``onnx`` infers shapes of standard operators. What ONNX Runtime's optimizer and quantizer write
+(``com.microsoft``), and the few of its operators that live in the default domain, are read here
+as standard operators whose outputs have the same type and shape. What they compute is of no
+matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+import onnx.helper
+
+RUNTIME_DOMAINS = ("", "com.microsoft")
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass
+class _Writer:
+    """Writes the stand-ins of one node.
+
+    Attributes:
+        node: the node they stand in for.
+        shapes: static shapes of stored tensors and inputs, by name.
+        opset: the default domain's opset.
+        nodes: what was written.
+    """
+
+    node: onnx.NodeProto
+    shapes: Shapes
+    opset: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+
+    def name(self, index: int) -> str:
+        """Return the name of an operand, empty when it was left out."""
+        return self.node.input[index] if index < len(self.node.input) else ""
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """Return an attribute's value."""
+        found = next((a for a in self.node.attribute if a.name == name), None)
+        return default if found is None else onnx.helper.get_attribute_value(found)
+
+    def output(self, index: int = 0) -> str:
+        """Return the name of an output, a new one when it was left out."""
+        own = self.node.output[index] if index < len(self.node.output) else ""
+        return own or self._fresh()
+
+    def rank(self, index: int) -> int | None:
+        """Return the rank of a stored operand."""
+        shape = self.shapes.get(self.name(index))
+        return None if shape is None else len(shape)
+
+    def op(self, op_type: str, *inputs: str, into: str | None = None, **attributes: Any) -> str:
+        """Write a node, into the output ``into`` or a new value; return its name."""
+        name = into or self._fresh()
+        self.nodes.append(onnx.helper.make_node(op_type, inputs, [name], **attributes))
+        return name
+
+    def ints(self, *values: int) -> str:
+        """Write a constant int64 vector."""
+        return self.op("Constant", value_ints=list(values))
+
+    def kept(self, *names: str) -> dict[str, Any]:
+        """Return those of the node's attributes that it has."""
+        have = {a.name: a for a in self.node.attribute}
+        return {n: onnx.helper.get_attribute_value(have[n]) for n in names if n in have}
+
+    def _fresh(self) -> str:
+        return f"{self.node.output[0]}:stand-in.{len(self.nodes)}"
+
+
+Writing = Callable[[_Writer], object]
+
+
+def stand_in(node: onnx.NodeProto, shapes: Shapes, opset: int) -> list[onnx.NodeProto] | None:
+    """Return the nodes to infer shapes from in place of ``node``, ``None`` to keep it."""
+    write = _TABLE.get(node.op_type)
+    if write is None or node.domain not in RUNTIME_DOMAINS:
+        return None
+    if node.domain == "" and node.op_type not in _NOT_INFERRED:
+        return None
+    writer = _Writer(node, shapes, opset)
+    write(writer)
+    return writer.nodes or None
+
+
+def _like(*outputs: int) -> Writing:
+    """Outputs of the first operand's type and shape."""
+
+    def write(w: _Writer) -> None:
+        for index in outputs:
+            w.op("Identity", w.name(0), into=w.output(index))
+
+    return write
+
+
+def _as(op_type: str, *operands: int, drop: Sequence[str] = ()) -> Writing:
+    """A standard operator of some of the operands, with the node's attributes."""
+
+    def write(w: _Writer) -> None:
+        names = [w.name(i) for i in operands]
+        while names and not names[-1]:
+            names.pop()
+        kept = w.kept(*(a.name for a in w.node.attribute if a.name not in drop))
+        w.op(op_type, *names, into=w.output(), **kept)
+
+    return write
+
+
+_ACTIVATION = ["activation", "activation_params"]
+_ACTIVATION += [f"activation_{letter}" for letter in ("alpha", "beta", "gamma")]
+
+
+def _channels_last(op_type: str, weight: int | None = None, *operands: int) -> Writing:
+    """An operator whose channels may be its last axis; ``weight`` tells its rank."""
+
+    def write(w: _Writer) -> None:
+        kernel = w.attribute("kernel_shape", None)
+        rank = w.rank(weight) if weight is not None else None
+        rank = len(kernel) + 2 if kernel else rank or 4
+        last = w.attribute("channels_last", int(w.node.op_type.startswith("Nhwc")))
+        kept = w.kept(*(a.name for a in w.node.attribute if a.name not in _DROPPED))
+        names = [w.name(0), *(w.name(i) for i in operands)]
+        if not last:
+            w.op(op_type, *names, into=w.output(), **kept)
+            return
+        names[0] = w.op("Transpose", names[0], perm=[0, rank - 1, *range(1, rank - 1)])
+        y = w.op(op_type, *names, **kept)
+        w.op("Transpose", y, into=w.output(), perm=[0, *range(2, rank), 1])
+
+    return write
+
+
+_DROPPED = {*_ACTIVATION, "channels_last"}
+
+
+def _concat(w: _Writer) -> None:
+    w.op("Concat", *w.node.input[2::3], into=w.output(), **w.kept("axis"))
+
+
+def _reduce_mean(w: _Writer) -> None:
+    axes, keep = w.attribute("axes", []), w.attribute("keepdims", 1)
+    w.op("ReduceSum", w.name(0), w.ints(*axes), into=w.output(), keepdims=keep)
+
+
+def _fused_matmul(w: _Writer) -> None:
+    """Einsum knows how to swap the last two axes of an operand of any rank."""
+    swap_a, swap_b = w.attribute("transA", 0), w.attribute("transB", 0)
+    batch_a, batch_b = w.attribute("transBatchA", 0), w.attribute("transBatchB", 0)
+    if not (swap_a or swap_b or batch_a or batch_b):
+        w.op("MatMul", w.name(0), w.name(1), into=w.output())
+        return
+    b = "" if w.rank(1) == 2 else "..."
+    # transBatch: the first axis belongs to the matrix, what follows it is the batch.
+    left = {(0, 0): "...ij", (1, 0): "...ji", (0, 1): "i...j", (1, 1): "j...i"}
+    right = {(0, 0): f"{b}jk", (1, 0): f"{b}kj", (0, 1): f"j{b}k", (1, 1): f"k{b}j"}
+    equation = f"{left[swap_a, batch_a]},{right[swap_b, batch_b]}->...ik"
+    w.op("Einsum", w.name(0), w.name(1), into=w.output(), equation=equation)
+
+
+def _dense(w: _Writer, rows: int, columns: int) -> str:
+    """Write a product of the first operand with a weight of a given shape."""
+    weight = w.op("ConstantOfShape", w.ints(rows, columns))
+    return w.op("MatMul", w.name(0), weight, into=w.output())
+
+
+def _integer_product(w: _Writer) -> None:
+    product = w.op("MatMulInteger", w.name(0), w.name(1))
+    w.op("Cast", product, into=w.output(), to=onnx.TensorProto.FLOAT)
+
+
+def _qgemm(w: _Writer) -> None:
+    product = w.op("Gemm", w.name(0), w.name(3), **w.kept("transA", "transB"))
+    if w.name(7):
+        w.op("CastLike", product, w.name(8) or w.name(0), into=w.output())
+    else:
+        w.op("Cast", product, into=w.output(), to=onnx.TensorProto.FLOAT)
+
+
+def _attention(w: _Writer) -> None:
+    """``[B, S, H]`` with weights ``[H, queries + keys + values]``."""
+    weight = w.shapes.get(w.name(1))
+    if weight is None or len(weight) != 2:
+        return
+    sizes = w.attribute("qkv_hidden_sizes", None)
+    _dense(w, weight[0], sizes[2] if sizes else weight[1] // 3)
+
+
+def _multi_head_attention(w: _Writer) -> None:
+    """``[B, S, H]``; values of another width give theirs."""
+    if w.name(1) and w.name(2):
+        w.op("Einsum", w.name(0), w.name(2), into=w.output(), equation="bsh,blv->bsv")
+    else:
+        w.op("Identity", w.name(0), into=w.output())
+
+
+def _embedding(w: _Writer) -> None:
+    for index in (0, 2):
+        w.op("Gather", w.name(2), w.name(0), into=w.output(index))
+
+
+def _halves(w: _Writer) -> None:
+    more = {"num_outputs": 2} if w.opset >= 18 else {}
+    other = f"{w.output()}:other-half"
+    w.nodes.append(
+        onnx.helper.make_node("Split", [w.name(0)], [w.output(), other], axis=-1, **more)
+    )
+
+
+_TABLE: dict[str, Writing] = {
+    # the optimizer's
+    "FusedConv": _as("Conv", 0, 1, 2, drop=_ACTIVATION),
+    "FusedGemm": _as("Gemm", 0, 1, 2, drop=_ACTIVATION),
+    "FusedMatMul": _fused_matmul,
+    "TransposeMatMul": _fused_matmul,
+    "NhwcMaxPool": _channels_last("MaxPool"),
+    "ConvTransposeWithDynamicPads": _as("ConvTranspose", 0, 1, 3),
+    "GatherND": _as("GatherND", 0, 1),
+    "GridSample": _as("GridSample", 0, 1, drop=["mode"]),
+    "Pad": _as("Pad", 0, 1, 2),
+    "Attention": _attention,
+    "MultiHeadAttention": _multi_head_attention,
+    "EmbedLayerNormalization": _embedding,
+    "SkipLayerNormalization": _like(0, 3),
+    "SkipSimplifiedLayerNormalization": _like(0, 3),
+    "SkipGroupNorm": _like(0, 1),
+    "BiasSplitGelu": _halves,
+    # the quantizer's
+    "QuantizeLinear": _as("QuantizeLinear", 0, 1, 2),
+    "DequantizeLinear": _as("DequantizeLinear", 0, 1, 2),
+    "QLinearConv": _channels_last("QLinearConv", 3, 1, 2, 3, 4, 5, 6, 7, 8),
+    "QLinearAdd": _as("Add", 0, 3),
+    "QLinearMul": _as("Mul", 0, 3),
+    "QLinearWhere": _as("Where", 0, 1, 4),
+    "QLinearConcat": _concat,
+    "QLinearAveragePool": _channels_last("AveragePool"),
+    "QLinearGlobalAveragePool": _channels_last("GlobalAveragePool"),
+    "QLinearReduceMean": _reduce_mean,
+    "QGemm": _qgemm,
+    "QAttention": _attention,
+    "DynamicQuantizeMatMul": _as("MatMul", 0, 1),
+    "MatMulIntegerToFloat": _integer_product,
+    "MatMulNBits": lambda w: _dense(w, w.attribute("K", 0), w.attribute("N", 0)),
+}
+# fmt: off
+_TABLE |= dict.fromkeys([
+    "GroupNormalization", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "GroupNorm", "BiasAdd",
+    "SimplifiedLayerNormalization", "BiasSoftmax", "BiasDropout", "RotaryEmbedding", "Trilu",
+    "Inverse", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax",
+], _like(0))
+# fmt: on
+
+# Of the default domain, these alone: some versions of onnx have no inference for them.
+_NOT_INFERRED = {"GroupNormalization", "SimplifiedLayerNormalization"}
+
+
+def put_stand_ins(graph: onnx.GraphProto, opset: int) -> None:
+    """Replace what ``onnx`` does not know, in place."""
+    if not any(n.op_type in _TABLE and n.domain in RUNTIME_DOMAINS for n in graph.node):
+        return
+    shapes = {t.name: list(t.dims) for t in graph.initializer}
+    shapes |= dict(_static(graph.input))
+    nodes = []
+    for node in graph.node:
+        found = stand_in(node, shapes, opset)
+        nodes += [node] if found is None else found
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _static(values: Sequence[onnx.ValueInfoProto]) -> Iterator[tuple[str, list[int]]]:
+    for value in values:
+        sizes = value.type.tensor_type.shape.dim
+        if all(d.HasField("dim_value") for d in sizes):
+            yield value.name, [d.dim_value for d in sizes]
