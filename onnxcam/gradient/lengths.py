@@ -1,0 +1,79 @@
+"""Lengths of axes: numbers where they are known, computed by the run where not."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import reduce
+
+import onnx_ir as ir
+
+from onnxcam.gradient.registry import Call
+
+Length = int | ir.Value  # a value is an int64 vector of one element
+
+_KNOWN: dict[str, Callable[[int, int], int]] = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    "Min": min,
+    "Max": max,
+}
+
+
+def length(c: Call, value: ir.Value, axis: int) -> Length:
+    """Return the length of one axis."""
+    known = c.static(value, axis)
+    if known is not None:
+        return known
+    return c.op("Gather", c.op("Shape", value), c.builder.ints(axis), axis=0)
+
+
+def leading(c: Call, g: ir.Value) -> ir.Value:
+    """Return ``T``, the number of cotangents."""
+    return c.op("Slice", c.op("Shape", g), c.builder.ints(0), c.builder.ints(1))
+
+
+def combine(c: Call, op_type: str, *lengths: Length) -> Length:
+    """Apply Add, Sub, Mul, Min or Max, from the left."""
+
+    def apply(a: Length, b: Length) -> Length:
+        if isinstance(a, int) and isinstance(b, int):
+            return _KNOWN[op_type](a, b)
+        return c.op(op_type, _one(c, a), _one(c, b))
+
+    return reduce(apply, lengths)
+
+
+def vector(c: Call, *lengths: Length) -> ir.Value:
+    """Return them as one int64 vector."""
+    known = [n for n in lengths if isinstance(n, int)]
+    if len(known) == len(lengths):
+        return c.builder.ints(*known)
+    if len(lengths) == 1:
+        return _one(c, lengths[0])
+    return c.op("Concat", *(_one(c, n) for n in lengths), axis=0)
+
+
+def volume(c: Call, value: ir.Value, first: int = 0, last: int | None = None) -> Length:
+    """Return how many elements the axes from ``first`` to before ``last`` span."""
+    sizes = c.dims(value)[first:last]
+    known = [d for d in sizes if isinstance(d, int)]
+    if len(known) == len(sizes):
+        return reduce(operator.mul, known, 1)
+    end = c.rank(value) if last is None else last
+    part = c.op("Slice", c.op("Shape", value), c.builder.ints(first), c.builder.ints(end))
+    return c.op("ReduceProd", part, keepdims=1)
+
+
+def reshape(c: Call, g: ir.Value, *lengths: Length, merged: Length = 1) -> ir.Value:
+    """Return ``g`` in the shape ``[T * merged, *lengths]``; a length may be 0 at run time."""
+    if all(isinstance(n, int) and n for n in lengths):
+        return c.op("Reshape", g, vector(c, -1, *lengths))
+    first = combine(c, "Mul", leading(c, g), merged) if merged != 1 else leading(c, g)
+    zeros = {"allowzero": 1} if c.builder.opset >= 14 else {}
+    return c.op("Reshape", g, vector(c, first, *lengths), **zeros)
+
+
+def _one(c: Call, value: Length) -> ir.Value:
+    return c.builder.ints(value) if isinstance(value, int) else value

@@ -1,0 +1,113 @@
+"""Slice: the cotangent goes back between zeros, whatever the bounds are at run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.lengths import Length, combine, length, reshape, vector
+from onnxcam.gradient.places import by_numbers
+from onnxcam.gradient.registry import Call, rule
+from onnxcam.surgeon.graph import constant
+
+_END = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is done to one axis: element ``i`` of the result is ``lowest + stride * i``,
+    counted from the far end where ``flipped``.
+    """
+
+    axis: int
+    lowest: Length
+    stride: int
+    flipped: bool
+
+
+def _slice(c: Call, g: ir.Value) -> ir.Value:
+    """Turn reversed axes around, put zeros between strided elements, pad to the full length."""
+    x, ints = c.x(0), c.builder.ints
+    cuts = _cuts(c)
+    if cuts is None:
+        return by_numbers(c, g, distinct=True)
+    flipped = [cut.axis + 1 for cut in cuts if cut.flipped]
+    if flipped:
+        back = ints(*[-1] * len(flipped))
+        g = c.op("Slice", g, back, ints(*[-_END] * len(flipped)), ints(*flipped), back)
+    g = _strided(c, g, [cut for cut in cuts if cut.stride > 1])
+    before: list[Length] = [0] * (c.rank(x) + 1)
+    after: list[Length] = [0] * (c.rank(x) + 1)
+    for cut in cuts:
+        filled = combine(c, "Mul", length(c, c.y, cut.axis), cut.stride)
+        before[cut.axis + 1] = cut.lowest
+        after[cut.axis + 1] = combine(c, "Sub", length(c, x, cut.axis), cut.lowest, filled)
+    if not any([*before, *after]):
+        return g
+    return c.op("Pad", g, vector(c, *before, *after))
+
+
+rule("Slice", _slice, None, None, None, None)
+
+
+def _strided(c: Call, g: ir.Value, cuts: list[_Cut]) -> ir.Value:
+    """Put ``stride - 1`` zeros after each element of the axes that are cut."""
+    if not cuts:
+        return g
+    rank = c.rank(c.y)
+    strides = {cut.axis: cut.stride for cut in cuts}
+    new: list[int] = []  # an axis of its own after each, to be padded
+    pads: list[int] = [0]
+    shape: list[Length] = []
+    for axis in range(rank):
+        stride = strides.get(axis, 1)
+        shape.append(combine(c, "Mul", length(c, c.y, axis), stride))
+        pads.append(0)
+        if stride > 1:
+            new.append(len(pads))
+            pads.append(stride - 1)
+    apart = c.op("Unsqueeze", g, c.builder.ints(*new))
+    padded = c.op("Pad", apart, c.builder.ints(*[0] * len(pads), *pads))
+    return reshape(c, padded, *shape)
+
+
+def _cuts(c: Call) -> list[_Cut] | None:
+    """Read the operands; ``None`` where only the run knows the axes or the steps."""
+    x = c.x(0)
+    axes, steps = constant(c.operand(3)), constant(c.operand(4))
+    count = c.static(c.x(1), 0)
+    if count is None or (axes is None and c.operand(3) is not None):
+        return None
+    if steps is None and c.operand(4) is not None:
+        return None
+    places = range(count) if axes is None else (int(a) % c.rank(x) for a in axes)
+    strides = [1] * count if steps is None else steps.tolist()
+    return [
+        _Cut(axis, _lowest(c, axis, _start(c, i), step), abs(step), step < 0)
+        for i, (axis, step) in enumerate(zip(places, strides, strict=True))
+    ]
+
+
+def _start(c: Call, index: int) -> Length:
+    known = constant(c.operand(1))
+    if known is not None:
+        return int(known[index])
+    given = c.op("Slice", c.x(1), c.builder.ints(index), c.builder.ints(index + 1))
+    return c.op("Cast", given, to=ir.DataType.INT64)
+
+
+def _lowest(c: Call, axis: int, start: Length, step: int) -> Length:
+    """Return the smallest place that is read, or any within the axis where none is."""
+    full = length(c, c.x(0), axis)
+    if isinstance(start, int):
+        start = combine(c, "Add", start, full) if start < 0 else start
+    else:
+        negative = c.op("Less", start, c.builder.ints(0))
+        start = c.op("Where", negative, c.op("Add", start, vector(c, full)), start)
+    if step < 0:
+        start = combine(c, "Min", start, combine(c, "Sub", full, 1))
+        steps = combine(c, "Sub", length(c, c.y, axis), 1)
+        start = combine(c, "Add", start, combine(c, "Mul", steps, step))
+    return combine(c, "Max", combine(c, "Min", start, full), 0)

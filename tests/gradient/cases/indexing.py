@@ -1,0 +1,99 @@
+"""Cases for slices and for operators that read elements by their index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .values import case, i64, rng, weight
+
+X = (4, 7)
+I32 = np.int32
+
+# --- Slice: every kind of bound, once stored and once known to the run alone
+for start, end, step in (
+    (1, 3, 1),
+    (-3, -1, 1),
+    (-100, 100, 1),
+    (5, 2, 1),
+    (100, 200, 1),
+    (0, 100, 2),
+    (1, 100, 3),
+    (1, -1, 2),
+    (3, 1, 2),
+    (-1, -100, -1),
+    (-2, 1, -2),
+    (100, -100, -3),
+    (-100, 3, -1),
+    (1, 3, -1),
+):
+    bounds = (i64(start), i64(end), i64(1), i64(step))
+    case("Slice", weight(*X), *bounds, dynamic=(0, 1))
+    case("Slice", weight(*X), *bounds, dynamic=(0, 1), fed=(1, 2), opset=13)
+    case("Slice", weight(*X), *bounds, dynamic=(1,), fed=(1, 2, 3, 4))
+case("Slice", weight(4, 6, 5), i64(1, 0, -1), i64(9, 9, -9), i64(0, 2, 1), i64(2, 1, -2))
+case("Slice", weight(4, 6, 5), i64(1, 0), i64(4, 5), dynamic=(0, 1, 2))
+case("Slice", weight(4, 6, 5), i64(1, 0), i64(4, 5), None, i64(2, 3), fed=(1, 2), dynamic=(0, 1))
+case(
+    "Slice",
+    weight(4, 6),
+    np.array([-3], I32),
+    np.array([6], I32),
+    np.array([-1], I32),
+    np.array([2], I32),
+    fed=(1, 2),
+)
+
+# --- Gather: one place, a piece, some or all places, repeated ones; short and long axes
+for indices in (
+    np.array(2),
+    np.array(-1),
+    i64(3),
+    i64(1, 2, 3),
+    i64(-2, -1),
+    i64(4, 0, 2),
+    i64(-1, 0, 1),
+    i64(3, 1, -1, 0, 2),
+    i64(1, 1, -4, 4),
+    np.array([[0, 3], [3, -1]]),
+    np.array([[0, 1], [2, 3]]),
+    np.array([], np.int64),
+):
+    for axis in (0, -1, 1):
+        x = weight(*{0: (5, 2), -1: (2, 3, 5), 1: (2, 5, 3)}[axis])
+        case("Gather", x, indices, axis=axis, dynamic=(0, 1, 2))
+        if indices.size:
+            case("Gather", x, indices.astype(I32), axis=axis, dynamic=(1,), fed=(1,), opset=13)
+        case("Gather", x, indices, axis=axis, dynamic=(0, 1, 2), fed=(1,), opset=16)
+case("Gather", weight(700, 2), i64(3, 699, 3, -1), dynamic=(1,), opset=16)
+case("Gather", weight(2, 700), i64(3, 699, 3, -1), axis=1, dynamic=(0,), opset=18, fed=(1,))
+case("Gather", weight(700, 2), i64(-3, -2), dynamic=(0,))
+
+for opset in (16, 18, 26):
+    indices = rng.integers(-3, 3, (2, 4))
+    case("GatherElements", weight(3, 4), indices, axis=0, opset=opset, fed=(1,))
+    case(
+        "GatherElements",
+        weight(2, 3, 4),
+        rng.integers(0, 4, (2, 2, 7)),
+        axis=-1,
+        opset=opset,
+        linear=True,
+    )
+    case(
+        "GatherElements",
+        weight(2, 3, 4),
+        rng.integers(0, 3, (1, 5, 2)).astype(I32),
+        axis=1,
+        linear=True,
+    )
+    case("GatherND", weight(3, 4, 2), np.array([[0, -1], [2, 2], [0, 3]]), opset=opset, fed=(1,))
+    case("GatherND", weight(3, 4, 2), np.array([[[0], [2]], [[2], [-1]]]), opset=opset)
+    case("GatherND", weight(2, 3, 4), np.array([[1], [0]]), opset=opset, batch_dims=1)
+    case("GatherND", weight(2, 3, 4, 2), rng.integers(0, 2, (2, 3, 5, 2)), batch_dims=2)
+case("GatherND", weight(3), np.array([[1], [1], [2]]), opset=16)
+
+for axis in (None, 0, 1, -1):
+    chosen = np.array([True, False, True, True][: 3 if axis == 1 else 4])
+    settings = {} if axis is None else {"axis": axis}
+    case("Compress", weight(4, 3, 4), chosen, **settings)
+    case("Compress", weight(4, 3, 4), chosen[:2], **settings, opset=13, fed=(1,))
