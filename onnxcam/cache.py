@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from onnxcam._version import __version__
-from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.plan import Engine, Plan
 
 FORMAT = 1  # raised when the content of entries changes its meaning
 _ENTRY = re.compile(r"[0-9a-f]{64}")
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def instrumented(
-    path: Path, layer: str | int, score: str, *, cached: bool
+    path: Path, layer: str | int, score: str, *, cached: bool, engine: Engine = "rules"
 ) -> tuple[bytes | Path, Plan]:
     """Return the instrumented model, serialised or as a file, and its plan.
 
@@ -49,6 +49,7 @@ def instrumented(
         path: the model file.
         layer: see :func:`onnxcam.surgeon.instrument.instrument`.
         score: likewise.
+        engine: likewise.
         cached: look on disk first, and leave the result there.
 
     Raises:
@@ -56,16 +57,16 @@ def instrumented(
             read or written is passed over.
     """
     if not cached or not path.is_file():
-        return _make(path, layer, score)
+        return _make(path, layer, score, engine)
     try:
-        entry = cache_folder() / _key(path, layer, score)
+        entry = cache_folder() / _key(path, layer, score, engine)
     except (OSError, RuntimeError):  # no home, or the file is gone again
-        return _make(path, layer, score)
+        return _make(path, layer, score, engine)
     found = _read(entry, path)
     if found is not None:
         return found
-    data, plan = _make(path, layer, score)
-    if entry.name == _key(path, layer, score):  # else the file was changed meanwhile
+    data, plan = _make(path, layer, score, engine)
+    if entry.name == _key(path, layer, score, engine):  # else the file was changed meanwhile
         _write(entry, path, data, plan)
     return data, plan
 
@@ -75,16 +76,17 @@ def forget(model: Path) -> None:
     shutil.rmtree(model.parent, ignore_errors=True)
 
 
-def _make(path: Path, layer: str | int, score: str) -> tuple[bytes, Plan]:
+def _make(path: Path, layer: str | int, score: str, engine: Engine) -> tuple[bytes, Plan]:
     from onnxcam.surgeon.instrument import instrument  # onnx is imported only for surgery
 
-    return instrument(path, layer, score)
+    return instrument(path, layer, score, engine=engine)
 
 
-def _key(path: Path, layer: str | int, score: str) -> str:
+def _key(path: Path, layer: str | int, score: str, engine: Engine) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    digest.update(json.dumps([FORMAT, __version__, path.name, str(layer), score]).encode())
+    options = [FORMAT, __version__, path.name, str(layer), score, engine]
+    digest.update(json.dumps(options).encode())
     return digest.hexdigest()
 
 

@@ -41,6 +41,10 @@ class NoGradientError(OnnxcamError):
     """An operator between layer and score has no gradient rule."""
 
 
+class EngineError(OnnxcamError):
+    """The requested gradient engine is not installed, or cannot differentiate the model."""
+
+
 class TargetError(OnnxcamError):
     """The requested class does not exist, or the counts do not match."""
 

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from PIL import Image
 from onnxcam import cards
 from onnxcam.cache import forget, instrumented
 from onnxcam.errors import (
+    EngineError,
     ImageError,
     InferenceError,
     InputArrayError,
@@ -31,7 +32,7 @@ from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.methods import GradCam
 from onnxcam.runtime.session import Providers, Session
-from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS
+from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS, Engine
 from onnxcam.targets import Targets, arrange, resolve
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
@@ -60,6 +61,7 @@ class Explainer:
         labels: str | Path | Sequence[str] | None = None,
         providers: Providers = None,
         cache: bool = False,
+        engine: Engine = "rules",
     ) -> None:
         """Instrument a model and load it.
 
@@ -74,6 +76,8 @@ class Explainer:
             providers: ``"cpu"``, ``"cuda"``, ``"auto"``, or ONNX Runtime's names.
             cache: keep the instrumented model on disk for the next time, see
                 :mod:`onnxcam.cache`.
+            engine: who differentiates: ``"rules"``, onnxcam itself, or ``"ort"``, ONNX Runtime's
+                gradient builder, which needs the extra ``ort-training`` and one run a target.
 
         Raises:
             OnnxcamError: see :mod:`onnxcam.errors`; each says what to do.
@@ -84,7 +88,10 @@ class Explainer:
             layer = next((c.layer for c in given if c.layer is not None), layer)
         if score == "auto":
             score = next((c.score for c in given if c.score is not None), score)
-        data, self.plan = instrumented(self.path, layer, score, cached=cache)
+        if engine not in get_args(Engine):
+            raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
+        self._engine: Engine = engine
+        data, self.plan = instrumented(self.path, layer, score, cached=cache, engine=engine)
         extra = [t for t in self.plan.facts.inputs if t.name != self.plan.image.name]
         if extra:
             raise ModelError(
@@ -117,7 +124,13 @@ class Explainer:
             if isinstance(data, bytes):
                 raise
         # The entry is damaged, or another process made room between the look and the load.
-        fresh, _ = instrumented(self.path, self.plan.layer.name, self.plan.score, cached=False)
+        fresh, _ = instrumented(
+            self.path,
+            self.plan.layer.name,
+            self.plan.score,
+            cached=False,
+            engine=self._engine,
+        )
         session = Session(fresh, folder, providers, name)
         forget(data)
         return session
@@ -297,7 +310,7 @@ class Explainer:
             if missing:
                 codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
             feeds |= {TARGETS: codes, RANKS: ranks}
-        values = self._session.run(feeds, [self.plan.scores, CLASSES, SIGNED])
+        values = self._values(feeds)
         scores, signed = values[self.plan.scores], values[SIGNED].astype(np.float32, copy=False)
         if len(signed) != len(tensor) or len(scores) != len(tensor):
             raise LayerError(
@@ -323,6 +336,21 @@ class Explainer:
             ]
             for n in range(count)
         ]
+
+    def _values(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the model: all targets at once, or one after another where the engine needs it."""
+        outputs = [self.plan.scores, CLASSES, SIGNED]
+        if self._engine == "rules" or TARGETS not in feeds:
+            return self._session.run(feeds, outputs)
+        runs = [
+            self._session.run({**feeds, TARGETS: row[None], RANKS: rank[None]}, outputs)
+            for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
+        ]
+        return {
+            self.plan.scores: runs[0][self.plan.scores],
+            CLASSES: np.concatenate([run[CLASSES] for run in runs]),
+            SIGNED: np.concatenate([run[SIGNED] for run in runs], axis=1),
+        }
 
     def _explanation(
         self,

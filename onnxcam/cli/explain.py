@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 FEW = 3  # more images than this get a progress bar
 
 
+class EngineName(StrEnum):
+    """Who differentiates."""
+
+    rules = "rules"
+    ort = "ort"
+
+
 class Format(StrEnum):
     """File formats of overlays."""
 
@@ -74,6 +81,13 @@ def explain(
     provider: Annotated[
         str, typer.Option(help="cpu, cuda, auto, or ONNX Runtime's name of a provider.")
     ] = "auto",
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="Who differentiates: onnxcam's rules, or ONNX Runtime's training build "
+            "(extra ort-training)."
+        ),
+    ] = EngineName.rules,
 ) -> None:
     """Show where the model looked: one overlay per image and target, and explanations.json.
 
@@ -94,6 +108,7 @@ def explain(
         labels=labels,
         providers=provider,
         cache=cache,
+        engine=engine.value,
     )
     explainer.resolve(target)  # a wrong target is found before the first image is read
     if not json_:

@@ -77,10 +77,10 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
             break
         tail.append(node)
         value = following
-    return _at_score(b, score, classes)
+    return score_cotangent(b, score, classes)
 
 
-def _at_score(b: Builder, score: ir.Value, classes: ir.Value) -> Cotangent:
+def score_cotangent(b: Builder, score: ir.Value, classes: ir.Value) -> Cotangent:
     """One-hot cotangents of the score itself."""
 
     def full() -> ir.Value:

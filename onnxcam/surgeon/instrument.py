@@ -8,21 +8,23 @@ The instrumented model has the original inputs and outputs, and
 * outputs: the scores ``[N, C]`` (named in the plan), :data:`CLASSES` int64 ``[T, N]`` (the
   targets with ranks resolved), and either :data:`SIGNED` ``[N, T, *S]``, the map before its
   ReLU, or the layer's activations ``[N, K, *S]`` and :data:`GRADIENTS` ``[T, N, K, *S]``.
+
+Where ONNX Runtime's gradient builder is the engine, ``T`` is 1.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, NoGradientError, ScoreError
+from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError
 from onnxcam.gradient import needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder
-from onnxcam.gradient.head import class_cotangent
+from onnxcam.gradient.head import Cotangent, class_cotangent, score_cotangent
 from onnxcam.gradient.pooled import summed_gradient
 from onnxcam.surgeon.facts import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.surgeon.graph import dims, names
@@ -36,6 +38,7 @@ from onnxcam.surgeon.plan import (
     SCORES,
     SIGNED,
     TARGETS,
+    Engine,
     ImageInput,
     ModelFacts,
     Plan,
@@ -44,9 +47,17 @@ from onnxcam.surgeon.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.score import Score, find_score, is_probability
 from onnxcam.surgeon.write import to_bytes
 
+if TYPE_CHECKING:
+    from onnxcam.gradient.ort import Built
+
 
 def instrument(
-    path: str | Path, layer: str | int = "auto", score: str = "auto", *, gradients: bool = False
+    path: str | Path,
+    layer: str | int = "auto",
+    score: str = "auto",
+    *,
+    gradients: bool = False,
+    engine: Engine = "rules",
 ) -> tuple[bytes, Plan]:
     """Return the instrumented model of ``path``, serialised, and the plan it follows.
 
@@ -57,32 +68,44 @@ def instrument(
         layer: see :func:`onnxcam.surgeon.layer.find_layer`.
         score: see :func:`onnxcam.surgeon.score.find_score`.
         gradients: give activations and gradients in place of the map.
+        engine: who differentiates, see :mod:`onnxcam.gradient.ort`.
 
     Raises:
-        OnnxcamError: the model cannot be read, has no image input, score or layer, or an
-            operator between layer and score has no gradient rule.
+        OnnxcamError: the model cannot be read, has no image input, score or layer, an
+            operator between layer and score has no gradient rule, or the engine is missing.
     """
     path = Path(path)
     proto = read_model(path)
     origin = origin_of(proto, path)
     model = prepare(proto, path, BASE_OPSET)
     try:
-        return _instrument(model, path, origin, layer, score, gradients)
-    except (LayerError, ScoreError, NoGradientError) as error:
+        return _instrument(model, path, origin, layer, score, gradients, engine)
+    except (LayerError, ScoreError, NoGradientError, EngineError) as error:
         raise type(error)(f"{path.name}: {error}") from error
 
 
 def _instrument(
-    model: ir.Model, path: Path, origin: Origin, layer: str | int, score: str, gradients: bool
+    model: ir.Model,
+    path: Path,
+    origin: Origin,
+    layer: str | int,
+    score: str,
+    gradients: bool,
+    engine: Engine,
 ) -> tuple[bytes, Plan]:
     chosen = _choose(model.graph, path, layer, score)
-    needed = needed_opset(model.graph, chosen.score.value, [chosen.layer])
+    rules = engine == "rules"
+    needed = needed_opset(model.graph, chosen.score.value, [chosen.layer]) if rules else 0
     if needed > model.opset_imports[""]:
         model = prepare(read_model(path), path, needed)
         chosen = _choose(model.graph, path, layer, score)
     facts = model_facts(model, path.name, origin)
     plan = _plan(facts, chosen, origin.outer)
-    _write(model, chosen, gradients)
+    built = None
+    if not rules:
+        built, chosen = _build(path, chosen)
+        model = built.model
+    _write(model, chosen, gradients, built)
     model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
     return to_bytes(ir.serde.serialize_model(model), path), plan
@@ -152,15 +175,30 @@ def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
     )
 
 
-def _write(model: ir.Model, chosen: _Chosen, gradients: bool) -> None:
+def _build(path: Path, chosen: _Chosen) -> tuple[Built, _Chosen]:
+    """Have ONNX Runtime differentiate; return what was chosen as it is in the new graph."""
+    from onnxcam.gradient import ort
+
+    score, layer = chosen.score.value.name or "", chosen.layer.name or ""
+    built = ort.build(lambda opset: prepare(read_model(path), path, opset), score, [layer])
+    known = names(built.model.graph)
+    there = replace(chosen, score=replace(chosen.score, value=known[score]), layer=known[layer])
+    return built, there
+
+
+def _write(model: ir.Model, chosen: _Chosen, gradients: bool, built: Built | None) -> None:
     """Append targets and the map, or activations and gradients, to the graph."""
     graph, layer = model.graph, chosen.layer
     builder = Builder(graph, model.opset_imports[""])
-    targets = _optional_input(graph, TARGETS, ["T", "targets_N"], [[-1]])
-    ranks = _optional_input(graph, RANKS, ["T"], [0])
+    count = "T" if built is None else 1
+    targets = _optional_input(graph, TARGETS, [count, "targets_N"], [[-1]])
+    ranks = _optional_input(graph, RANKS, [count], [0])
     scores = _flat_scores(builder, chosen.score.value)
     classes = _resolve(builder, scores, targets, ranks, chosen.score.classes)
-    start = class_cotangent(builder, chosen.score.value, classes, layer)
+    if built is None:
+        start = class_cotangent(builder, chosen.score.value, classes, layer)
+    else:
+        start = _built_cotangent(builder, built, chosen, classes)
     sizes = dims(layer) or []
     if scores is chosen.score.value:
         if scores not in graph.outputs:
@@ -182,6 +220,18 @@ def _write(model: ir.Model, chosen: _Chosen, gradients: bool) -> None:
     for name, value, dtype, shape in outputs:
         _add_output(builder, name, value, dtype, shape)
     _drop_unused(graph)
+
+
+def _built_cotangent(b: Builder, built: Built, chosen: _Chosen, classes: ir.Value) -> Cotangent:
+    """The layer's cotangent as ONNX Runtime's builder wrote it, seeded with the classes."""
+    hot = score_cotangent(b, chosen.score.value, classes).full()
+    for use in tuple(built.seed.uses()):
+        use.node.replace_input_with(use.idx, hot)
+    b.graph.inputs.remove(built.seed)
+    b.graph.sort()
+    [g] = built.gradients
+    space = list(range(3, len(dims(chosen.layer) or []) + 1))
+    return Cotangent(chosen.layer, lambda: g, lambda: b.sum(g, space))
 
 
 def _add_output(
@@ -216,7 +266,9 @@ def _drop_unused(graph: ir.Graph) -> None:
             graph.remove(node, safe=True)
 
 
-def _optional_input(graph: ir.Graph, name: str, shape: list[str], default: list[Any]) -> ir.Value:
+def _optional_input(
+    graph: ir.Graph, name: str, shape: list[str | int], default: list[Any]
+) -> ir.Value:
     """An input with a default: an initializer of the same name (IR 4 and up)."""
     value = ir.Value(
         name=name,

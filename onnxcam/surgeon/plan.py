@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 TARGETS = "onnxcam:targets"
 RANKS = "onnxcam:ranks"
@@ -17,6 +17,7 @@ GRADIENTS = "onnxcam:gradients"
 SIGNED = "onnxcam:signed"
 
 Dim = int | str | None
+Engine = Literal["rules", "ort"]  # who differentiates: onnxcam's rules or ONNX Runtime
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _name_default_domain(proto: onnx.ModelProto) -> None:
 
 def _inline(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     try:
-        return _without_weights(proto, onnx.inliner.inline_local_functions)
+        return without_weights(proto, onnx.inliner.inline_local_functions)
     except Exception as error:
         raise ModelError(f"{path}: its local functions cannot be inlined: {error}") from error
 
@@ -148,7 +148,7 @@ def _drop_initializer_inputs(proto: onnx.ModelProto) -> None:
         proto.graph.input.extend(kept)
 
 
-def _without_weights(
+def without_weights(
     proto: onnx.ModelProto, act: Callable[[onnx.ModelProto], onnx.ModelProto]
 ) -> onnx.ModelProto:
     """Apply ``act`` to the model with its large weights as plain inputs, then put them back."""
@@ -216,7 +216,7 @@ def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
         return onnx.version_converter.convert_version(skeleton, opset)
 
     try:
-        lifted = _without_weights(proto, convert)
+        lifted = without_weights(proto, convert)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(

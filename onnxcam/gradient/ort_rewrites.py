@@ -1,0 +1,174 @@
+"""Say a model in the operators that ONNX Runtime's gradient builder can be trusted with.
+
+The builder (1.19.2, the last release) has no gradient for many operators of inference, and for
+some it builds one that cannot run or is wrong without a word: it ignores ``auto_pad``, forgets
+the outputs of ``Split`` that nothing reads, takes every ``Gelu`` for the exact one. Only what
+agreed with finite differences is left to it. The rest is said by other operators: as written
+here, as :mod:`onnxcam.gradient.rules` expands it, or by the standard's function body. What
+remains is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from onnxcam.errors import EngineError, NoGradientError
+from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.gradient.functions import body_opset, from_schema
+from onnxcam.gradient.ort_says import SAYS
+from onnxcam.gradient.registry import RULES, Call, Expander
+from onnxcam.gradient.walker import path_nodes
+from onnxcam.surgeon.graph import constant, describe, dims, names
+
+WAY_OUT = "Take onnxcam's own rules, which need no training build: engine 'rules', the default."
+
+_NAMES = (
+    "Abs Add AveragePool Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather Gelu Gemm "
+    "GlobalAveragePool Identity LeakyRelu Log LogSoftmax MatMul Max MaxPool Min Mul Neg Pad Pow "
+    "Reciprocal ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Sqrt Squeeze Sub Tanh "
+    "TopK Transpose Unsqueeze Where"
+)
+_TRUSTED = set(_NAMES.split())
+
+
+def rewrite(model: ir.Model, of: str, to: Sequence[str]) -> None:
+    """Replace what the builder cannot differentiate between ``to`` and ``of``, in place.
+
+    Tensors keep their names.
+
+    Raises:
+        EngineError: an operator that can neither be left to the builder nor replaced.
+    """
+    graph = model.graph
+    builder = Builder(graph, model.opset_imports[""])
+    while pending := _untrusted(builder, of, to):
+        for call in pending:
+            _replace(call)
+        graph.sort()
+
+
+def needed_opset(model: ir.Model, of: str, to: Sequence[str]) -> int:
+    """Return the opset that the replacements need."""
+    pending = _untrusted(Builder(model.graph, model.opset_imports[""]), of, to)
+    return max((_replacement(call.node)[1] for call in pending), default=13)
+
+
+def _untrusted(builder: Builder, of: str, to: Sequence[str]) -> list[Call]:
+    graph = builder.graph
+    known = {**graph.initializers, **names(graph)}
+    path = path_nodes(list(graph), [known[of]], [known[name] for name in to])
+    calls = [Call(node, builder) for node in path]
+    return [call for call in calls if _distrust(call) is not None]
+
+
+def _distrust(call: Call) -> str | None:
+    """Return why the builder is not to be trusted with a node."""
+    node = call.node
+    if node.domain or node.op_type not in _TRUSTED:
+        return "it has no right gradient for this operator"
+    limit = _LIMITS.get(node.op_type)
+    return None if limit is None else limit(call)
+
+
+def _replacement(node: ir.Node) -> tuple[Expander | None, int]:
+    """Return what says a node by others, and the opset which that needs."""
+    if not node.domain and node.op_type in SAYS:
+        return SAYS[node.op_type], 13
+    found = RULES.get((node.domain, node.op_type))
+    if found is not None and found.expand is not None:
+        return found.expand, found.needed(node)
+    opset = None if node.domain else body_opset(node.op_type)
+    return (None, 13) if opset is None else (from_schema, max(opset, 13))
+
+
+def _replace(call: Call) -> None:
+    """Append what a node stands for under the names of its outputs, and remove the node."""
+    node, graph = call.node, call.builder.graph
+    expand, _ = _replacement(node)
+    if expand is None:
+        raise EngineError(
+            f"ONNX Runtime's gradient builder cannot be given {describe(node, call.builder.opset)}:"
+            f" {_distrust(call)}. {WAY_OUT}"
+        )
+    last = last_node(graph)
+    try:
+        outputs = expand(call)
+    except NoGradientError as error:
+        raise EngineError(
+            f"for ONNX Runtime's gradient builder this has to be said by other operators: {error} "
+            f"{WAY_OUT}"
+        ) from error
+    infer_appended(call.builder, appended(graph, last))
+    for old, new in zip(node.outputs, (*outputs, *[None] * len(node.outputs)), strict=False):
+        _stand_in(call, old, new)
+    graph.remove(node, safe=True)
+
+
+def _stand_in(call: Call, old: ir.Value, new: ir.Value | None) -> None:
+    """Have ``new`` read wherever ``old`` was, under its name."""
+    outputs = call.builder.graph.outputs
+    if not old.uses() and old not in outputs:
+        return
+    if new is None:
+        raise EngineError(
+            f"{describe(call.node, call.builder.opset)}: its output '{old.name}' cannot be said by "
+            f"other operators, as ONNX Runtime's gradient builder needs it. {WAY_OUT}"
+        )
+    value = call.op("Identity", new)
+    value.type, value.shape = (
+        old.type or new.type,
+        old.shape if old.shape is not None else new.shape,
+    )
+    for use in tuple(old.uses()):
+        use.node.replace_input_with(use.idx, value)
+    for index, output in enumerate(outputs):
+        if output is old:
+            outputs[index] = value
+    old.name, value.name = call.builder.name("replaced"), old.name
+
+
+def _no_auto_pad(call: Call) -> str | None:
+    auto = call.attribute("auto_pad", "NOTSET")
+    return None if auto in ("", "NOTSET", "VALID") else "it ignores auto_pad"
+
+
+def _planar(call: Call) -> str | None:
+    if call.rank(call.x(0)) > 4:
+        return "it mistakes windows of three axes and more"
+    if any(d != 1 for d in call.attribute("dilations", [1])):
+        return "it ignores the dilations of AveragePool"
+    return _no_auto_pad(call)
+
+
+def _unbroadcast(call: Call) -> str | None:
+    full = dims(call.y)
+    varying = [v for v in call.node.inputs[1:] if v is not None and constant(v) is None]
+    return None if all(dims(v) == full for v in varying) else "it forgets that Where broadcasts"
+
+
+def _forward(call: Call) -> str | None:
+    steps = constant(call.operand(4))
+    if call.operand(4) is None or (steps is not None and (steps > 0).all()):
+        return None
+    return "it cannot step backwards"
+
+
+def _constant_pads(call: Call) -> str | None:
+    plain = call.attribute("mode", "constant") == "constant" and call.operand(3) is None
+    return None if plain else "it pads with constants on all axes only"
+
+
+_LIMITS: dict[str, Callable[[Call], str | None]] = {
+    "Conv": _no_auto_pad,
+    "AveragePool": _planar,
+    "Where": _unbroadcast,
+    "Slice": _forward,
+    "Pad": _constant_pads,
+    "Gemm": lambda call: "it mistakes transA" if call.attribute("transA", 0) else None,
+    "Gelu": lambda call: (
+        None if call.attribute("approximate", "none") == "none" else "it ignores approximate"
+    ),
+}
