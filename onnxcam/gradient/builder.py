@@ -10,13 +10,17 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.surgeon.graph import inner_graphs
+
 PREFIX = "onnxcam:"
 Policy = Literal["standard", "guided", "deconvnet"]
 
 
 def _highest(graph: ir.Graph) -> int:
     """Return the highest number among names that an earlier builder made."""
-    taken = [v.name for n in graph.all_nodes() for v in n.outputs] + list(graph.initializers)
+    nodes = list(graph.all_nodes())
+    taken = [v.name for n in nodes for v in n.outputs] + list(graph.initializers)
+    taken += [v.name for n in nodes for inner in inner_graphs(n) for v in inner.inputs]
     numbers = (n.rpartition(".")[2] for n in taken if n and n.startswith(PREFIX))
     return max((int(n) for n in numbers if n.isdigit()), default=0)
 
@@ -29,8 +33,11 @@ class Builder:
         self.root = graph  # where constants are stored
         self.opset = opset
         self.policy: Policy = "standard"
+        self.bounded = True  # no operator passed so far has an infinite slope anywhere
         self.rectifiers: list[str] = []  # nodes that the policy changed
         self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
+        self.ends: set[ir.Value] = set()  # tensors whose gradient is wanted
+        self.folded: dict[ir.Value, ir.Value] = {}  # [T, N, ...] -> the same as [T*N, ...]
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._count = count(_highest(graph) + 1)
 
@@ -45,6 +52,7 @@ class Builder:
             inputs, [], nodes=[], name=self.name(name), opset_imports=self.root.opset_imports
         )
         builder.dequantized = dict(self.dequantized)
+        builder.folded = dict(self.folded)
         return builder
 
     def name(self, hint: str) -> str:

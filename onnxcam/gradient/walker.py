@@ -12,17 +12,12 @@ import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.codes import holds_codes
 from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.gradient.policy import rectified
-from onnxcam.gradient.registry import Call, Rule, find_rule
+from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
+from onnxcam.gradient.steep import is_steep
 from onnxcam.surgeon.graph import describe, is_float, leads_to, reads
-
-_CODES = {
-    ir.DataType.INT8,
-    ir.DataType.UINT8,
-    ir.DataType.INT16,
-    ir.DataType.UINT16,
-}
 
 
 def add_gradient(
@@ -77,12 +72,14 @@ def pull_back(
     for node in on_path:  # before any rule stumbles over what such a node leaves unknown
         if find_rule(node) is None:
             raise _no_rule(builder, node)
-    carrying = set(to) | {o for n in on_path for o in n.outputs}
+    carrying = set(to) | {o for n in on_path for o in n.outputs if _may_carry(o)}
+    builder.ends = builder.ends | set(to)
     cotangents: dict[ir.Value, list[ir.Value]] = {of: [seed] for of, seed in seeds.items()}
     for node in reversed(on_path):
         gs = [_total(builder, cotangents, o) for o in node.outputs]
         if any(g is not None for g in gs):
             _backward(builder, node, gs, carrying, cotangents)
+            builder.bounded = builder.bounded and not is_steep(node)
     return [_total(builder, cotangents, value) for value in to]
 
 
@@ -140,7 +137,7 @@ def needed_opset(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> int:
 
 def _may_carry(value: ir.Value) -> bool:
     """Integers and booleans carry no gradient, except the codes of quantized tensors."""
-    return value.dtype is None or is_float(value) or value.dtype in _CODES
+    return value.dtype is None or is_float(value) or holds_codes(value)
 
 
 def _total(
@@ -150,7 +147,12 @@ def _total(
     if not parts:
         return None
     if len(parts) > 1:
-        parts[:] = [builder.op("Sum", *parts)]
+        add = "Add" if len(parts) == 2 else "Sum"  # of two, Add is much the faster
+        if all(part in builder.folded for part in parts):
+            total = builder.op(add, *(builder.folded[part] for part in parts))
+            parts[:] = [unfold(builder, total, value, folded=True)]
+        else:
+            parts[:] = [builder.op(add, *parts)]
     return parts[0]
 
 
@@ -170,11 +172,14 @@ def _backward(
     if found.expand is not None:
         _through_expansion(call, found, gs, carrying, cotangents)
         return
+    if found.whole is not None:
+        wanted = [v for v in dict.fromkeys(reads(node)) if v in carrying]
+        for value, g in zip(wanted, found.whole(call, gs, wanted), strict=True):
+            if g is not None:
+                cotangents.setdefault(value, []).append(g)
+        return
     if not found.all_outputs and any(g is not None for g in gs[1:]):
         raise call.refuse("the gradient comes through its second output")
-    captured = set(reads(node)) - set(node.inputs)
-    if captured & carrying:
-        raise call.refuse("the gradient would enter an inner graph")
     for index, operand in enumerate(node.inputs):
         if operand is None or operand not in carrying:
             continue
@@ -222,7 +227,7 @@ def _operand_gradient(
     else:
         assert gs[0] is not None
         g = rectified(call, gs[0], maker)
-    return unbroadcast(call, g, operand) if found.broadcasts else g
+    return unbroadcast(call, g, operand) if found.broadcasts and g is not None else g
 
 
 def unbroadcast(call: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
@@ -239,11 +244,11 @@ def unbroadcast(call: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
             unsure = True
     if not unsure:
         return call.builder.sum(g, grown, keepdims=True)
-    return _unbroadcast_at_run_time(call, g, operand)
+    return unbroadcast_at_run_time(call, g, operand)
 
 
-def _unbroadcast_at_run_time(call: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
-    """Find the grown axes from the shapes that the run brings."""
+def unbroadcast_at_run_time(call: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
+    """Sum ``g``, of the operand's rank under ``T``, over the axes that the run finds of length 1."""
     shape = call.op("Shape", operand)
     grown = call.op("Equal", shape, call.builder.ints(1))
     places = call.op("Squeeze", call.op("NonZero", grown), call.builder.ints(0))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.blocks import tiled_max
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.windows import Windows, overhang, spread, windows
+from onnxcam.gradient.slide import hand_back, pool_windows, real_elements
+from onnxcam.gradient.windows import Windows
 
 
 def _overlaps(node: ir.Node) -> int:
@@ -26,6 +28,9 @@ def _max_pool(c: Call, g: ir.Value) -> ir.Value:
     The places come from a second MaxPool, so that the original one keeps its faster form
     without indices.
     """
+    tiled = tiled_max(c, g, windows(c, [int(k) for k in c.attribute("kernel_shape", [])]))
+    if tiled is not None:
+        return tiled
     x, ints = c.x(0), c.builder.ints
     kept = {name: a.value for name, a in c.node.attributes.items() if name != "storage_order"}
     _, places = c.builder.op_many("MaxPool", [x], 2, **kept)
@@ -47,57 +52,27 @@ rule("MaxPool", _max_pool, opset=_overlaps)
 
 def _average_pool(c: Call, g: ir.Value) -> ir.Value:
     """Each window hands an equal share to the elements it averaged."""
-    kernel = [int(k) for k in c.attribute("kernel_shape", [])]
-    w = windows(c, kernel)
-    space = len(kernel)
-    lengths = [c.static(c.x(0), i + 2) for i in range(space)]
-    if not w.padded and kernel == lengths:
-        return _expand_space(c, c.op("Div", g, c.like(float(np.prod(kernel)))))
+    w = pool_windows(c)
+    lengths = [c.static(c.x(0), i + 2) for i in range(len(w.kernel))]
+    if not w.padded and w.kernel == lengths:
+        return _expand_space(c, c.op("Div", g, c.like(float(np.prod(w.kernel)))))
     if w.padded:
         g = c.op("Mul", g, _shares(c, w))
     else:
-        g = c.op("Div", g, c.like(float(np.prod(kernel))))
-    folded = c.fold(g, c.y, keep=2)  # one channel each: [T*N*C, *S]
-    folded = c.op("Unsqueeze", folded, c.builder.ints(1))
-    ones = c.builder.constant(np.ones([1, 1, *kernel]), c.x(0).dtype)
-    return c.unfold(spread(c, folded, ones, w, 1), c.x(0))
+        g = c.op("Div", g, c.like(float(np.prod(w.kernel))))
+    return hand_back(c, g, w)
 
 
 def _shares(c: Call, w: Windows) -> ir.Value:
     """Return what each window gives to one real element, ``[1, 1, *output space]``.
 
     Whatever the divisor counts, the average of ones is (real elements / divisor); divided by
-    the number of real elements it is 1 / divisor.
+    the number of real elements it is 1 / divisor. Windows in the padding alone give nothing.
     """
-    space = len(w.kernel)
-    ints, x = c.builder.ints, c.x(0)
-    ones = c.op("Expand", c.like(1.0), c.op("Concat", ints(1, 1), c.builder.space(x), axis=0))
-    kept = {name: a.value for name, a in c.node.attributes.items()}
-    average = c.op("AveragePool", ones, **kept)
-    lengths = [c.static(x, i + 2) for i in range(space)]
-    counts = [c.static(c.y, i + 2) for i in range(space)]
-    if w.begin is None or w.end is None:
-        raise c.refuse("its automatic pads are only known at run time")
-    for b, s, n, o in zip(w.begin, w.strides, lengths, counts, strict=True):
-        if n is not None and o is not None and (o - 1) * s >= n + b:
-            raise c.refuse("with ceil_mode, its last window lies in the padding alone")
-    end = w.end
-    if w.ceil_mode:
-        over = overhang(c, w)
-        if over is None:
-            raise c.refuse("with ceil_mode, its windows are only known at run time")
-        end = [max(o, 0) for o in over]
-    kernel = c.builder.constant(np.ones([1, 1, *w.kernel]), x.dtype)
-    real = c.op(
-        "Conv",
-        ones,
-        kernel,
-        pads=[*w.begin, *end],
-        strides=w.strides,
-        dilations=w.dilations,
-        kernel_shape=w.kernel,
-    )
-    return c.op("Div", average, real)
+    ints = c.builder.ints
+    ones = c.op("Expand", c.like(1.0), c.op("Concat", ints(1, 1), c.builder.space(c.x(0)), axis=0))
+    average = c.builder.copy(c.node, [ones])
+    return c.op("Div", average, c.op("Max", real_elements(c, w, average), c.like(1.0)))
 
 
 rule("AveragePool", _average_pool)

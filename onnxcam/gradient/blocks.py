@@ -1,0 +1,75 @@
+"""The gradient of MaxPool whose windows tile the image, without indices.
+
+The runtime's MaxPool is an order of magnitude slower when it returns indices. Where windows do
+not overlap, each output repeated over its window can be compared with the input instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.registry import Call
+from onnxcam.gradient.windows import Windows
+
+_MOST = 9  # places in a window; their powers of two must be exact in half precision too
+_RESIZED = {ir.DataType.FLOAT, ir.DataType.FLOAT16}  # what the runtime can resize
+
+
+def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
+    """Return ``[T, *input]`` from ``g``, ``[T, *output]``; ``None`` where windows do not tile.
+
+    Place ``p`` of a window counts ``2^(P-1-p)``. The sum over the places that attain the
+    maximum is at least that of the first of them and less than twice it, so the first is where
+    the highest power in the sum is the place's own.
+    """
+    x, y, op = c.x(0), c.y, c.op
+    static = [c.static(v, i) for v in (x, y) for i in range(1, c.rank(v))]
+    sizes = [n for n in static if n is not None]
+    if len(sizes) < len(static) or len(w.kernel) != 2 or not c.builder.bounded:
+        return None
+    channels, lengths, counts = sizes[0], sizes[1:3], sizes[4:]
+    plain = not w.padded and w.strides == w.kernel and w.dilations == [1, 1]
+    if not plain or c.kind not in _RESIZED or np.prod(w.kernel) > _MOST:
+        return None
+    covered = [k * n for k, n in zip(w.kernel, counts, strict=True)]
+    if covered != lengths:
+        ints = c.builder.ints
+        sizes_of_x = c.dims(x)
+        x = op("Slice", x, ints(0, 0), ints(*covered), ints(2, 3))
+        x.shape = ir.Shape([*sizes_of_x[:2], *covered])
+    powers = 2.0 ** np.arange(np.prod(w.kernel))[::-1].reshape(w.kernel)
+    weights = c.builder.constant(np.tile(powers, (channels, 1, 1, 1)), c.kind)
+    hits = op("Cast", op("Equal", x, _repeat(c, y, w.kernel)), to=c.kind)
+    total = op("Conv", hits, weights, strides=w.kernel, group=channels, kernel_shape=w.kernel)
+    first = _highest_power(c, total, int(powers.max()))
+    own = c.builder.constant(np.tile(powers, counts)[None, None], c.kind)
+    mask = op("Cast", op("Equal", _repeat(c, first, w.kernel), own), to=c.kind)
+    spread = c.unfold(_repeat(c, c.fold(g, y), w.kernel), x)
+    dx = op("Mul", spread, mask)
+    missing = [n - m for n, m in zip(lengths, covered, strict=True)]
+    return op("Pad", dx, c.builder.ints(*[0] * 8, *missing)) if any(missing) else dx
+
+
+def _repeat(c: Call, value: ir.Value, kernel: list[int]) -> ir.Value:
+    """Repeat each element of ``[B, C, H, W]`` over its window."""
+    return c.op(
+        "Resize",
+        value,
+        None,
+        c.builder.constant(np.array([1, 1, *kernel], np.float32)),
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def _highest_power(c: Call, total: ir.Value, most: int) -> ir.Value:
+    """Return the highest power of two that is not above ``total``, 1 at least."""
+    found = c.like(1.0)
+    power = 2
+    while power <= most:
+        step = c.op("Cast", c.op("GreaterOrEqual", total, c.like(power)), to=c.kind)
+        found = c.op("Add", found, c.op("Mul", step, c.like(power - power // 2)))
+        power *= 2
+    return found
