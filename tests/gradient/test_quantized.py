@@ -3,101 +3,187 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 import onnxcam
 from onnxcam.gradient import add_gradient
 from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.codes import LIMITS
+from onnxcam.surgeon.shapes import infer_shapes
 
 from ..conftest import shared
 from .finite import session
 
 RNG = np.random.default_rng(5)
-KINDS = {"uint8": (0, 255), "int8": (-128, 127), "uint16": (0, 65535), "int16": (-32768, 32767)}
+SHAPE = (2, 3, 4)
+
+
+def differentiated(
+    nodes: list[Any],
+    weights: dict[str, np.ndarray],
+    x: tuple[np.dtype | type, tuple[Any, ...]],
+    seed: type,
+    opset: int,
+) -> Any:
+    """Return a session of ``x`` to ``y`` that takes ``seed`` and gives the gradient ``g``."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(x[0]))
+    tensors = [ir.serde.serialize_tensor(ir.tensor(a, name=k)) for k, a in weights.items()]
+    graph = helper.make_graph(
+        nodes,
+        "quantized",
+        [helper.make_tensor_value_info("x", kind, x[1])],
+        [helper.make_empty_tensor_value_info("y")],
+        tensors,
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    version = 8 if opset < 21 else 10 if opset < 23 else 11 if opset < 25 else 12
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=version)
+    model = ir.serde.deserialize_model(proto)
+    infer_shapes(model, proto, Path("quantized"))
+    value, y = model.graph.inputs[0], model.graph.outputs[0]
+    floats = ir.TensorType(ir.DataType.from_numpy(np.dtype(seed)))
+    seed_value = ir.Value(name="seed", type=floats, shape=ir.Shape(["T", *(y.shape or ())]))
+    model.graph.inputs.append(seed_value)
+    builder = Builder(model.graph, opset)
+    (g,) = add_gradient(builder, y, seed_value, [value])
+    g = builder.op("Identity", g)
+    g.name, g.type = "g", value.type
+    g.shape = ir.Shape(["T", *(value.shape or ())])
+    model.graph.outputs.append(g)
+    return session(ir.serde.serialize_model(model).SerializeToString())
+
+
+def kinds(*names: str) -> list[str]:
+    return [n for n in names if n in ir.DataType.__members__]
+
+
+WHOLE = kinds("UINT8", "INT8", "UINT16", "INT16", "UINT4", "INT4")
+NARROW = kinds("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ")
+WAYS = [
+    *({"kind": k, "axis": a} for k in WHOLE for a in (None, 0, 1, -1)),
+    *({"kind": k, "between": op} for k in ("UINT8", "INT8") for op in ("Reshape", "Transpose")),
+    *({"kind": k, "saturate": s} for k in NARROW for s in (0, 1)),
+    {"kind": "FLOAT8E4M3FN", "axis": 1},
+    *({"kind": k, "axis": a, "block": b} for k in WHOLE for a, b in ((2, 2), (-1, 3), (1, 2))),
+    {"kind": "FLOAT8E4M3FN", "axis": -1, "block": 2},
+    *({"kind": k, "axis": a, "domain": "com.microsoft"}
+      for k in ("UINT8", "INT16", "INT4") for a in (None, 1)),
+    *({"kind": k, "axis": a, "floats": np.float16} for k in ("UINT8", "INT8") for a in (None, 1)),
+    {"kind": "FLOAT8E4M3FN", "floats": np.float16},
+    {"kind": "INT8", "opset": 26},
+    {"kind": "UINT8", "zero": False},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("targets", [1, 3])
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize(
-    ("kind", "axis", "between"),
-    [(kind, axis, "") for kind in KINDS for axis in (None, 0, 1, -1)]
-    + [(kind, None, op) for kind in ("uint8", "int8") for op in ("Reshape", "Transpose")],
-)
+@pytest.mark.parametrize("way", WAYS, ids=lambda w: "-".join(map(str, w.values())))
 def test_inside_the_range_one_outside_zero(
-    kind: str, axis: int | None, between: str, dynamic: bool, targets: int
+    way: dict[str, Any], dynamic: bool, targets: int
 ) -> None:
-    shape = (2, 3, 4)
-    size = 1 if axis is None else shape[axis]
-    low, high = KINDS[kind]
-    scale = RNG.uniform(0.01, 0.03, size).astype("f") * 255 / (high - low)
-    zero = RNG.integers(low // 2, high // 2, size).astype(kind)
-    if axis is None:
-        scale, zero = scale[0], zero[0]
-    weights = {"s": np.asarray(scale), "z": np.asarray(zero), "shape": np.array([4, 6])}
-    settings = {} if axis is None else {"axis": axis}
-    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], **settings)]
+    kind, axis, block = ir.DataType[way["kind"]], way.get("axis"), way.get("block", 0)
+    between, domain, floats = way.get("between"), way.get("domain", ""), way.get("floats", "f")
+    low, high = LIMITS[kind]
+    whole = "INT" in kind.name
+    if block:
+        sizes = tuple(-(-n // block) if i == axis % 3 else n for i, n in enumerate(SHAPE))
+    else:
+        sizes = () if axis is None else (SHAPE[axis],)
+    scale = (RNG.uniform(0.01, 0.03, sizes) * 255 / (high - low)).astype(floats)
+    zero = np.floor(RNG.uniform(low / 2, high / 2, sizes)) if whole else np.zeros(sizes)
+    if not way.get("zero", True):
+        zero = np.zeros(sizes)
+    settings: dict[str, Any] = {} if axis is None else {"axis": axis}
+    settings |= {"block_size": block} if block else {}
+    saturate = {"saturate": way["saturate"]} if "saturate" in way else {}
+    weights = {"s": scale, "z": zero.astype(kind.numpy()), "shape": np.array([4, 6])}
+    coding = ["s", "z"] if way.get("zero", True) else ["s"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", *coding], ["q"], domain, **settings, **saturate)
+    ]
+    nodes[0].domain = domain
     moved = "q"
-    if between and axis is None:
+    if between:
         operands = ["q", "shape"] if between == "Reshape" else ["q"]
         nodes.append(helper.make_node(between, operands, ["m"]))
         moved = "m"
-    nodes.append(helper.make_node("DequantizeLinear", [moved, "s", "z"], ["y"], **settings))
-    sizes = ["A", 3, "B"] if dynamic and not between else list(shape)
-    graph = helper.make_graph(
-        nodes,
-        "quantized",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(a, k) for k, a in weights.items()],
-    )
-    opset = 21 if "16" in kind else 13
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    from onnx import shape_inference
-
-    found = ir.serde.deserialize_model(shape_inference.infer_shapes(model, data_prop=True))
-    x, y = found.graph.inputs[0], found.graph.outputs[0]
-    seed_value = ir.Value(name="seed", type=y.type, shape=ir.Shape(["T", *(y.shape or ())]))
-    found.graph.inputs.append(seed_value)
-    builder = Builder(found.graph, opset)
-    (g,) = add_gradient(builder, y, seed_value, [x])
-    g = builder.op("Identity", g)
-    g.name, g.type = "g", x.type
-    g.shape = ir.Shape(["T", *(x.shape or ())])
-    found.graph.outputs.append(g)
+    nodes.append(helper.make_node("DequantizeLinear", [moved, *coding], ["y"], **settings))
+    nodes[-1].domain = domain
+    shape = ["A", 3, "B"] if dynamic and not between else list(SHAPE)
+    byte = kind.name in ("UINT8", "INT8") and not block and floats == "f"
+    opset = way.get("opset", 13 if byte or domain else 19 if not block and not whole else 21)
+    runtime = differentiated(nodes, weights, (np.dtype(floats), tuple(shape)), floats, opset)
 
     span = 255 * 0.03
-    image = RNG.uniform(-span, span, shape).astype("f")
-    column = [1, 1, 1]
-    if axis is not None:
-        column[axis] = -1
-    s, z = (
-        np.reshape(scale, column if axis is not None else ()),
-        np.reshape(zero, column if axis is not None else ()),
-    )
-    codes = np.rint(image / s) + z.astype("f")
+    x = RNG.uniform(-span, span, SHAPE).astype(floats)
+    s, z = scale.astype("f"), zero.astype("f")
+    if block:
+        s, z = (np.repeat(a, block, axis=axis)[:, : SHAPE[1], : SHAPE[2]] for a in (s, z))
+    elif axis is not None:
+        column = [-1 if i == axis % 3 else 1 for i in range(3)]
+        s, z = s.reshape(column), z.reshape(column)
+    codes = (np.rint(x / s) if whole else x / s) + z
     inside = (codes >= low) & (codes <= high)
     assert inside.any() and not inside.all()
-    runtime = session(ir.serde.serialize_model(found).SerializeToString())
-    result = runtime.run(
-        ["y"], {"x": image, "seed": np.zeros((1, *_after(shape, between, axis)), "f")}
-    )
-    seed = RNG.normal(size=(targets, *result[0].shape)).astype("f")
-    [gradient] = runtime.run(["g"], {"x": image, "seed": seed})
-    back = seed
-    if between == "Transpose" and axis is None:
-        back = seed.transpose(0, 3, 2, 1)
-    expected = back.reshape(targets, *shape) * inside
-    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+    after = {None: SHAPE, "Reshape": (4, 6), "Transpose": SHAPE[::-1]}[between]
+    seed = RNG.normal(size=(targets, *after)).astype(floats)
+    y, gradient = runtime.run(["y", "g"], {"x": x, "seed": seed})
+    assert y.shape == after
+    back = seed.transpose(0, 3, 2, 1) if between == "Transpose" else seed
+    expected = back.reshape(targets, *SHAPE) * inside
+    tolerance = 1e-5 if floats == "f" else 4e-3
+    np.testing.assert_allclose(gradient, expected, rtol=tolerance, atol=tolerance)
 
 
-def _after(shape: tuple[int, ...], between: str, axis: int | None) -> tuple[int, ...]:
-    if axis is not None or not between:
-        return shape
-    return (4, 6) if between == "Reshape" else shape[::-1]
+A = RNG.normal(size=(2, 3, 8)).astype("f")
+B8 = RNG.integers(-128, 128, (8, 5)).astype("i1")
+COLUMNS = RNG.uniform(0.01, 0.02, 5).astype("f")
+PRODUCT = {"b": B8, "sb": COLUMNS, "zb": np.full(5, 3, "i1")}
+DYNAMIC = {
+    "integer product": [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "b", "z", "zb"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["s", "sb"], ["scale"]),
+        helper.make_node("Mul", ["floats", "scale"], ["y"]),
+    ],
+    "integer product, moved and decoded": [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "b", "z", "zb"], ["sums"]),
+        helper.make_node("Transpose", ["sums"], ["moved"], perm=[0, 2, 1]),
+        helper.make_node("Transpose", ["moved"], ["back"], perm=[0, 2, 1]),
+        helper.make_node("Mul", ["s", "sb"], ["scale"]),
+        helper.make_node("DequantizeLinear", ["back", "scale"], ["y"], axis=2),
+    ],
+    "integer product to float": [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulIntegerToFloat", ["q", "b", "s", "sb", "z", "zb"], ["y"]),
+    ],
+    "product": [helper.make_node("DynamicQuantizeMatMul", ["x", "b", "sb", "zb"], ["y"])],
+}
+for _nodes in DYNAMIC.values():
+    for _node in _nodes:
+        if _node.op_type in ("MatMulIntegerToFloat", "DynamicQuantizeMatMul"):
+            _node.domain = "com.microsoft"
+
+
+@pytest.mark.parametrize("shape", [A.shape, ("N", 3, 8)], ids=str)
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_dynamic_quantization_is_the_product_with_the_decoded_weight(
+    name: str, shape: tuple[Any, ...]
+) -> None:
+    runtime = differentiated(DYNAMIC[name], PRODUCT, (np.float32, shape), np.float32, 13)
+    weight = (B8.astype("f") - 3) * COLUMNS
+    seed = RNG.normal(size=(3, 2, 3, 5)).astype("f")
+    y, gradient = runtime.run(["y", "g"], {"x": A, "seed": seed})
+    np.testing.assert_allclose(y, A @ weight, atol=0.02 * np.abs(y).max())
+    np.testing.assert_allclose(gradient, seed @ weight.T, rtol=1e-4, atol=1e-5)
 
 
 def test_the_quantized_mobilenet_looks_where_the_float_one_does() -> None:

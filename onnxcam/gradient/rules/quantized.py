@@ -3,51 +3,70 @@
 ``QuantizeLinear`` rounds, so its derivative is 0 almost everywhere; what is meant is the
 derivative of the line that it rounds to: ``q = x / s + z`` inside the representable range, and
 flat outside it (Bengio et al. 2013, "straight-through estimator"). The cotangent of a
-quantized tensor is with respect to its codes and is itself floating point.
+quantized tensor is with respect to its codes and is itself float32.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.codes import LIMITS, along, as_float, reach
 from onnxcam.gradient.registry import Call, rule
+from onnxcam.surgeon.graph import constant
 
-_CODES = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16}
+_FLOAT = ir.DataType.FLOAT
 
 
-def _along_axis(c: Call, operand: ir.Value) -> ir.Value:
-    """Shape a scale or zero point for broadcasting against the tensor."""
-    rank = c.rank(c.x(0))
-    sizes = c.dims(operand)
-    if not sizes or sizes == [1]:
-        return c.op("Reshape", operand, c.builder.ints()) if sizes else operand
-    if len(sizes) != 1 or c.attribute("block_size", 0):
-        raise c.refuse("blocked quantization has no rule yet")
-    axis = int(c.attribute("axis", 1)) % rank
-    return c.op("Reshape", operand, c.builder.ints(*[-1 if i == axis else 1 for i in range(rank)]))
+def _cast(c: Call, value: ir.Value, before: ir.DataType | None, to: ir.DataType | None) -> ir.Value:
+    """Convert a cotangent of one type to another."""
+    kind = to or _FLOAT
+    return value if (before or _FLOAT) == kind else c.op("Cast", value, to=kind)
 
 
 def _dequantize(c: Call, g: ir.Value) -> ir.Value:
     """For x = (q - z) s: dq = g s."""
-    return c.op("Mul", g, _along_axis(c, c.x(1)))
+    scale = along(c, as_float(c, c.x(1)), c.y)  # few operators take the narrowest codes
+    return c.op("Mul", _cast(c, g, c.y.dtype, _FLOAT), scale)
 
 
 def _quantize(c: Call, g: ir.Value) -> ir.Value:
-    """For q = x / s + z where it fits: dx = g / s there."""
-    kind = c.y.dtype
-    if kind not in _CODES:
-        raise c.refuse(f"codes of type {kind} have no rule yet")
-    limits = np.iinfo(kind.numpy())
-    scale, zero = _along_axis(c, c.x(1)), c.operand(2)
-    codes = c.op("Round", c.op("Div", c.x(0), scale))  # as it is done before saturating
-    if zero is not None:
-        shift = c.op("Cast", _along_axis(c, zero), to=c.x(0).dtype or ir.DataType.FLOAT)
-        codes = c.op("Add", codes, shift)
-    low = c.op("GreaterOrEqual", codes, c.like(float(limits.min)))
-    high = c.op("LessOrEqual", codes, c.like(float(limits.max)))
-    return c.mask(c.op("And", low, high), c.op("Div", g, scale))
+    """For q = x / s + z where it fits: dx = g / s there.
+
+    Codes reach from ``low`` to ``high``, so what fits is ``|x - (m - z) s| <= h s`` with ``m``
+    the middle and ``h`` half the length of that.
+    """
+    x, codes = c.x(0), c.y.dtype
+    if codes not in LIMITS:
+        raise c.refuse(f"codes of type {codes} have no rule")
+    low, high = reach(codes)
+    scale = along(c, as_float(c, c.x(1)), x)
+    middle = c.builder.constant((low + high) / 2, _FLOAT)
+    half = c.builder.constant((high - low) / 2, _FLOAT)
+    zero = c.operand(2)
+    stored = constant(zero)
+    if zero is not None and (stored is None or stored.any()):
+        middle = c.op("Sub", middle, along(c, as_float(c, zero), x))
+    values = _cast(c, x, x.dtype, _FLOAT)
+    centred = values
+    if zero is not None or low != -high:
+        centred = c.op("Sub", values, c.op("Mul", middle, scale))
+    fits = c.op("LessOrEqual", c.op("Abs", centred), c.op("Mul", half, scale))
+    kind = _FLOAT if x.dtype == ir.DataType.INT32 else x.dtype
+    return c.mask(fits, _cast(c, c.op("Div", g, scale), _FLOAT, kind))
 
 
-rule("DequantizeLinear", _dequantize, None, None)
-rule("QuantizeLinear", _quantize, None, None)
+for _domain in ("", "com.microsoft"):
+    rule("DequantizeLinear", _dequantize, None, None, domain=_domain)
+    rule("QuantizeLinear", _quantize, None, None, domain=_domain)
+
+
+def _dynamic(c: Call, gs: list[ir.Value | None]) -> ir.Value | None:
+    """Scale and zero point fit the values, so all are inside: dx = g / s.
+
+    That scale and zero point move with the values changes nothing in what the codes stand for.
+    """
+    g = gs[0]
+    return None if g is None else c.op("Div", g, c.node.outputs[1])
+
+
+rule("DynamicQuantizeLinear", _dynamic, all_outputs=True)  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""The quantizer's operators on codes: decode, compute in floats, encode.
+
+ONNX Runtime's ``com.microsoft.QLinear*``. The cotangent passes straight through the encoding,
+as in :mod:`onnxcam.gradient.rules.quantized`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from onnxcam.gradient.codes import decode, encode
+from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.rules.quantized_linear import (
+    MICROSOFT,
+    channels_back,
+    channels_first,
+    kept,
+)
+
+
+def _number(c: Call, index: int) -> ir.Value:
+    """Decode the operand at ``index``, whose scale and zero point follow it."""
+    return decode(c, c.x(index), c.x(index + 1), c.operand(index + 2))
+
+
+def _unary(compute: Callable[[Call, ir.Value], ir.Value]) -> Callable[[Call], list[ir.Value]]:
+    """Operands X, Y's encoding."""
+    return lambda c: [encode(c, compute(c, _number(c, 0)), c.x(3), c.operand(4))]
+
+
+def _binary(op_type: str) -> Callable[[Call], list[ir.Value]]:
+    """Operands A, B, C's encoding."""
+
+    def expand(c: Call) -> list[ir.Value]:
+        y = c.op(op_type, _number(c, 0), _number(c, 3))
+        return [encode(c, y, c.x(6), c.operand(7))]
+
+    return expand
+
+
+def _where(c: Call) -> list[ir.Value]:
+    y = c.op("Where", c.x(0), _number(c, 1), _number(c, 4))
+    return [encode(c, y, c.x(7), c.operand(8))]
+
+
+def _concat(c: Call) -> list[ir.Value]:
+    """Operands are Y's encoding, then each part with its own."""
+    parts = [_number(c, index) for index in range(2, len(c.node.inputs), 3)]
+    y = c.op("Concat", *parts, axis=c.attribute("axis", 0))
+    return [encode(c, y, c.x(0), c.operand(1))]
+
+
+def _softmax(c: Call, x: ir.Value) -> ir.Value:
+    """Before opset 13, which the attribute names, all axes from ``axis`` on were one."""
+    rank = c.rank(c.x(0))
+    axis = int(c.attribute("axis", -1)) % rank
+    if int(c.attribute("opset", 13)) >= 13 or axis == rank - 1:
+        return c.op("Softmax", x, axis=axis)
+    flat = c.op("Softmax", c.op("Flatten", x, axis=axis), axis=1)
+    return c.op("Reshape", flat, c.builder.shape(c.x(0)))
+
+
+_POOLING = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
+
+
+def _average_pool(c: Call, x: ir.Value) -> ir.Value:
+    rank = c.rank(c.x(0))
+    y = c.op("AveragePool", channels_first(c, x, rank), **kept(c, *_POOLING))
+    return channels_back(c, y, rank)
+
+
+def _global_average_pool(c: Call, x: ir.Value) -> ir.Value:
+    rank = c.rank(c.x(0))
+    return channels_back(c, c.op("GlobalAveragePool", channels_first(c, x, rank)), rank)
+
+
+def _reduce_mean(c: Call, x: ir.Value) -> ir.Value:
+    rank = c.rank(c.x(0))
+    axes = [int(a) % rank for a in c.attribute("axes", range(rank))]
+    return c.builder.mean(x, axes, keepdims=bool(c.attribute("keepdims", 1)))
+
+
+def _leaky_relu(c: Call, x: ir.Value) -> ir.Value:
+    return c.op("LeakyRelu", x, alpha=c.attribute("alpha", 0.01))
+
+
+expansion("QLinearAdd", _binary("Add"), domain=MICROSOFT)
+expansion("QLinearMul", _binary("Mul"), domain=MICROSOFT)
+expansion("QLinearWhere", _where, domain=MICROSOFT)
+expansion("QLinearConcat", _concat, domain=MICROSOFT)
+expansion("QLinearSigmoid", _unary(lambda c, x: c.op("Sigmoid", x)), domain=MICROSOFT)
+expansion("QLinearLeakyRelu", _unary(_leaky_relu), domain=MICROSOFT)
+expansion("QLinearSoftmax", _unary(_softmax), domain=MICROSOFT)
+expansion("QLinearAveragePool", _unary(_average_pool), domain=MICROSOFT)
+expansion("QLinearGlobalAveragePool", _unary(_global_average_pool), domain=MICROSOFT)
+expansion("QLinearReduceMean", _unary(_reduce_mean), domain=MICROSOFT)

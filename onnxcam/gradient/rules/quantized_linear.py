@@ -1,0 +1,154 @@
+"""Convolutions and matrix products of codes, read as those of the numbers they stand for.
+
+The quantizer's forms (``QLinearConv``) decode, compute and encode in one operator; its dynamic
+forms (``ConvInteger``) leave int32 sums of products, whose scale is multiplied in later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcam.gradient.codes import as_float, decode, encode, shifted
+from onnxcam.gradient.registry import Call, expansion
+
+MICROSOFT = "com.microsoft"
+_WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+
+
+def kept(c: Call, *names: str) -> dict[str, Any]:
+    """Return those of the node's attributes that it has."""
+    return {n: c.attribute(n, None) for n in names if n in c.node.attributes}
+
+
+def channels_first(c: Call, value: ir.Value, rank: int) -> ir.Value:
+    """Move the channels from the end, where ``channels_last`` says that they are."""
+    if not c.attribute("channels_last", 0):
+        return value
+    return c.op("Transpose", value, perm=[0, rank - 1, *range(1, rank - 1)])
+
+
+def channels_back(c: Call, value: ir.Value, rank: int) -> ir.Value:
+    """Undo :func:`channels_first`."""
+    if not c.attribute("channels_last", 0):
+        return value
+    return c.op("Transpose", value, perm=[0, *range(2, rank), 1])
+
+
+def _qlinear_conv(c: Call) -> list[ir.Value]:
+    """Operands x, w (a scale each channel), y with scale and zero point each; bias in sx sw."""
+    x = decode(c, c.x(0), c.x(1), c.operand(2))
+    w = decode(c, c.x(3), c.x(4), c.operand(5), axis=0)
+    bias = c.operand(8)
+    if bias is not None:
+        bias = c.op("Mul", c.op("Cast", bias, to=ir.DataType.FLOAT), c.op("Mul", c.x(1), c.x(4)))
+    rank = c.rank(c.x(3))
+    y = c.op("Conv", channels_first(c, x, rank), w, bias, **kept(c, *_WINDOW))
+    return [encode(c, channels_back(c, y, rank), c.x(6), c.operand(7))]
+
+
+def _qlinear_matmul(c: Call) -> list[ir.Value]:
+    """Operands a (a scale each row), b (one each column), y."""
+    a = decode(c, c.x(0), c.x(1), c.operand(2), axis=-2)
+    b = decode(c, c.x(3), c.x(4), c.operand(5))
+    return [encode(c, c.op("MatMul", a, b), c.x(6), c.operand(7))]
+
+
+def _conv_integer(c: Call) -> list[ir.Value]:
+    x = shifted(c, c.x(0), c.operand(2))
+    return [c.op("Conv", x, shifted(c, c.x(1), c.operand(3), axis=0), **kept(c, *_WINDOW))]
+
+
+def _matmul_integer(c: Call) -> list[ir.Value]:
+    a = shifted(c, c.x(0), c.operand(2), axis=-2)
+    return [c.op("MatMul", a, shifted(c, c.x(1), c.operand(3)))]
+
+
+for _domain in ("", MICROSOFT):
+    expansion("QLinearConv", _qlinear_conv, domain=_domain)
+expansion("QLinearMatMul", _qlinear_matmul)
+expansion("ConvInteger", _conv_integer)
+expansion("MatMulInteger", _matmul_integer)
+
+
+def _with_bias(c: Call, y: ir.Value, index: int) -> list[ir.Value]:
+    bias = c.operand(index)
+    return [y if bias is None else c.op("Add", y, bias)]
+
+
+def _matmul_integer_to_float(c: Call) -> list[ir.Value]:
+    a = decode(c, c.x(0), c.x(2), c.operand(4), axis=-2)
+    b = decode(c, c.x(1), c.x(3), c.operand(5))
+    return _with_bias(c, c.op("MatMul", a, b), 6)
+
+
+def _dynamic_quantize_matmul(c: Call) -> list[ir.Value]:
+    """Its first operand is quantized inside, to a scale that fits: straight through."""
+    b = decode(c, c.x(1), c.x(2), c.operand(3))
+    return _with_bias(c, c.op("MatMul", c.x(0), b), 4)
+
+
+def _qgemm(c: Call) -> list[ir.Value]:
+    """Return alpha (A' B' + C sa sb), as codes if there is a scale for them."""
+    a = decode(c, c.x(0), c.x(1), c.operand(2))
+    by_row = bool(c.attribute("transB", 0))
+    b = decode(c, c.x(3), c.x(4), c.operand(5), axis=0 if by_row else 1)
+    bias, alpha = c.operand(6), float(c.attribute("alpha", 1.0))
+    if bias is not None:
+        bias = c.op("Mul", c.op("Cast", bias, to=ir.DataType.FLOAT), c.op("Mul", c.x(1), c.x(4)))
+    settings = kept(c, "transA", "transB", "alpha")
+    y = c.op("Gemm", a, b, bias, beta=alpha, **settings)
+    return [y if c.operand(7) is None else encode(c, y, c.x(7), c.operand(8))]
+
+
+expansion("MatMulIntegerToFloat", _matmul_integer_to_float, domain=MICROSOFT)
+expansion("DynamicQuantizeMatMul", _dynamic_quantize_matmul, domain=MICROSOFT)
+expansion("QGemm", _qgemm, domain=MICROSOFT)
+
+
+def _unpacked(c: Call, packed: ir.Value, bits: int, *shape: int) -> ir.Value:
+    """Read bytes as numbers of ``bits`` bits, the lowest first, as floats of a shape."""
+    byte = ir.DataType.UINT8
+    mask = c.builder.constant(2**bits, byte) if bits < 8 else None
+    parts = []
+    for shift in range(0, 8, bits):
+        part = packed
+        if shift:
+            steps = c.builder.constant(shift, byte)
+            part = c.op("BitShift", packed, steps, direction="RIGHT")
+        if mask is not None:
+            part = c.op("Mod", part, mask)
+        parts.append(c.op("Unsqueeze", part, c.builder.ints(-1)))
+    bytes_ = c.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
+    return c.op("Reshape", c.op("Cast", bytes_, to=c.kind), c.builder.ints(*shape))
+
+
+def _matmul_nbits(c: Call) -> list[ir.Value]:
+    """For y = a W^T + bias: W ``[N, K]`` is stored in blocks along K, a scale and zero each."""
+    bits, block = int(c.attribute("bits", 4)), int(c.attribute("block_size", 0))
+    rows, depth = int(c.attribute("N", 0)), int(c.attribute("K", 0))
+    if bits not in (2, 4, 8) or c.operand(4) is not None or c.attribute("weight_prepacked", 0):
+        raise c.refuse("its weights are packed in another way")
+    blocks = -(-depth // block)
+    weight = _unpacked(c, c.x(1), bits, rows, blocks, block)
+    zero = c.operand(3)
+    if zero is None:
+        shift = c.like(float(2 ** (bits - 1)))
+    elif zero.dtype == ir.DataType.UINT8:
+        packed = c.op("Reshape", zero, c.builder.ints(rows, -1))
+        numbers = _unpacked(c, packed, bits, rows, -1)
+        first = c.op("Slice", numbers, c.builder.ints(0), c.builder.ints(blocks), c.builder.ints(1))
+        shift = c.op("Reshape", first, c.builder.ints(rows, blocks, 1))
+    else:
+        shift = c.op("Reshape", as_float(c, zero, c.kind), c.builder.ints(rows, blocks, 1))
+    scale = c.op("Reshape", c.x(2), c.builder.ints(rows, blocks, 1))
+    weight = c.op("Mul", c.op("Sub", weight, shift), scale)
+    weight = c.op("Reshape", weight, c.builder.ints(rows, blocks * block))
+    if blocks * block > depth:
+        ints = c.builder.ints
+        weight = c.op("Slice", weight, ints(0), ints(depth), ints(1))
+    return _with_bias(c, c.op("MatMul", c.x(0), c.op("Transpose", weight, perm=[1, 0])), 5)
+
+
+expansion("MatMulNBits", _matmul_nbits, domain=MICROSOFT)
