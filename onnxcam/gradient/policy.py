@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import get_args
 
 import onnx_ir as ir
 
 from onnxcam.gradient.builder import Policy
-from onnxcam.gradient.registry import Call
+from onnxcam.gradient.registry import Call, Maker
 from onnxcam.surgeon.graph import constant
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -34,7 +33,7 @@ def _is_zero(value: ir.Value | None) -> bool:
     return array is not None and array.size > 0 and not array.any()
 
 
-def rectified(call: Call, g: ir.Value, maker: Callable[[Call, ir.Value], ir.Value]) -> ir.Value:
+def rectified(call: Call, g: ir.Value, maker: Maker) -> ir.Value | None:
     """Return the operand's cotangent under the builder's policy."""
     policy = call.builder.policy
     if policy == "standard" or not is_rectifier(call.node):

@@ -95,14 +95,19 @@ def build(case: Case, dtype: type, dynamic: bool) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def differentiate(model: onnx.ModelProto, case: Case) -> bytes:
-    """Append the input ``seed0`` and the outputs ``gradient_*`` to the model."""
+def differentiate(model: onnx.ModelProto, case: Case, rank: int) -> bytes:
+    """Append the input ``seed0`` and the outputs ``gradient_*`` to the model.
+
+    ``rank`` is that of the output, for operators that onnx has no shape inference for.
+    """
     found = ir.serde.deserialize_model(model)
     graph = found.graph
     builder = Builder(graph, case.opset)
     wrt = [v for v in graph.inputs if v.name in {f"x{i}" for i in case.wrt}]
     of, seed = graph.outputs[0], ir.Value(name="seed0", type=graph.outputs[0].type)
-    seed.shape = ir.Shape(["T", *(of.shape or ())])
+    if of.shape is None:
+        of.shape = ir.Shape([f"y{axis}" for axis in range(rank)])
+    seed.shape = ir.Shape(["T", *of.shape])
     graph.inputs.append(seed)
     for value, g in zip(wrt, add_gradient(builder, of, seed, wrt), strict=True):
         output = builder.op("Identity", g)
@@ -172,7 +177,7 @@ def check(case: Case, targets: int, dynamic: bool) -> None:
     feeds = {f"x{i}": np.asarray(case.inputs[i], np.float64) for i in case.wrt}
     y = forward(feeds)
     seed = rng.normal(size=(targets, *y.shape))
-    model = differentiate(build(case, np.float32, dynamic), case)
+    model = differentiate(build(case, np.float32, dynamic), case, y.ndim)
     names = [f"gradient_x{i}" for i in case.wrt]
     inputs = {k: v.astype(np.float32) for k, v in feeds.items()}
     found = session(model).run(names, {**inputs, **case.given, "seed0": seed.astype(np.float32)})

@@ -1,11 +1,12 @@
-"""Matrix products and reductions."""
+"""Matrix products and the determinant."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.walker import unbroadcast
+from onnxcam.gradient.walker import unbroadcast, unbroadcast_at_run_time
 
 
 def _swap(c: Call, value: ir.Value) -> ir.Value:
@@ -60,7 +61,7 @@ def _sum_batch(c: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
         if size == 1 and against != 1:
             grown.append(i + 1)
         elif not isinstance(size, int) and against != 1 and (size is None or size != against):
-            raise c.refuse("whether its batch is broadcast is only known at run time")
+            return unbroadcast_at_run_time(c, g, operand)
     return c.builder.sum(g, grown, keepdims=True)
 
 
@@ -91,94 +92,25 @@ def _gemm_bias(c: Call, g: ir.Value) -> ir.Value:
 
 rule("Gemm", _gemm_left, _gemm_right, _gemm_bias)
 
-# --- reductions
+
+def _det(c: Call, g: ir.Value) -> ir.Value:
+    """dx_ij = g times the cofactor (-1)^(i+j) det(x without row i and column j).
+
+    Right for singular matrices too, where y inv(x)^T has no meaning.
+    """
+    x = c.x(0)
+    n = c.static(x, -1) or c.static(x, -2)
+    if n is None:
+        raise c.refuse("the size of its matrices is only known at run time")
+    deep = c.op("Unsqueeze", g, c.builder.ints(-1, -2))
+    if n == 1:
+        return deep
+    others = np.array([[k for k in range(n) if k != i] for i in range(n)])
+    places = others[:, None, :, None] * n + others[None, :, None, :]  # [i, j, row, column]
+    flat = c.op("Reshape", x, c.builder.ints(*[0] * (c.rank(x) - 2), n * n))
+    cofactors = c.op("Det", c.op("Gather", flat, c.builder.constant(places), axis=-1))
+    signs = c.builder.constant((-1.0) ** np.add.outer(range(n), range(n)), c.kind)
+    return c.op("Mul", deep, c.op("Mul", cofactors, signs))
 
 
-def _reduced_axes(c: Call) -> list[int]:
-    """Return the reduced axes counted from the end."""
-    rank = c.rank(c.x(0))
-    axes = c.attribute("axes", None)
-    if axes is None and c.operand(1) is not None:
-        axes = c.known(1, "axes").tolist()
-    if not axes:
-        return [] if c.attribute("noop_with_empty_axes", 0) else list(range(-rank, 0))
-    return sorted(a % rank - rank for a in axes)
-
-
-def _spread(c: Call, value: ir.Value) -> ir.Value:
-    """Give a reduced value, or its cotangent, its reduced axes back with length 1."""
-    axes = _reduced_axes(c)
-    if c.attribute("keepdims", 1) or not axes:
-        return value
-    return c.op("Unsqueeze", value, c.builder.ints(*axes))
-
-
-def _expand(c: Call, g: ir.Value) -> ir.Value:
-    """Repeat ``[T, *reduced]`` to ``[T, *shape of the input]``."""
-    shape = c.op("Concat", c.builder.ints(1), c.builder.shape(c.x(0)), axis=0)
-    if all(c.static(c.x(0), i) is not None for i in range(c.rank(c.x(0)))):
-        shape = c.builder.ints(1, *(int(d) for d in c.dims(c.x(0)) if isinstance(d, int)))
-    return c.op("Expand", g, shape)
-
-
-def _count(c: Call) -> ir.Value:
-    """Return how many elements each result sums, as a float scalar."""
-    axes, x = _reduced_axes(c), c.x(0)
-    lengths = [c.static(x, a) for a in axes]
-    product = 1
-    for length in lengths:
-        if length is None:
-            break
-        product *= length
-    else:
-        return c.like(float(product))
-    places = c.builder.ints(*(a % c.rank(x) for a in axes))
-    sizes = c.op("Gather", c.op("Shape", x), places, axis=0)
-    count = c.op("ReduceProd", sizes, keepdims=0)
-    return c.op("Cast", count, to=x.dtype or ir.DataType.FLOAT)
-
-
-def _reduce_extreme(c: Call, g: ir.Value) -> ir.Value:
-    """Max and Min: equal elements share the gradient, as in PyTorch's amax."""
-    hit = c.op("Equal", c.x(0), _spread(c, c.y))
-    ones = c.op("Cast", hit, to=c.x(0).dtype or ir.DataType.FLOAT)
-    share = c.op("Div", ones, c.builder.sum(ones, _reduced_axes(c), keepdims=True))
-    return c.op("Mul", _spread(c, g), share)
-
-
-def _reduce_l2(c: Call, g: ir.Value) -> ir.Value:
-    """The direction x / |x|; 0 at the origin, as in PyTorch."""
-    length = _spread(c, c.y)
-    direction = c.op("Div", c.x(0), length)
-    zero = c.op("Equal", length, c.like(0.0))
-    return c.op("Mul", _spread(c, g), c.op("Where", zero, c.like(0.0), direction))
-
-
-def _reduce_sum_square(c: Call, g: ir.Value) -> ir.Value:
-    return c.op("Mul", _spread(c, g), c.op("Mul", c.x(0), c.like(2.0)))
-
-
-rule("ReduceSum", lambda c, g: _expand(c, _spread(c, g)), None)
-rule("ReduceMean", lambda c, g: _expand(c, c.op("Div", _spread(c, g), _count(c))), None)
-rule("ReduceMax ReduceMin", _reduce_extreme, None)
-rule("ReduceL2", _reduce_l2, None)
-rule("ReduceSumSquare", _reduce_sum_square, None)
-
-# --- softmax
-
-
-def _softmax(c: Call, g: ir.Value) -> ir.Value:
-    """Return dx = y (g - sum(g y))."""
-    axis = c.axis(c.x(0), -1)
-    inner = c.builder.sum(c.op("Mul", g, c.y), [axis], keepdims=True)
-    return c.op("Mul", c.y, c.op("Sub", g, inner))
-
-
-def _log_softmax(c: Call, g: ir.Value) -> ir.Value:
-    axis = c.axis(c.x(0), -1)
-    total = c.builder.sum(g, [axis], keepdims=True)
-    return c.op("Sub", g, c.op("Mul", c.op("Exp", c.y), total))
-
-
-rule("Softmax", _softmax)
-rule("LogSoftmax", _log_softmax)
+rule("Det", _det)

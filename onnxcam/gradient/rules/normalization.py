@@ -1,11 +1,79 @@
-"""Normalisation, as networks are exported for inference."""
+"""Normalization over the batch, a layer, an instance, a group of channels.
+
+Each scales and shifts a normalized tensor ``h``: ``y = scale h + bias``, so that
+``dscale = sum(g h)`` and ``dbias = sum(g)``.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.walker import unbroadcast
+
+_HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+_MEAN_VARIANCE = 1e-9  # what MeanVarianceNormalization adds to the standard deviation
+
+
+def _kind(c: Call) -> ir.DataType:
+    """Return the type of the statistics: as the operators do, half precision is widened."""
+    kind = c.x(0).dtype or ir.DataType.FLOAT
+    return ir.DataType.FLOAT if kind in _HALF else kind
+
+
+def _wide(c: Call, value: ir.Value) -> ir.Value:
+    return value if value.dtype == _kind(c) else c.op("Cast", value, to=_kind(c))
+
+
+def _narrow(c: Call, value: ir.Value, like: ir.Value) -> ir.Value:
+    """Return what was computed in the type of the statistics in that of an operand."""
+    return value if like.dtype in (_kind(c), None) else c.op("Cast", value, to=like.dtype)
+
+
+def _number(c: Call, number: float) -> ir.Value:
+    return c.builder.constant(number, _kind(c))
+
+
+class _Normalized:
+    """The tensor ``h = (x - mean) / root`` over ``axes``, with ``root = sqrt(var + epsilon)``.
+
+    Root mean square normalization leaves out the mean (``centered=False``).
+    """
+
+    def __init__(
+        self, c: Call, x: ir.Value, axes: list[int], epsilon: float, centered: bool = True
+    ) -> None:
+        self.c, self.axes, self.centered = c, axes, centered
+        x = _wide(c, x)
+        self.deviation = c.op("Sub", x, self.mean(x)) if centered else x
+        variance = self.mean(c.op("Mul", self.deviation, self.deviation))
+        self.root = c.op("Sqrt", c.op("Add", variance, _number(c, epsilon)))
+        self.h = c.op("Div", self.deviation, self.root)
+
+    def mean(self, value: ir.Value) -> ir.Value:
+        """Average over the normalized axes, which stay with length 1."""
+        return self.c.builder.mean(value, self.axes, keepdims=True)
+
+    def back(self, g: ir.Value) -> ir.Value:
+        """Return dx = (g - mean(g) - h mean(g h)) / root, given ``g = dh``."""
+        op = self.c.op
+        slope = op("Mul", self.h, self.mean(op("Mul", g, self.h)))
+        rest = op("Sub", g, self.mean(g)) if self.centered else g
+        return op("Div", op("Sub", rest, slope), self.root)
+
+
+def _epsilon(c: Call) -> float:
+    return float(c.attribute("epsilon", 1e-5))
+
+
+def _scaled(c: Call, g: ir.Value) -> ir.Value:
+    """Return dh = g scale, for a scale that broadcasts as it is."""
+    return c.op("Mul", _wide(c, g), _wide(c, c.x(1)))
+
+
+# --- over channels: batch and instance
 
 
 def _per_channel(c: Call, value: ir.Value) -> ir.Value:
@@ -14,90 +82,220 @@ def _per_channel(c: Call, value: ir.Value) -> ir.Value:
     return c.op("Reshape", value, c.builder.ints(-1, *[1] * space)) if space > 0 else value
 
 
-def _batch_norm(c: Call, g: ir.Value) -> ir.Value:
-    """Return dx = g scale / sqrt(var + eps): stored constants, which the runtime folds."""
-    if c.attribute("training_mode", 0):
-        raise c.refuse("it is in training mode")
-    epsilon = c.like(c.attribute("epsilon", 1e-5))
-    factor = c.op("Div", c.x(1), c.op("Sqrt", c.op("Add", c.x(4), epsilon)))
+def _space(c: Call) -> list[int]:
+    return list(range(2 - c.rank(c.x(0)), 0))
+
+
+def _per_batch(c: Call) -> list[int]:
+    """Return all axes but that of the channels, which a vector has none of."""
+    rank = c.rank(c.x(0))
+    return [-1] if rank == 1 else [-rank, *_space(c)]
+
+
+def _to_channels(c: Call, g: ir.Value) -> ir.Value:
+    """Sum ``[T, N, K, *S]`` to ``[T, K]``."""
+    return c.builder.sum(g, _per_batch(c), keepdims=c.rank(c.x(0)) == 1)
+
+
+def _bias(c: Call, g: ir.Value) -> ir.Value:
+    return _narrow(c, _to_channels(c, _wide(c, g)), c.x(2))
+
+
+def _batch_inverse(c: Call) -> ir.Value:
+    """1 / sqrt(var + eps) for each channel: of stored constants, which the runtime folds."""
+    root = c.op("Sqrt", c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c))))
+    return c.op("Div", _number(c, 1.0), root)
+
+
+def _batch_training(c: Call) -> _Normalized | None:
+    """Return the normalized tensor when the node uses the batch's own statistics."""
+    if not c.attribute("training_mode", 0):
+        return None
+    return _Normalized(c, c.x(0), _per_batch(c), _epsilon(c))
+
+
+def _batch_x(c: Call, g: ir.Value) -> ir.Value:
+    """Return dx = g scale / sqrt(var + eps)."""
+    training = _batch_training(c)
+    if training is not None:
+        scale = _per_channel(c, _wide(c, c.x(1)))
+        return _narrow(c, training.back(c.op("Mul", _wide(c, g), scale)), c.x(0))
+    factor = _narrow(c, c.op("Mul", _wide(c, c.x(1)), _batch_inverse(c)), c.x(0))
     return c.op("Mul", g, _per_channel(c, factor))
 
 
-def _statistic(c: Call, g: ir.Value) -> ir.Value:
-    raise c.refuse("its statistics are computed from the layer")
+def _batch_deviation(c: Call, g: ir.Value) -> ir.Value:
+    """Return sum(g (x - mean)) for each channel."""
+    deviation = c.op("Sub", _wide(c, c.x(0)), _per_channel(c, _wide(c, c.x(3))))
+    return _to_channels(c, c.op("Mul", _wide(c, g), deviation))
 
 
-rule("BatchNormalization", _batch_norm, *[_statistic] * 4)
+def _batch_scale(c: Call, g: ir.Value) -> ir.Value:
+    training = _batch_training(c)
+    if training is not None:
+        return _narrow(c, _to_channels(c, c.op("Mul", _wide(c, g), training.h)), c.x(1))
+    return _narrow(c, c.op("Mul", _batch_deviation(c, g), _batch_inverse(c)), c.x(1))
 
 
-def _whitened(c: Call, x: ir.Value, g: ir.Value, axes: list[int]) -> ir.Value:
-    """Return dx of h = (x - mean) / sqrt(var + eps), given dh.
+def _batch_mean(c: Call, g: ir.Value) -> ir.Value | None:
+    """Return dmean = -sum(g) scale / sqrt(var + eps)."""
+    if c.attribute("training_mode", 0):
+        return None
+    factor = c.op("Mul", _wide(c, c.x(1)), _batch_inverse(c))
+    total = _to_channels(c, _wide(c, g))
+    return _narrow(c, c.op("Neg", c.op("Mul", total, factor)), c.x(3))
 
-    dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var + eps), means over ``axes`` (from the end).
+
+def _batch_variance(c: Call, g: ir.Value) -> ir.Value | None:
+    """Return dvar = -sum(g (x - mean)) scale / 2 (var + eps)^(-3/2)."""
+    if c.attribute("training_mode", 0):
+        return None
+    inverse = _batch_inverse(c)
+    cube = c.op("Mul", c.op("Mul", inverse, inverse), inverse)
+    factor = c.op("Mul", c.op("Mul", _wide(c, c.x(1)), cube), _number(c, -0.5))
+    return _narrow(c, c.op("Mul", _batch_deviation(c, g), factor), c.x(4))
+
+
+rule("BatchNormalization", _batch_x, _batch_scale, _bias, _batch_mean, _batch_variance)
+
+
+def _instance(c: Call) -> _Normalized:
+    return _Normalized(c, c.x(0), _space(c), _epsilon(c))
+
+
+def _instance_x(c: Call, g: ir.Value) -> ir.Value:
+    scaled = c.op("Mul", _wide(c, g), _per_channel(c, _wide(c, c.x(1))))
+    return _narrow(c, _instance(c).back(scaled), c.x(0))
+
+
+def _instance_scale(c: Call, g: ir.Value) -> ir.Value:
+    return _narrow(c, _to_channels(c, c.op("Mul", _wide(c, g), _instance(c).h)), c.x(1))
+
+
+rule("InstanceNormalization", _instance_x, _instance_scale, _bias)
+
+# --- over groups of channels
+
+
+def _grouped(c: Call, value: ir.Value, leading: int = 1) -> ir.Value:
+    """Shape ``[N, K, *S]`` as ``[N, G, rest]``, under ``leading`` axes."""
+    groups = int(c.attribute("num_groups", 1))
+    return c.op("Reshape", _wide(c, value), c.builder.ints(*[0] * leading, groups, -1))
+
+
+def _group(c: Call) -> _Normalized:
+    return _Normalized(c, _grouped(c, c.x(0)), [-1], _epsilon(c))
+
+
+def _by_channel(c: Call) -> bool:
+    """From opset 21 on each channel has a scale and bias, before that each group."""
+    return c.builder.opset >= 21
+
+
+def _group_x(c: Call, g: ir.Value) -> ir.Value:
+    scale = _wide(c, c.x(1))
+    if _by_channel(c):
+        scaled = _grouped(c, c.op("Mul", _wide(c, g), _per_channel(c, scale)), leading=2)
+    else:
+        scaled = c.op("Mul", _grouped(c, g, leading=2), _at_end(c, scale))
+    return c.unfold(_narrow(c, _group(c).back(scaled), c.x(0)), c.x(0))
+
+
+def _at_end(c: Call, value: ir.Value) -> ir.Value:
+    return c.op("Unsqueeze", value, c.builder.ints(-1))
+
+
+def _group_sum(c: Call, g: ir.Value, h: ir.Value | None, like: ir.Value) -> ir.Value:
+    """Return sum(g h) for each channel or group."""
+    if not _by_channel(c):
+        g = _grouped(c, g, leading=2)
+        g = c.op("Mul", g, h) if h is not None else g
+        return _narrow(c, c.builder.sum(g, [-3, -1]), like)
+    g = _wide(c, g)
+    if h is not None:
+        g = c.op("Mul", g, c.op("Reshape", h, c.builder.shape(c.x(0))))
+    return _narrow(c, _to_channels(c, g), like)
+
+
+rule(
+    "GroupNormalization",
+    _group_x,
+    lambda c, g: _group_sum(c, g, _group(c).h, c.x(1)),
+    lambda c, g: _group_sum(c, g, None, c.x(2)),
+)
+
+# --- over the last axes
+
+
+def _last(c: Call) -> list[int]:
+    return list(range(c.axis(c.x(0), -1), 0))
+
+
+def _layer(c: Call) -> _Normalized:
+    return _Normalized(c, c.x(0), _last(c), _epsilon(c))
+
+
+def _layer_x(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value:
+    """Return dx from y and from the outputs ``mean`` and ``inverse = 1 / root``.
+
+    dmean/dx = 1/n and dinverse/dx = -h / (n root^2).
     """
-    mean, op = c.builder.mean, c.op
-    centred = op("Sub", x, mean(x, axes, keepdims=True))
-    variance = mean(op("Mul", centred, centred), axes, keepdims=True)
-    root = op("Sqrt", op("Add", variance, c.like(c.attribute("epsilon", 1e-5))))
-    h = op("Div", centred, root)
-    slope = op("Mul", h, mean(op("Mul", g, h), axes, keepdims=True))
-    return op("Div", op("Sub", op("Sub", g, mean(g, axes, keepdims=True)), slope), root)
+    layer, parts = _layer(c), []
+    g, mean, inverse = (*gs, None, None)[:3]
+    if g is not None:
+        parts.append(layer.back(_scaled(c, g)))
+    if mean is not None or inverse is not None:
+        ones = c.op("Expand", _number(c, 1.0), c.builder.shape(c.x(0)))
+        share = c.op("Div", ones, c.builder.sum(ones, layer.axes, keepdims=True))
+    if mean is not None:
+        parts.append(c.op("Mul", _wide(c, mean), share))
+    if inverse is not None:
+        slope = c.op("Div", c.op("Mul", layer.h, share), c.op("Mul", layer.root, layer.root))
+        parts.append(c.op("Neg", c.op("Mul", _wide(c, inverse), slope)))
+    return _narrow(c, c.op("Sum", *parts) if len(parts) > 1 else parts[0], c.x(0))
 
 
-def _layer_norm(c: Call, g: ir.Value) -> ir.Value:
-    axis = c.axis(c.x(0), -1)
-    return _whitened(c, c.x(0), c.op("Mul", g, c.x(1)), list(range(axis, 0)))
+def _layer_scale(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value | None:
+    return None if gs[0] is None else _normalized_scale(c, gs[0], _layer(c))
 
 
-def _instance_norm(c: Call, g: ir.Value) -> ir.Value:
-    scaled = c.op("Mul", g, _per_channel(c, c.x(1)))
-    return _whitened(c, c.x(0), scaled, list(range(2 - c.rank(c.x(0)), 0)))
+def _normalized_scale(c: Call, g: ir.Value, normalized: _Normalized) -> ir.Value:
+    dscale = c.op("Mul", _wide(c, g), normalized.h)
+    return _narrow(c, unbroadcast(c, dscale, c.x(1)), c.x(1))
 
 
-rule("LayerNormalization", _layer_norm, _statistic, _statistic)
-rule("InstanceNormalization", _instance_norm, _statistic, _statistic)
+def _layer_bias(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value | None:
+    if gs[0] is None:
+        return None
+    return _narrow(c, unbroadcast(c, _wide(c, gs[0]), c.x(2)), c.x(2))
 
 
-def _lrn(c: Call, g: ir.Value) -> ir.Value:
-    """Return dx of y = x s^-b with s = bias + a/n sum(x^2) over n neighbouring channels.
-
-    dx = g s^-b - 2 a b / n x sum(g x s^(-b-1)), the sum over the channels whose window
-    holds this one, i.e. the window turned around.
-    """
-    size = int(c.attribute("size", 1))
-    alpha, beta = c.attribute("alpha", 1e-4), c.attribute("beta", 0.75)
-    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
-    x, op = c.x(0), c.op
-    squares = _over_channels(c, op("Mul", x, x), size, before, after)
-    s = op("Add", op("Mul", squares, c.like(alpha / size)), c.like(c.attribute("bias", 1.0)))
-    direct = op("Mul", g, op("Pow", s, c.like(-beta)))
-    through = op("Div", op("Mul", direct, x), s)
-    back = _over_channels(c, through, size, after, before)
-    indirect = op("Mul", op("Mul", x, c.like(2.0 * alpha * beta / size)), back)
-    return op("Sub", direct, indirect)
+def _root_mean_square(c: Call) -> _Normalized:
+    return _Normalized(c, c.x(0), _last(c), _epsilon(c), centered=False)
 
 
-def _over_channels(c: Call, value: ir.Value, size: int, before: int, after: int) -> ir.Value:
-    """Sum over windows of channels of ``[..., N, K, *S]``, by a convolution with ones."""
-    x = c.x(0)
-    space = c.rank(x) - 2
-    channels = c.static(x, 1)
-    if channels is None:
-        raise c.refuse("its number of channels is only known at run time")
-    flat = c.op("Reshape", value, _flat_shape(c, channels, space))
-    ones = c.builder.constant(np.ones([1, 1, size, 1]), x.dtype)
-    summed = c.op("Conv", flat, ones, pads=[before, 0, after, 0], kernel_shape=[size, 1])
-    return c.unfold(summed, x)
+rule(
+    "LayerNormalization",
+    _layer_x,  # type: ignore[arg-type]
+    _layer_scale,  # type: ignore[arg-type]
+    _layer_bias,  # type: ignore[arg-type]
+    all_outputs=True,
+)
+rule(
+    "RMSNormalization",
+    lambda c, g: _narrow(c, _root_mean_square(c).back(_scaled(c, g)), c.x(0)),
+    lambda c, g: _normalized_scale(c, g, _root_mean_square(c)),
+)
+
+# --- over given axes, without scale and bias
 
 
-def _flat_shape(c: Call, channels: int, space: int) -> ir.Value:
-    """Shape ``[-1, 1, K, places]``."""
-    sizes = c.dims(c.x(0))[2:]
-    known = [d for d in sizes if isinstance(d, int)]
-    if len(known) == space:
-        return c.builder.ints(-1, 1, channels, int(np.prod(known, dtype=np.int64)))
-    count = c.op("ReduceProd", c.builder.space(c.x(0)), keepdims=1)
-    return c.op("Concat", c.builder.ints(-1, 1, channels), count, axis=0)
+def _mean_variance(c: Call, g: ir.Value) -> ir.Value:
+    """For y = (x - mean) / (sqrt(var) + 1e-9), which is sqrt(var + 1e-18) where it matters."""
+    rank = c.rank(c.x(0))
+    axes = [a % rank - rank for a in c.attribute("axes", [0, 2, 3])]
+    normalized = _Normalized(c, c.x(0), axes, _MEAN_VARIANCE**2)
+    return _narrow(c, normalized.back(_wide(c, g)), c.x(0))
 
 
-rule("LRN", _lrn)
+rule("MeanVarianceNormalization", _mean_variance)

@@ -1,0 +1,167 @@
+"""Activations and softmax.
+
+At a kink the gradient is that of the side where the function is flat: ``Relu`` passes where
+``x > 0``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from onnxcam.gradient.registry import Call, rule
+
+
+def _one_minus(c: Call, value: ir.Value) -> ir.Value:
+    return c.op("Sub", c.like(1.0), value)
+
+
+def _positive(c: Call, value: ir.Value) -> ir.Value:
+    return c.op("Greater", value, c.like(0.0))
+
+
+def _elu(c: Call, g: ir.Value) -> ir.Value:
+    """For y = alpha (exp x - 1) below 0, so dy = y + alpha there."""
+    below = c.op("Mul", g, c.op("Add", c.y, c.like(c.attribute("alpha", 1.0))))
+    return c.op("Where", _positive(c, c.x(0)), g, below)
+
+
+def _selu(c: Call, g: ir.Value) -> ir.Value:
+    alpha = c.attribute("alpha", 1.67326319217681884765625)
+    gamma = c.attribute("gamma", 1.05070102214813232421875)
+    below = c.op("Mul", g, c.op("Add", c.y, c.like(alpha * gamma)))
+    return c.op("Where", _positive(c, c.x(0)), c.op("Mul", g, c.like(gamma)), below)
+
+
+def _celu(c: Call, g: ir.Value) -> ir.Value:
+    scaled = c.op("Div", c.x(0), c.like(c.attribute("alpha", 1.0)))
+    return c.op("Where", _positive(c, c.x(0)), g, c.op("Mul", g, c.op("Exp", scaled)))
+
+
+def _leaky_relu(c: Call, g: ir.Value) -> ir.Value:
+    below = c.op("Mul", g, c.like(c.attribute("alpha", 0.01)))
+    return c.op("Where", _positive(c, c.x(0)), g, below)
+
+
+def _prelu(c: Call, g: ir.Value) -> ir.Value:
+    return c.op("Where", _positive(c, c.x(0)), g, c.op("Mul", g, c.x(1)))
+
+
+def _sigmoid(c: Call, g: ir.Value) -> ir.Value:
+    return c.op("Mul", g, c.op("Mul", c.y, _one_minus(c, c.y)))
+
+
+def _hard_sigmoid_slope(c: Call, alpha: float, beta: float, g: ir.Value) -> ir.Value:
+    line = c.op("Add", c.op("Mul", c.x(0), c.like(alpha)), c.like(beta))
+    inside = c.op("And", c.op("Greater", line, c.like(0.0)), c.op("Less", line, c.like(1.0)))
+    return c.mask(inside, c.op("Mul", g, c.like(alpha)))
+
+
+def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
+    return _hard_sigmoid_slope(c, c.attribute("alpha", 0.2), c.attribute("beta", 0.5), g)
+
+
+def _hard_swish(c: Call, g: ir.Value) -> ir.Value:
+    """For y = x h(x) with h the hard sigmoid of slope 1/6: dy = h + x h'."""
+    gate = c.op("HardSigmoid", c.x(0), alpha=1.0 / 6.0, beta=0.5)
+    slope = _hard_sigmoid_slope(c, 1.0 / 6.0, 0.5, c.op("Mul", g, c.x(0)))
+    return c.op("Add", c.op("Mul", g, gate), slope)
+
+
+def _softplus(c: Call, g: ir.Value) -> ir.Value:
+    return c.op("Mul", g, c.op("Sigmoid", c.x(0)))
+
+
+def _softsign(c: Call, g: ir.Value) -> ir.Value:
+    wide = c.op("Add", c.op("Abs", c.x(0)), c.like(1.0))
+    return c.op("Div", g, c.op("Mul", wide, wide))
+
+
+def _mish(c: Call, g: ir.Value) -> ir.Value:
+    """For y = x t with t = tanh(softplus x): dy = t + x (1 - t^2) sigmoid x."""
+    t = c.op("Tanh", c.op("Softplus", c.x(0)))
+    inner = c.op("Mul", _one_minus(c, c.op("Mul", t, t)), c.op("Sigmoid", c.x(0)))
+    return c.op("Mul", g, c.op("Add", t, c.op("Mul", c.x(0), inner)))
+
+
+def _gelu(c: Call, g: ir.Value) -> ir.Value:
+    """For y = x F(x), F the normal distribution function or its tanh approximation."""
+    x = c.x(0)
+    if c.attribute("approximate", "none") == "tanh":
+        root, cubic = math.sqrt(2.0 / math.pi), 0.044715
+        square = c.op("Mul", x, x)
+        inner = c.op("Mul", x, c.op("Add", c.op("Mul", square, c.like(root * cubic)), c.like(root)))
+        t = c.op("Tanh", inner)
+        slope = c.op("Add", c.op("Mul", square, c.like(3 * root * cubic)), c.like(root))
+        bell = c.op("Mul", _one_minus(c, c.op("Mul", t, t)), c.op("Mul", slope, c.like(0.5)))
+        gate = c.op("Mul", c.op("Add", t, c.like(1.0)), c.like(0.5))
+    else:
+        erf = c.op("Erf", c.op("Mul", x, c.like(math.sqrt(0.5))))
+        gate = c.op("Mul", c.op("Add", erf, c.like(1.0)), c.like(0.5))
+        power = c.op("Exp", c.op("Mul", c.op("Mul", x, x), c.like(-0.5)))
+        bell = c.op("Mul", power, c.like(1.0 / math.sqrt(2.0 * math.pi)))
+    return c.op("Mul", g, c.op("Add", gate, c.op("Mul", x, bell)))
+
+
+def _thresholded_relu(c: Call, g: ir.Value) -> ir.Value:
+    return c.mask(c.op("Greater", c.x(0), c.like(c.attribute("alpha", 1.0))), g)
+
+
+def _shrink(c: Call, g: ir.Value) -> ir.Value:
+    """The line is cut out between -lambd and lambd."""
+    edge = float(c.attribute("lambd", 0.5))
+    below, above = c.op("Less", c.x(0), c.like(-edge)), c.op("Greater", c.x(0), c.like(edge))
+    return c.mask(c.op("Or", below, above), g)
+
+
+def _swish(c: Call, g: ir.Value) -> ir.Value:
+    """For y = x s with s = sigmoid(alpha x): dy = s + alpha y (1 - s)."""
+    alpha = c.like(c.attribute("alpha", 1.0))
+    gate = c.op("Sigmoid", c.op("Mul", c.x(0), alpha))
+    through = c.op("Mul", c.op("Mul", c.y, alpha), _one_minus(c, gate))
+    return c.op("Mul", g, c.op("Add", gate, through))
+
+
+# What a Relu returns is not negative, so that any of it but 0 is true.
+rule("Relu", lambda c, g: c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g))
+rule("Elu", _elu)
+rule("Selu", _selu)
+rule("Celu", _celu)
+rule("LeakyRelu", _leaky_relu)
+rule(
+    "PRelu",
+    _prelu,
+    lambda c, g: c.op("Where", _positive(c, c.x(0)), c.like(0.0), c.op("Mul", g, c.x(0))),
+    broadcasts=True,
+)
+rule("Sigmoid", _sigmoid)
+rule("HardSigmoid", _hard_sigmoid)
+rule("HardSwish", _hard_swish)
+rule("Softplus", _softplus)
+rule("Softsign", _softsign)
+rule("Mish", _mish)
+rule("Gelu", _gelu)
+rule("ThresholdedRelu", _thresholded_relu)
+rule("Shrink", _shrink)
+rule("Swish", _swish)
+
+# --- softmax
+
+
+def _softmax(c: Call, g: ir.Value) -> ir.Value:
+    """Return dx = y (g - sum(g y))."""
+    axis = c.axis(c.x(0), -1)
+    inner = c.builder.sum(c.op("Mul", g, c.y), [axis], keepdims=True)
+    return c.op("Mul", c.y, c.op("Sub", g, inner))
+
+
+def _log_softmax(c: Call, g: ir.Value) -> ir.Value:
+    """Return dx = g - softmax(x) sum(g)."""
+    axis = c.axis(c.x(0), -1)
+    total = c.builder.sum(g, [axis], keepdims=True)
+    return c.op("Sub", g, c.op("Mul", c.op("Exp", c.y), total))
+
+
+rule("Softmax", _softmax)
+rule("LogSoftmax", _log_softmax)

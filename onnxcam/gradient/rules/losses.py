@@ -1,0 +1,69 @@
+"""Losses, said by simpler operators.
+
+The class that a target names is found by comparing it with every class, so that what the
+others hold, infinities included, does not matter.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxcam.gradient.registry import Call, expansion
+
+
+def _likelihood(c: Call, scores: ir.Value) -> ir.Value:
+    """Return the loss -w[t] scores[n, t, ...], reduced as the node asks for."""
+    target, weights, op, ints = c.x(1), c.operand(2), c.op, c.builder.ints
+    classes = op("Slice", c.builder.shape(c.x(0)), ints(1), ints(2))
+    every = op(
+        "Range",
+        c.builder.constant(0),
+        op("Squeeze", classes, ints(0)),
+        c.builder.constant(1),
+    )
+    places = op("Reshape", every, ints(-1, *[1] * (c.rank(c.x(0)) - 2)))
+    target = op("Cast", target, to=ir.DataType.INT64)
+    named = op("Equal", op("Unsqueeze", target, ints(1)), places)
+    picked = op("Where", named, scores, c.like(0.0))
+    loss = op("Neg", op("ReduceSum", picked, ints(1), keepdims=0))
+    share = None if weights is None else op("Gather", weights, _inside(c, target))
+    if "ignore_index" in c.node.attributes:
+        counted = op("Not", op("Equal", target, _ignored(c)))
+        loss = op("Where", counted, loss, c.like(0.0))
+        ones = op("Cast", counted, to=c.kind)
+        share = ones if share is None else op("Mul", share, ones)
+    if share is not None:
+        loss = op("Mul", loss, share)
+    reduction = c.attribute("reduction", "mean")
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return op("ReduceSum", loss, keepdims=0)
+    if share is None:
+        return c.builder.mean(loss, list(range(1 - c.rank(c.x(0)), 0)))
+    return op("Div", op("ReduceSum", loss, keepdims=0), op("ReduceSum", share, keepdims=0))
+
+
+def _ignored(c: Call) -> ir.Value:
+    return c.builder.constant(int(c.attribute("ignore_index", 0)))
+
+
+def _inside(c: Call, target: ir.Value) -> ir.Value:
+    """Return the targets, the ignored ones, which need not be classes, as class 0."""
+    if "ignore_index" not in c.node.attributes:
+        return target
+    return c.op("Where", c.op("Equal", target, _ignored(c)), c.builder.constant(0), target)
+
+
+def _negative_log_likelihood(c: Call) -> list[ir.Value]:
+    return [_likelihood(c, c.x(0))]
+
+
+def _cross_entropy(c: Call) -> list[ir.Value]:
+    """The likelihood of log softmax, which is the second output."""
+    logarithms = c.op("LogSoftmax", c.x(0), axis=1)
+    return [_likelihood(c, logarithms), logarithms]
+
+
+expansion("NegativeLogLikelihoodLoss", _negative_log_likelihood)
+expansion("SoftmaxCrossEntropyLoss", _cross_entropy)
