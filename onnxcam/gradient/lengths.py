@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from functools import reduce
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call
@@ -16,6 +17,7 @@ _KNOWN: dict[str, Callable[[int, int], int]] = {
     "Add": operator.add,
     "Sub": operator.sub,
     "Mul": operator.mul,
+    "Div": operator.floordiv,
     "Min": min,
     "Max": max,
 }
@@ -35,7 +37,7 @@ def leading(c: Call, g: ir.Value) -> ir.Value:
 
 
 def combine(c: Call, op_type: str, *lengths: Length) -> Length:
-    """Apply Add, Sub, Mul, Min or Max, from the left."""
+    """Apply Add, Sub, Mul, Div, Min or Max, from the left."""
 
     def apply(a: Length, b: Length) -> Length:
         if isinstance(a, int) and isinstance(b, int):
@@ -53,6 +55,13 @@ def vector(c: Call, *lengths: Length) -> ir.Value:
     if len(lengths) == 1:
         return _one(c, lengths[0])
     return c.op("Concat", *(_one(c, n) for n in lengths), axis=0)
+
+
+def scalar(c: Call, value: Length) -> ir.Value:
+    """Return it as an int64 scalar."""
+    if isinstance(value, int):
+        return c.builder.constant(np.int64(value))
+    return c.op("Squeeze", value, c.builder.ints(0))
 
 
 def volume(c: Call, value: ir.Value, first: int = 0, last: int | None = None) -> Length:

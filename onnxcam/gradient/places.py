@@ -6,10 +6,9 @@ of each result which element it is. The cotangent goes back by those numbers.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, leading, vector, volume
+from onnxcam.gradient.lengths import Length, combine, leading, scalar, vector, volume
 from onnxcam.gradient.registry import Call
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -19,14 +18,8 @@ ADDING = 16  # the opset from which on ScatterElements can add
 def numbers(c: Call, x: ir.Value, start: Length = 0) -> ir.Value:
     """Return the elements' numbers, counted from ``start``, in the shape of ``x``."""
     end = combine(c, "Add", start, volume(c, x))
-    counted = c.op("Range", _scalar(c, start), _scalar(c, end), _scalar(c, 1))
+    counted = c.op("Range", scalar(c, start), scalar(c, end), scalar(c, 1))
     return c.op("Reshape", counted, c.builder.shape(x))
-
-
-def _scalar(c: Call, value: Length) -> ir.Value:
-    if isinstance(value, int):
-        return c.builder.constant(np.int64(value))
-    return c.op("Squeeze", value, c.builder.ints(0))
 
 
 def rerun(c: Call, x: ir.Value) -> ir.Value:

@@ -1,0 +1,121 @@
+"""Fourier transforms: linear, so that the gradient is the transform with the opposite sign."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxcam.gradient.lengths import Length, combine, length, scalar, vector
+from onnxcam.gradient.places import ADDING
+from onnxcam.gradient.registry import Call, expansion, rule, stop
+from onnxcam.surgeon.graph import constant
+
+
+def _given(c: Call, index: int) -> Length:
+    """Return a scalar operand."""
+    known = constant(c.operand(index))
+    if known is not None:
+        return int(known.item())
+    return c.op("Cast", c.op("Reshape", c.x(index), c.builder.ints(1)), to=ir.DataType.INT64)
+
+
+def _axis(c: Call) -> int:
+    """Return the transformed axis, which became an operand in opset 20."""
+    if c.builder.opset < 20:
+        axis = int(c.attribute("axis", 1))
+    else:
+        axis = -2 if c.operand(2) is None else int(c.known(2, "axis").item())
+    return axis % c.rank(c.x(0))
+
+
+def _transform(
+    c: Call, x: ir.Value, axis: int, n: Length | None = None, **settings: int
+) -> ir.Value:
+    """Append a DFT along ``axis``; ``n`` is its length where that is not the axis's own."""
+    size = None if n is None else scalar(c, n)
+    if c.builder.opset < 20:
+        return c.op("DFT", x, size, axis=axis, **settings)
+    return c.op("DFT", x, size, scalar(c, axis), **settings)
+
+
+def _dft(c: Call, g: ir.Value) -> ir.Value:
+    """For y = F x: dx = F^H g, n times the inverse transform; for y = F^H x / n: dx = F g / n.
+
+    Of a one-sided spectrum the other half gets no cotangent. The inverse of one reads every
+    place twice, except those that are their own mirror.
+    """
+    x, axis = c.x(0), _axis(c)
+    inverse, onesided = bool(c.attribute("inverse", 0)), bool(c.attribute("onesided", 0))
+    n = length(c, c.y, axis)
+    if inverse and onesided:
+        _check_half(c, axis)
+        half = _transform(c, g, axis + 1, onesided=1)
+        return c.op("Div", c.op("Mul", half, _readings(c, n, axis)), _number(c, n))
+    if onesided:
+        n = length(c, x, axis) if c.operand(1) is None else _given(c, 1)
+    if inverse:
+        full = c.op("Div", _transform(c, g, axis + 1), _number(c, n))
+    else:
+        full = c.op("Mul", _transform(c, g, axis + 1, n, inverse=1), _number(c, n))
+    if (parts := length(c, x, -1)) != 2:  # of a real input, the real part
+        full = c.op("Slice", full, c.builder.ints(0), vector(c, parts), c.builder.ints(-1))
+    return _fitted(c, full, axis, n)
+
+
+def _check_half(c: Call, axis: int) -> None:
+    """Other lengths mean cutting or padding, which ONNX Runtime 1.31 does in ways of its own."""
+    given, bins = constant(c.operand(1)), c.static(c.x(0), axis)
+    if c.operand(1) is None or (given is not None and bins == given.item() // 2 + 1):
+        return
+    raise c.refuse("its length is not known to be that of the spectrum")
+
+
+def _number(c: Call, n: Length) -> ir.Value:
+    if isinstance(n, int):
+        return c.like(float(n))
+    return c.op("Cast", n, to=c.like(0.0).dtype or ir.DataType.FLOAT)
+
+
+def _readings(c: Call, n: Length, axis: int) -> ir.Value:
+    """How often each place of a one-sided spectrum is read: once at 0 and at n / 2."""
+    place = c.op("Range", scalar(c, 0), scalar(c, length(c, c.x(0), axis)), scalar(c, 1))
+    turn = c.op("Mod", c.op("Mul", place, c.builder.ints(2)), vector(c, n))
+    own = c.op("Equal", turn, c.builder.ints(0))
+    times = c.op("Where", own, c.like(1.0), c.like(2.0))
+    return c.op("Reshape", times, c.builder.ints(-1, *[1] * (c.rank(c.x(0)) - axis - 1)))
+
+
+def _fitted(c: Call, full: ir.Value, axis: int, had: Length) -> ir.Value:
+    """Undo that the input was cut or padded to the transform's length."""
+    if c.operand(1) is None:
+        return full
+    rank = c.rank(c.x(0)) + 1
+    missing = combine(c, "Sub", length(c, c.x(0), axis), had)
+    pads: list[Length] = [0] * (2 * rank)
+    pads[rank + axis + 1] = missing
+    return full if missing == 0 else c.op("Pad", full, vector(c, *pads))
+
+
+rule("DFT", _dft, None, None, opset=17)
+
+
+def _stft(c: Call) -> list[ir.Value]:
+    """Cut out the frames, weigh them with the window, and transform each."""
+    signal, op, ints = c.x(0), c.op, c.builder.ints
+    step, window = _given(c, 1), c.operand(2)
+    if c.operand(3) is not None:
+        size = _given(c, 3)
+    else:
+        size = length(c, signal if window is None else window, 1 if window is None else 0)
+    one, zero = scalar(c, 1), scalar(c, 0)
+    frame = op("Range", zero, scalar(c, length(c, c.y, 1)), one)
+    starts = op("Unsqueeze", op("Mul", frame, vector(c, step)), ints(1))
+    places = op("Add", starts, op("Range", zero, scalar(c, size), one))
+    frames = op("Gather", signal, places, axis=1)
+    if window is not None:
+        frames = op("Mul", frames, op("Unsqueeze", window, ints(1)))
+    return [_transform(c, frames, 2, onesided=int(c.attribute("onesided", 1)))]
+
+
+expansion("STFT", _stft, opset=max(17, ADDING))
+stop("BlackmanWindow HannWindow HammingWindow", "its result depends on the length alone")
+stop("MelWeightMatrix", "its filters are rounded to whole bins")
