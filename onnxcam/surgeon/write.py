@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import onnx
@@ -31,39 +30,20 @@ def to_bytes(proto: onnx.ModelProto, path: Path) -> bytes:
 def write_model(proto: onnx.ModelProto, out: Path, source: Path) -> Path:
     """Write a model that was made from the file ``source``.
 
-    External weights are referred to by names relative to the model, so they have to be in its
-    folder too: where ``out`` is in another folder they are hard-linked there, which stores
-    nothing twice.
+    External weights are referred to by names relative to the model, and runtimes refuse links,
+    so such a model can only be written into the folder of ``source``.
 
     Raises:
         OutputError: ``out`` is ``source`` itself or one of its weight files, cannot be written,
-            or its weights cannot be linked.
+            or is in another folder than external weights.
     """
     data = to_bytes(proto, source)
-    files = check_external_data(source, proto)
-    weights = [(source.absolute().parent / name, out.absolute().parent / name) for name in files]
-    for taken in (source, *(there for there, _ in weights)):
-        if out.exists() and taken.exists() and out.samefile(taken):
-            raise OutputError(f"{out}: is the model's own file. Choose another with -o.")
-    for there, here in weights:
-        _link(there, here, out)
-    return write_atomically(out, lambda file: file.write(data))
-
-
-def _link(there: Path, here: Path, out: Path) -> None:
-    """Have the weights of ``there`` at ``here`` too."""
-    if here.exists() and here.samefile(there):
-        return
-    way_out = f"Write the result beside the model, into '{there.parent}'."
-    if here.exists():
+    files = [source, *(source.parent / name for name in check_external_data(source, proto))]
+    if any(out.exists() and out.samefile(taken) for taken in files if taken.exists()):
+        raise OutputError(f"{out}: is the model's own file. Choose another with -o.")
+    if len(files) > 1 and out.absolute().parent.resolve() != source.absolute().parent.resolve():
         raise OutputError(
-            f"{out}: its weights belong into '{here.name}', where another file is. {way_out}"
+            f"{out}: the weights of {source.name} are in files of their own, which the result "
+            f"shares. Write it beside them, into '{source.absolute().parent}'."
         )
-    try:
-        here.parent.mkdir(parents=True, exist_ok=True)
-        os.link(there, here)
-    except OSError as error:
-        raise OutputError(
-            f"{out}: its weights '{there.name}' cannot be linked there ({error.strerror}). "
-            f"{way_out}"
-        ) from error
+    return write_atomically(out, lambda file: file.write(data))

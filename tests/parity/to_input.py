@@ -1,0 +1,138 @@
+"""The gradient of whole networks to their input against PyTorch autograd.
+
+Run as a program it sweeps all architectures and prints one line each:
+``python -m tests.parity.to_input [NAME...]``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+import onnxcam
+
+from .architectures import NAMES, network
+
+TOLERANCE = 1e-3  # relative L2; kinks make the maximum useless
+TARGETS = 2
+EXPORTS = [(e, b) for e in ("torchscript", "dynamo") for b in ("fixed", "dynamic")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one export: ``right``, ``wrong``, ``refused`` or ``not exported``."""
+
+    verdict: str
+    error: float = float("nan")
+    note: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        figure = "" if np.isnan(self.error) else f" {self.error:.1e}"
+        return f"{self.verdict}{figure}{f' ({self.note})' if self.note else ''}"
+
+
+def export(model: nn.Module, image: torch.Tensor, exporter: str, batch: str, path: Path) -> None:
+    """Write the network with inputs named ``input`` and ``output``."""
+    names = {"input_names": ["input"], "output_names": ["output"]}
+    dynamic = batch == "dynamic"
+    logging.disable(logging.WARNING)
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(), quiet, contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        if exporter == "torchscript":
+            axes = {"input": {0: "N"}, "output": {0: "N"}} if dynamic else None
+            torch.onnx.export(
+                model, (image,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes,
+                **names,
+            )  # fmt: skip
+        else:
+            shapes = ({0: "N"},) if dynamic else None
+            torch.onnx.export(
+                model, (image,), str(path), dynamo=True, dynamic_shapes=shapes,
+                external_data=False, verbose=False, **names,
+            )  # fmt: skip
+
+
+def reference(model: nn.Module, image: torch.Tensor, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return scores and gradients ``[T, N, 3, H, W]`` in float64."""
+    model = copy.deepcopy(model).double()
+    image = image.double().requires_grad_()
+    scores = model(image)
+    gradients = [
+        torch.autograd.grad(scores, image, torch.from_numpy(seed).double(), retain_graph=True)[0]
+        for seed in seeds
+    ]
+    return scores.detach().numpy(), torch.stack(gradients).numpy()
+
+
+def check(model: nn.Module, size: int, exporter: str, batch: str) -> Outcome:
+    """Export the network, differentiate the file and compare."""
+    torch.manual_seed(11)
+    image = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        classes = model(image).shape[1]
+    seeds = np.random.default_rng(1).normal(size=(TARGETS, 2, classes)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            export(model, image, exporter, batch, path)
+        except Exception as error:
+            return Outcome("not exported", note=type(error).__name__)
+        start = time.perf_counter()
+        try:
+            made = onnxcam.add_gradients(path, "output", "input")
+        except onnxcam.OnnxcamError as error:
+            return Outcome("refused", note=str(error).split(": ", 1)[-1][:120])
+        seconds = time.perf_counter() - start
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        made.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {"input": image.numpy(), "seed:output": seeds}
+    scores, found = session.run(["output", "gradient:input"], feeds)
+    their_scores, theirs = reference(model, image, seeds)
+    if not _close(scores, their_scores):
+        return Outcome("not exported", note="the exported file computes something else")
+    norm = np.linalg.norm(theirs)
+    assert norm > 1e-4, "a dead network, where every comparison passes"
+    error = float(np.linalg.norm(found - theirs) / norm)
+    return Outcome("right" if error <= TOLERANCE else "wrong", error, seconds=seconds)
+
+
+def _close(scores: np.ndarray, theirs: np.ndarray) -> bool:
+    return bool(np.linalg.norm(scores - theirs) <= 1e-3 * np.linalg.norm(theirs))
+
+
+def main() -> None:
+    """Sweep the named architectures, all without names."""
+    for name in sys.argv[1:] or NAMES:
+        try:
+            model, size = network(name)
+        except Exception as error:
+            print(f"{name}: not built ({type(error).__name__}: {error})", flush=True)
+            continue
+        for exporter, batch in EXPORTS:
+            try:
+                outcome = check(model, size, exporter, batch)
+            except Exception as error:
+                outcome = Outcome("failed", note=f"{type(error).__name__}: {str(error)[:200]}")
+            print(f"{name} {exporter} {batch}: {outcome} {outcome.seconds:.1f}s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
