@@ -7,6 +7,7 @@ inputs ``s*o - p + d*i``, ``i < k``. The transpose of that reading is ``ConvTran
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -15,7 +16,10 @@ from onnxcam.gradient.registry import Call
 
 @dataclass(frozen=True)
 class Windows:
-    """Geometry of a node's windows; pads are ``None`` where only the run knows them."""
+    """Geometry of a node's windows.
+
+    Where only the run knows them, the pads are ``None`` and the kernel has no lengths.
+    """
 
     kernel: list[int]
     strides: list[int]
@@ -38,7 +42,7 @@ class Windows:
 
 def windows(c: Call, kernel: list[int]) -> Windows:
     """Read the geometry of a Conv or pooling node."""
-    space = len(kernel)
+    space = c.rank(c.x(0)) - 2
     strides = c.attribute("strides", [1] * space)
     dilations = c.attribute("dilations", [1] * space)
     auto = c.attribute("auto_pad", "NOTSET")
@@ -48,7 +52,8 @@ def windows(c: Call, kernel: list[int]) -> Windows:
         pads = c.attribute("pads", [0] * (2 * space))
         begin, end = pads[:space], pads[space:]
     elif auto != "VALID":
-        begin, end = _same_pads(c, auto, kernel, strides, dilations)
+        same = _same_pads(c, auto, kernel, strides, dilations) if kernel else (None, None)
+        begin, end = same
     return Windows(kernel, strides, dilations, begin, end, auto, bool(c.attribute("ceil_mode", 0)))
 
 
@@ -75,10 +80,10 @@ def overhang(c: Call, w: Windows) -> list[int] | None:
     """Return how far the last window reaches beyond the input's end, negative where it stops
     before; ``None`` where only the run knows.
     """
-    space = range(len(w.kernel))
+    space = range(len(w.strides))
     lengths = [n for i in space if (n := c.static(c.x(0), i + 2)) is not None]
     counts = [n for i in space if (n := c.static(c.y, i + 2)) is not None]
-    if w.begin is None or len(lengths) < len(space) or len(counts) < len(space):
+    if not w.kernel or w.begin is None or len(lengths) < len(space) or len(counts) < len(space):
         return None
     return [
         s * (o - 1) + e - b - n
@@ -88,7 +93,9 @@ def overhang(c: Call, w: Windows) -> list[int] | None:
 
 def spread(c: Call, g: ir.Value, weight: ir.Value, w: Windows, group: int) -> ir.Value:
     """Return ``[B, C, *input space]`` from ``g``, ``[B, M, *output space]``."""
-    common = {"strides": w.strides, "dilations": w.dilations, "group": group}
+    common: dict[str, Any] = {"strides": w.strides, "dilations": w.dilations, "group": group}
+    if w.kernel:
+        common["kernel_shape"] = w.kernel
     over = overhang(c, w)
     if w.begin is not None and over is not None:
         return c.op(
@@ -97,15 +104,14 @@ def spread(c: Call, g: ir.Value, weight: ir.Value, w: Windows, group: int) -> ir
             weight,
             pads=[*w.begin, *(max(o, 0) for o in over)],
             output_padding=[max(-o, 0) for o in over],
-            kernel_shape=w.kernel,
             **common,
         )
-    return _crop(c, c.op("ConvTranspose", g, weight, kernel_shape=w.kernel, **common), w)
+    return _crop(c, c.op("ConvTranspose", g, weight, **common), w)
 
 
 def _crop(c: Call, full: ir.Value, w: Windows) -> ir.Value:
     """Cut the unpadded spread to the input's size, which only the run knows."""
-    space = len(w.kernel)
+    space = len(w.strides)
     ints, op = c.builder.ints, c.op
     axes = ints(*range(2, space + 2))
     length = c.builder.space(c.x(0))

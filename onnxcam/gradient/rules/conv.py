@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
+from onnxcam.gradient.correlate import framed, kernel_gradient, margins
+from onnxcam.gradient.lengths import combine, length, vector
 from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.strided import strided_input
 from onnxcam.gradient.windows import Windows, spread, windows
 
 
 def _kernel(c: Call) -> list[int]:
+    """Return the kernel's lengths, none where only the run knows them."""
     kernel: list[int | str | None] = c.attribute("kernel_shape", None) or c.dims(c.x(1))[2:]
     known = [k for k in kernel if isinstance(k, int)]
-    if len(known) < len(kernel):
-        raise c.refuse("the kernel's shape is only known at run time")
-    return known
+    return known if len(known) == len(kernel) else []
 
 
 def _flipped(c: Call, weight: ir.Value, group: int, kernel: list[int]) -> ir.Value:
@@ -22,18 +26,16 @@ def _flipped(c: Call, weight: ir.Value, group: int, kernel: list[int]) -> ir.Val
     Written as operators on the stored weight, which the runtime folds once per session.
     """
     space = len(kernel)
-    outputs, inputs = c.static(weight, 0), c.static(weight, 1)
-    if outputs is None or inputs is None:
-        raise c.refuse("the weight's shape is only known at run time")
+    outputs, inputs = length(c, weight, 0), length(c, weight, 1)
     if inputs == 1 and outputs == group:  # depthwise: nothing to swap
         swapped = weight
     elif group == 1:
         swapped = c.op("Transpose", weight, perm=[1, 0, *range(2, space + 2)])
     else:
-        split = c.builder.ints(group, outputs // group, inputs, *kernel)
+        split = vector(c, group, -1, inputs, *kernel)
         parts = c.op("Reshape", weight, split)
         parts = c.op("Transpose", parts, perm=[0, 2, 1, *range(3, space + 3)])
-        swapped = c.op("Reshape", parts, c.builder.ints(group * inputs, -1, *kernel))
+        swapped = c.op("Reshape", parts, vector(c, combine(c, "Mul", inputs, group), -1, *kernel))
     turned = [i for i, k in enumerate(kernel) if k > 1]
     if not turned:
         return swapped
@@ -56,8 +58,12 @@ def _conv_input(c: Call, g: ir.Value) -> ir.Value:
     group = int(c.attribute("group", 1))
     folded = c.fold(g, c.y)
     pads = _turned_pads(w)
-    if pads is None:
+    if not kernel:
         dx = spread(c, folded, c.x(1), w, group)
+    elif pads is None:
+        turned = _flipped(c, c.x(1), group, kernel)
+        apart = strided_input(c, folded, turned, w, group)
+        dx = spread(c, folded, c.x(1), w, group) if apart is None else apart
     else:
         dx = c.op(
             "Conv",
@@ -68,45 +74,67 @@ def _conv_input(c: Call, g: ir.Value) -> ir.Value:
             group=group,
             kernel_shape=kernel,
         )
-    return c.unfold(dx, c.x(0))
+    return c.unfold(dx, c.x(0), folded=True)
 
 
 def _turned_pads(w: Windows) -> list[int] | None:
     """Pads of the turned convolution; ``None`` where there is a stride, or none would fit."""
-    if any(s != 1 for s in w.strides) or w.begin is None or w.end is None:
+    if not w.kernel or any(s != 1 for s in w.strides) or w.begin is None or w.end is None:
         return None
     begin = [e - 1 - b for e, b in zip(w.extent, w.begin, strict=True)]
     end = [e - 1 - a for e, a in zip(w.extent, w.end, strict=True)]
     return [*begin, *end] if min([*begin, *end]) >= 0 else None
 
 
-def _weight(c: Call, g: ir.Value) -> ir.Value:
-    raise c.refuse("its weight is computed from the layer")
+def _conv_weight(c: Call, g: ir.Value) -> ir.Value:
+    """The gradient dw correlates the input with g."""
+    w = windows(c, _kernel(c))
+    return kernel_gradient(c, w, c.x(1), (c.x(0), c.x(0)), (g, c.y), g)
 
 
-rule("Conv", _conv_input, _weight, _weight)
+def _bias(c: Call, g: ir.Value) -> ir.Value:
+    """The gradient db is the sum of g over batch and space."""
+    return c.builder.sum(g, [1, *range(3, c.rank(c.y) + 1)])
+
+
+rule("Conv", _conv_input, _conv_weight, _bias)
+
+
+def _transposed_windows(c: Call) -> Windows:
+    """Windows of ConvTranspose over its output; pads that it chooses itself stay open."""
+    kernel, auto = _kernel(c), c.attribute("auto_pad", "NOTSET")
+    if c.attribute("output_shape", None) is None and auto in ("", "NOTSET", "VALID"):
+        return windows(c, kernel)
+    w = replace(windows(c, kernel), begin=None, end=None)
+    if c.attribute("output_shape", None) is None:
+        if any(c.attribute("output_padding", [])):
+            raise c.refuse("runtimes disagree on auto_pad with output_padding")
+        if kernel and any(e < s for e, s in zip(w.extent, w.strides, strict=True)):
+            raise c.refuse("runtimes disagree on auto_pad with a stride beyond the kernel")
+    return w
 
 
 def _conv_transpose_input(c: Call, g: ir.Value) -> ir.Value:
     """The transpose of a transposed convolution is the convolution itself."""
-    kernel = _kernel(c)
-    if c.attribute("auto_pad", "NOTSET") not in ("", "NOTSET", "VALID"):
-        raise c.refuse("auto_pad has no rule yet")
-    if c.attribute("output_shape", None) is not None:
-        raise c.refuse("output_shape has no rule yet")
-    w = windows(c, kernel)
-    assert w.begin is not None and w.end is not None
+    w = _transposed_windows(c)
+    around = margins(c, w, c.y, c.x(0), c.x(1))
+    signal, pads = framed(c, c.fold(g, c.y), around)
+    known = {"kernel_shape": w.kernel, "pads": pads}
     dx = c.op(
         "Conv",
-        c.fold(g, c.y),
+        signal,
         c.x(1),
-        pads=[*w.begin, *w.end],
         strides=w.strides,
         dilations=w.dilations,
         group=int(c.attribute("group", 1)),
-        kernel_shape=kernel,
+        **{name: value for name, value in known.items() if value},
     )
-    return c.unfold(dx, c.x(0))
+    return c.unfold(dx, c.x(0), folded=True)
 
 
-rule("ConvTranspose", _conv_transpose_input, _weight, _weight)
+def _conv_transpose_weight(c: Call, g: ir.Value) -> ir.Value:
+    """The gradient dw correlates g with the input."""
+    return kernel_gradient(c, _transposed_windows(c), c.x(1), (g, c.y), (c.x(0), c.x(0)), g)
+
+
+rule("ConvTranspose", _conv_transpose_input, _conv_transpose_weight, _bias)

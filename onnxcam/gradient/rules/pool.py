@@ -6,9 +6,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.blocks import tiled_max
+from onnxcam.gradient.lengths import volume
+from onnxcam.gradient.places import ADDING, put_back
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.slide import hand_back, pool_windows, real_elements
-from onnxcam.gradient.windows import Windows
+from onnxcam.gradient.slide import hand_back, ones_like_space, pool_windows, real_elements
+from onnxcam.gradient.windows import Windows, windows
 
 
 def _overlaps(node: ir.Node) -> int:
@@ -19,7 +21,7 @@ def _overlaps(node: ir.Node) -> int:
     apart = all(
         k <= s and (d == 1 or k == 1) for k, s, d in zip(kernel, strides, dilations, strict=True)
     )
-    return 13 if apart else 16
+    return 13 if apart else ADDING
 
 
 def _max_pool(c: Call, g: ir.Value) -> ir.Value:
@@ -31,20 +33,11 @@ def _max_pool(c: Call, g: ir.Value) -> ir.Value:
     tiled = tiled_max(c, g, windows(c, [int(k) for k in c.attribute("kernel_shape", [])]))
     if tiled is not None:
         return tiled
-    x, ints = c.x(0), c.builder.ints
+    x = c.x(0)
     kept = {name: a.value for name, a in c.node.attributes.items() if name != "storage_order"}
     _, places = c.builder.op_many("MaxPool", [x], 2, **kept)
-    flat = c.op("Reshape", g, c.op("Concat", _leading(c, g), ints(-1), axis=0))
-    index = c.op("Expand", c.op("Reshape", places, ints(1, -1)), c.op("Shape", flat))
-    size = c.op("Concat", _leading(c, g), c.op("Reshape", c.op("Size", x), ints(1)), axis=0)
-    zeros = c.op("Expand", c.like(0.0), size)
-    adding = {"reduction": "add"} if _overlaps(c.node) == 16 else {}
-    return c.unfold(c.op("ScatterElements", zeros, index, flat, axis=1, **adding), x)
-
-
-def _leading(c: Call, g: ir.Value) -> ir.Value:
-    """Return ``T`` as a vector of one int64."""
-    return c.op("Slice", c.op("Shape", g), c.builder.ints(0), c.builder.ints(1))
+    apart = _overlaps(c.node) < ADDING
+    return c.unfold(put_back(c, g, places, volume(c, x), distinct=apart), x)
 
 
 rule("MaxPool", _max_pool, opset=_overlaps)
@@ -69,10 +62,10 @@ def _shares(c: Call, w: Windows) -> ir.Value:
     Whatever the divisor counts, the average of ones is (real elements / divisor); divided by
     the number of real elements it is 1 / divisor. Windows in the padding alone give nothing.
     """
-    ints = c.builder.ints
-    ones = c.op("Expand", c.like(1.0), c.op("Concat", ints(1, 1), c.builder.space(c.x(0)), axis=0))
+    ones = ones_like_space(c)
     average = c.builder.copy(c.node, [ones])
-    return c.op("Div", average, c.op("Max", real_elements(c, w, average), c.like(1.0)))
+    real = c.op("Max", real_elements(c, ones, w), c.like(1.0))
+    return c.op("Div", average, real)
 
 
 rule("AveragePool", _average_pool)

@@ -1,0 +1,49 @@
+"""Pooling windows: their geometry, what they read, and handing values back to all of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.correlate import framed, margins
+from onnxcam.gradient.registry import Call
+from onnxcam.gradient.windows import Windows, spread, windows
+
+
+def pool_windows(c: Call) -> Windows:
+    """Return the geometry of a pooling node."""
+    w = windows(c, [int(k) for k in c.attribute("kernel_shape", [])])
+    if w.auto_pad.startswith("SAME"):
+        if any(d > 1 and k > 1 for d, k in zip(w.dilations, w.kernel, strict=True)):
+            raise c.refuse("runtimes disagree on auto_pad with dilations")
+        if any(k < s for k, s in zip(w.kernel, w.strides, strict=True)):
+            raise c.refuse("runtimes disagree on auto_pad with a stride beyond the kernel")
+    return w
+
+
+def hand_back(c: Call, g: ir.Value, w: Windows) -> ir.Value:
+    """Add up at each input the ``g``, ``[T, N, K, *output space]``, of all windows reading it."""
+    folded = c.fold(g, c.y, keep=2)  # one channel each: [T*N*K, *S]
+    folded = c.op("Unsqueeze", folded, c.builder.ints(1))
+    ones = c.builder.constant(np.ones([1, 1, *w.kernel]), c.x(0).dtype)
+    return c.unfold(spread(c, folded, ones, w, 1), c.x(0))
+
+
+def ones_like_space(c: Call) -> ir.Value:
+    """Return one image of ones, ``[1, 1, *input space]``."""
+    shape = c.op("Concat", c.builder.ints(1, 1), c.builder.space(c.x(0)), axis=0)
+    return c.op("Expand", c.like(1.0), shape)
+
+
+def real_elements(c: Call, ones: ir.Value, w: Windows) -> ir.Value:
+    """Return how many inputs each window reads that are no padding, ``[1, 1, *output space]``."""
+    signal, pads = framed(c, ones, margins(c, w, c.x(0), c.y))
+    return c.op(
+        "Conv",
+        signal,
+        c.builder.constant(np.ones([1, 1, *w.kernel]), c.x(0).dtype),
+        strides=w.strides,
+        dilations=w.dilations,
+        kernel_shape=w.kernel,
+        **({"pads": pads} if pads else {}),
+    )
