@@ -9,6 +9,7 @@ from onnxcam.gradient.registry import RULES
 
 from .cases import CASES
 from .finite import Case, check
+from .test_sequences import OPERATORS as ON_SEQUENCES
 from .test_quantized_operators import CASES as CODED
 
 
@@ -30,6 +31,7 @@ ELSEWHERE = {  # their derivative is not that of what they compute
     ("com.microsoft", "DequantizeLinear"): "test_quantized.py",
     ("", "DynamicQuantizeLinear"): "test_quantized.py",
     **{(c.domain, c.op): "test_quantized_operators.py" for c in CODED},
+    **{("", op): "test_sequences.py" for op in ON_SEQUENCES},
 }
 
 

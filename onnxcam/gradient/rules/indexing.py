@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.lengths import Length, combine, leading, length, reshape, vector, volume
 from onnxcam.gradient.places import ADDING, by_numbers, scatter
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import Call, rule, stop
 from onnxcam.surgeon.graph import constant, dims
 
 _SMALL = 512  # up to here, a product with one-hot rows is no slower than scattering
@@ -106,3 +106,4 @@ def _gather_elements(c: Call, g: ir.Value) -> ir.Value:
 rule("GatherElements", _gather_elements, None, opset=ADDING)
 rule("GatherND", lambda c, g: by_numbers(c, g, distinct=False), None, opset=ADDING)
 rule("Compress", lambda c, g: by_numbers(c, g, distinct=True), None)
+stop("NonMaxSuppression", "it returns places, which are integers")

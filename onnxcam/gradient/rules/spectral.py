@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, length, scalar, vector
+from onnxcam.gradient.lengths import Length, combine, given, length, scalar, vector
 from onnxcam.gradient.places import ADDING
 from onnxcam.gradient.registry import Call, expansion, rule, stop
 from onnxcam.surgeon.graph import constant
-
-
-def _given(c: Call, index: int) -> Length:
-    """Return a scalar operand."""
-    known = constant(c.operand(index))
-    if known is not None:
-        return int(known.item())
-    return c.op("Cast", c.op("Reshape", c.x(index), c.builder.ints(1)), to=ir.DataType.INT64)
 
 
 def _axis(c: Call) -> int:
@@ -23,7 +15,7 @@ def _axis(c: Call) -> int:
     if c.builder.opset < 20:
         axis = int(c.attribute("axis", 1))
     else:
-        axis = -2 if c.operand(2) is None else int(c.known(2, "axis").item())
+        axis = -2 if c.operand(2) is None else int(c.known(2, "axes").item())
     return axis % c.rank(c.x(0))
 
 
@@ -51,7 +43,7 @@ def _dft(c: Call, g: ir.Value) -> ir.Value:
         half = _transform(c, g, axis + 1, onesided=1)
         return c.op("Div", c.op("Mul", half, _readings(c, n, axis)), _number(c, n))
     if onesided:
-        n = length(c, x, axis) if c.operand(1) is None else _given(c, 1)
+        n = length(c, x, axis) if c.operand(1) is None else given(c, 1)
     if inverse:
         full = c.op("Div", _transform(c, g, axis + 1), _number(c, n))
     else:
@@ -101,9 +93,9 @@ rule("DFT", _dft, None, None, opset=17)
 def _stft(c: Call) -> list[ir.Value]:
     """Cut out the frames, weigh them with the window, and transform each."""
     signal, op, ints = c.x(0), c.op, c.builder.ints
-    step, window = _given(c, 1), c.operand(2)
+    step, window = given(c, 1), c.operand(2)
     if c.operand(3) is not None:
-        size = _given(c, 3)
+        size = given(c, 3)
     else:
         size = length(c, signal if window is None else window, 1 if window is None else 0)
     one, zero = scalar(c, 1), scalar(c, 0)

@@ -1,0 +1,152 @@
+"""Sequences of tensors that are made and read in the same graph.
+
+The cotangent of a sequence is a tensor. Of the parts of a split tensor it is that of the tensor,
+``[T, *S]``. Of items put together it is theirs, flat and one after the other, ``[T, elements]``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.lengths import Length, combine, given, length, reshape, vector, volume
+from onnxcam.gradient.registry import Call, rule, stop
+from onnxcam.surgeon.graph import constant
+
+_END = np.iinfo(np.int64).max
+
+
+def _made_by(value: ir.Value, op_type: str) -> ir.Node | None:
+    node = value.producer()
+    return node if node is not None and node.op_type == op_type and not node.domain else None
+
+
+def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
+    """Return what a sequence was put together from."""
+    node = sequence.producer()
+    if node is not None and node.op_type == "SequenceConstruct":
+        return [v for v in node.inputs if v is not None]
+    if node is not None and node.op_type == "SequenceEmpty":
+        return []
+    if node is not None and node.op_type == "SequenceInsert":
+        before, item = node.inputs[:2]
+        assert before is not None and item is not None
+        items = _items(c, before)
+        place = node.inputs[2] if len(node.inputs) > 2 else None
+        at = constant(place)
+        if place is not None and at is None:
+            raise c.refuse("where its sequence was inserted into is only known at run time")
+        items.insert(len(items) if at is None else int(at.item()), item)
+        return items
+    source = "outside" if node is None else node.op_type
+    raise c.refuse(f"its sequence comes from {source}")
+
+
+def _span(c: Call, items: list[ir.Value], index: int) -> tuple[Length, Length]:
+    """Return where the elements of an item start and end among those of all."""
+    volumes = [volume(c, item) for item in items[: index + 1]]
+    start = combine(c, "Add", 0, *volumes[:-1])
+    return start, combine(c, "Add", start, volumes[-1])
+
+
+def _piece(c: Call, g: ir.Value, items: list[ir.Value], index: int) -> ir.Value:
+    """Cut the cotangent of one item out."""
+    start, end = _span(c, items, index)
+    flat = c.op("Slice", g, vector(c, start), vector(c, end), c.builder.ints(1))
+    return c.unfold(flat, items[index])
+
+
+def _at(c: Call, g: ir.Value) -> ir.Value:
+    """Put the cotangent of one item back between zeros."""
+    sequence = c.x(0)
+    split = _made_by(sequence, "SplitToSequence")
+    if split is not None:
+        return _at_split(c, g, split)
+    items = _items(c, sequence)
+    index = int(c.known(1, "positions").item()) % len(items)
+    start, end = _span(c, items, index)
+    _, last = _span(c, items, len(items) - 1)
+    flat = c.op("Reshape", g, c.builder.ints(0, -1))
+    return c.op("Pad", flat, vector(c, 0, start, 0, combine(c, "Sub", last, end)))
+
+
+def _at_split(c: Call, g: ir.Value, split: ir.Node) -> ir.Value:
+    parent = Call(split, c.builder)
+    x = parent.x(0)
+    axis, rank = int(parent.attribute("axis", 0)) % c.rank(x), c.rank(x)
+    if not _keeps(parent):
+        g = c.op("Unsqueeze", g, c.builder.ints(axis + 1))
+    size = length(c, c.y, axis) if _keeps(parent) else 1
+    start = _start(c, parent, axis)
+    pads: list[Length] = [0] * (2 * rank + 2)
+    pads[axis + 1] = start
+    pads[rank + axis + 2] = combine(c, "Sub", length(c, x, axis), start, size)
+    return c.op("Pad", g, vector(c, *pads))
+
+
+def _keeps(split: Call) -> bool:
+    """Whether the parts have the axis that was split."""
+    return split.operand(1) is not None or bool(split.attribute("keepdims", 1))
+
+
+def _start(c: Call, split: Call, axis: int) -> Length:
+    """Return where the part begins that a SequenceAt reads."""
+    position, sizes = given(c, 1), split.operand(1)
+    if sizes is not None and c.rank(sizes) == 1:
+        wide = c.op("Cast", sizes, to=ir.DataType.INT64)
+        starts = c.op("CumSum", wide, c.builder.constant(0), exclusive=1)
+        return c.op("Gather", starts, vector(c, position), axis=0)
+    whole = length(c, split.x(0), axis)
+    size: Length = 1 if sizes is None else given(split, 1)
+    if not isinstance(position, int) or position < 0:
+        rounded = combine(c, "Sub", combine(c, "Add", whole, size), 1)
+        count = combine(c, "Div", rounded, size)
+        position = c.op("Mod", vector(c, position), vector(c, count))  # counts from the end
+    return combine(c, "Mul", position, size)
+
+
+rule("SequenceAt", _at, None)
+rule("SplitToSequence", lambda c, g: g, None)
+rule("SequenceConstruct", variadic=lambda c, g, i: _piece(c, g, _items(c, c.y), i))
+
+
+def _inserted(c: Call) -> int:
+    """Return the index of the new item."""
+    at = constant(c.operand(2))
+    return len(_items(c, c.y)) - 1 if at is None else int(at.item())
+
+
+def _insert_sequence(c: Call, g: ir.Value) -> ir.Value:
+    """Leave the new item out."""
+    start, end = (vector(c, n) for n in _span(c, _items(c, c.y), _inserted(c)))
+    ints = c.builder.ints
+    before = c.op("Slice", g, ints(0), start, ints(1))
+    return c.op("Concat", before, c.op("Slice", g, end, ints(_END), ints(1)), axis=1)
+
+
+rule("SequenceInsert", _insert_sequence, lambda c, g: _piece(c, g, _items(c, c.y), _inserted(c)))
+
+
+def _concat(c: Call, g: ir.Value) -> ir.Value:
+    """Cut the joined axis into the items again."""
+    axis, stacked = int(c.attribute("axis", 0)) % c.rank(c.y), bool(c.attribute("new_axis", 0))
+    split = _made_by(c.x(0), "SplitToSequence")
+    if split is not None:
+        parent = Call(split, c.builder)
+        same = int(parent.attribute("axis", 0)) % parent.rank(parent.x(0)) == axis
+        if same and stacked != _keeps(parent):
+            return g
+        raise c.refuse("it joins the parts of a split along another axis")
+    flat = []
+    start: Length = 0
+    for item in _items(c, c.x(0)):
+        end = combine(c, "Add", start, 1 if stacked else length(c, item, axis))
+        bounds = vector(c, start), vector(c, end), c.builder.ints(axis + 1)
+        flat.append(reshape(c, c.op("Slice", g, *bounds), volume(c, item)))
+        start = end
+    return c.op("Concat", *flat, axis=1)
+
+
+rule("ConcatFromSequence", _concat)
+stop("SequenceLength", "it counts")
+stop("SequenceEmpty", "it holds nothing")
