@@ -9,8 +9,8 @@ from onnxcam.gradient.registry import RULES
 
 from .cases import CASES
 from .finite import Case, check
-from .test_sequences import OPERATORS as ON_SEQUENCES
 from .test_quantized_operators import CASES as CODED
+from .test_sequences import OPERATORS as ON_SEQUENCES
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
