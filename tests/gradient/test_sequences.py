@@ -15,6 +15,7 @@ OPERATORS = (
     "SplitToSequence",
     "SequenceInsert",
     "SequenceAt",
+    "SequenceErase",
     "ConcatFromSequence",
 )
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\ngraph ({inputs}) => (float y0) {{ {body} }}'
@@ -67,6 +68,9 @@ TWO = {
     "inserted": number("i", 0)
     + "e = SequenceEmpty() a = SequenceInsert(e, x1) b = SequenceInsert(a, x0, i)"
     + "s = SequenceInsert(b, x1) y0 = ConcatFromSequence<axis=0>(s)",
+    "erased": number("i", 1)
+    + "e = SequenceConstruct(x1, x0, x0, x1) a = SequenceErase(e, i) s = SequenceErase(a)"
+    + "y0 = ConcatFromSequence<axis=0>(s)",
 }
 
 
@@ -108,12 +112,10 @@ def test_which_part_is_read_may_be_known_to_the_run_alone(position: int) -> None
 
 REFUSED = {
     "positions are computed": "s = SequenceConstruct(x0, x0) y0 = SequenceAt(s, p)",
-    "only known at run time": "e = SequenceConstruct(x0) s = SequenceInsert(e, x0, p)"
+    "positions are": "e = SequenceConstruct(x0) s = SequenceInsert(e, x0, p)"
     "y0 = ConcatFromSequence<axis=0>(s)",
     "along another axis": "s = SplitToSequence<keepdims=0>(x0)"
     "y0 = ConcatFromSequence<axis=1,new_axis=1>(s)",
-    "rule for SequenceErase": "e = SequenceConstruct(x0, x0) s = SequenceErase(e)"
-    "y0 = ConcatFromSequence<axis=0>(s)",
 }
 
 

@@ -9,9 +9,17 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, given, length, reshape, vector, volume
+from onnxcam.gradient.lengths import (
+    Length,
+    combine,
+    given,
+    leading,
+    length,
+    reshape,
+    vector,
+    volume,
+)
 from onnxcam.gradient.registry import Call, rule, stop
-from onnxcam.surgeon.graph import constant
 
 _END = np.iinfo(np.int64).max
 
@@ -28,18 +36,21 @@ def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
         return [v for v in node.inputs if v is not None]
     if node is not None and node.op_type == "SequenceEmpty":
         return []
-    if node is not None and node.op_type == "SequenceInsert":
-        before, item = node.inputs[:2]
-        assert before is not None and item is not None
-        items = _items(c, before)
-        place = node.inputs[2] if len(node.inputs) > 2 else None
-        at = constant(place)
-        if place is not None and at is None:
-            raise c.refuse("where its sequence was inserted into is only known at run time")
-        items.insert(len(items) if at is None else int(at.item()), item)
+    if node is not None and node.op_type in ("SequenceInsert", "SequenceErase"):
+        maker = Call(node, c.builder)
+        items = _items(c, maker.x(0))
+        if node.op_type == "SequenceInsert":
+            items.insert(_position(maker, 2, len(items)), maker.x(1))
+        else:
+            del items[_position(maker, 1, -1)]
         return items
     source = "outside" if node is None else node.op_type
     raise c.refuse(f"its sequence comes from {source}")
+
+
+def _position(c: Call, index: int, default: int) -> int:
+    place = c.optional(index, "positions")
+    return default if place is None else int(place.item())
 
 
 def _span(c: Call, items: list[ir.Value], index: int) -> tuple[Length, Length]:
@@ -112,8 +123,7 @@ rule("SequenceConstruct", variadic=lambda c, g, i: _piece(c, g, _items(c, c.y), 
 
 def _inserted(c: Call) -> int:
     """Return the index of the new item."""
-    at = constant(c.operand(2))
-    return len(_items(c, c.y)) - 1 if at is None else int(at.item())
+    return _position(c, 2, len(_items(c, c.y)) - 1)
 
 
 def _insert_sequence(c: Call, g: ir.Value) -> ir.Value:
@@ -125,6 +135,21 @@ def _insert_sequence(c: Call, g: ir.Value) -> ir.Value:
 
 
 rule("SequenceInsert", _insert_sequence, lambda c, g: _piece(c, g, _items(c, c.y), _inserted(c)))
+
+
+def _erase(c: Call, g: ir.Value) -> ir.Value:
+    """Put zeros where the item was."""
+    items, ints = _items(c, c.x(0)), c.builder.ints
+    index = _position(c, 1, -1) % len(items)
+    start = vector(c, _span(c, items, index)[0])
+    erased = c.op("Concat", leading(c, g), vector(c, volume(c, items[index])), axis=0)
+    before = c.op("Slice", g, ints(0), start, ints(1))
+    after = c.op("Slice", g, start, ints(_END), ints(1))
+    zero = c.builder.constant(0.0, items[index].dtype)
+    return c.op("Concat", before, c.op("Expand", zero, erased), after, axis=1)
+
+
+rule("SequenceErase", _erase, None)
 
 
 def _concat(c: Call, g: ir.Value) -> ir.Value:
