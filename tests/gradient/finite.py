@@ -115,7 +115,8 @@ def differentiate(model: onnx.ModelProto, case: Case, rank: int) -> bytes:
         output.shape = ir.Shape(["T", *(value.shape or ())])
         graph.outputs.append(output)
     proto = ir.serde.serialize_model(found)
-    onnx.checker.check_model(proto, full_check=True)
+    if case.domain or not onnx.defs.get_schema(case.op, case.opset).deprecated:
+        onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
 
 
@@ -132,7 +133,7 @@ def oracle(case: Case) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], f
     runtime = session(build(case, np.float32, False).SerializeToString())
 
     def run32(values: dict[str, np.ndarray]) -> np.ndarray:
-        floats = {k: v.astype(np.float32) for k, v in values.items()}
+        floats = {k: np.asarray(v, np.float32) for k, v in values.items()}
         return runtime.run(["y0"], {**case.given, **floats})[0]
 
     actual = run32(feeds)
