@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import onnx
 import onnx.helper
-import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.graph import reads
+from onnxcam.surgeon.graph import inner_graphs, reads
+from onnxcam.surgeon.inference import infer
+from onnxcam.surgeon.types import set_types
 
 _SMALL = 1024  # elements; larger constants do not shape anything
 
@@ -56,39 +57,14 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
     opsets = {**builder.root.opset_imports, "": max(builder.opset, 17)}
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=imports)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-    infos = {v.name: v for v in [*inferred.graph.value_info, *inferred.graph.output]}
-    for value in made:
-        info = infos.get(value.name or "")
-        if info is not None and info.type.tensor_type.elem_type:
-            set_type(value, info.type.tensor_type)
-
-
-def set_type(value: ir.Value, tensor: onnx.TypeProto.Tensor) -> None:
-    """Give a value the element type and, where it is known, the shape of ``tensor``."""
-    value.type = ir.TensorType(ir.DataType(tensor.elem_type))
-    if tensor.HasField("shape"):
-        value.shape = ir.Shape([_dim(d) for d in tensor.shape.dim])
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) or None
+    set_types(nodes, infer(model).graph)
 
 
 def _inner_values(node: ir.Node) -> list[ir.Value]:
     """Return what the inner graphs of a node take and compute."""
     found: list[ir.Value] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            found += [*graph.inputs, *graph.initializers.values()]
-            for inner in graph:
-                found += [*inner.outputs, *_inner_values(inner)]
+    for graph in inner_graphs(node):
+        found += [*graph.inputs, *graph.initializers.values()]
+        for inner in graph:
+            found += [*inner.outputs, *_inner_values(inner)]
     return found

@@ -41,20 +41,37 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None
 
 
+def inner_graphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the inner graphs of a node: the branches of If, the body of Loop or Scan."""
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
 def reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that a node reads, those captured by its inner graphs included."""
     yield from (v for v in node.inputs if v is not None)
-    for attribute in node.attributes.values():
-        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            yield from graph.outputs
-            for inner in graph:
-                yield from reads(inner)
+    for graph in inner_graphs(node):
+        yield from graph.outputs
+        for inner in graph:
+            yield from reads(inner)
+
+
+def drop(graph: ir.Graph, node: ir.Node) -> None:
+    """Remove a node whose outputs nobody needs, and forget what it and its inner graphs read."""
+    graph.remove(node)
+    _forget(node)
+
+
+def _forget(node: ir.Node) -> None:
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
+    for inner in inner_graphs(node):
+        inner.outputs.clear()
+        for child in inner:
+            _forget(child)
 
 
 def operator(node: ir.Node) -> str:

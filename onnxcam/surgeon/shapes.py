@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxcam.errors import ModelError
+from onnxcam.surgeon.inference import infer
 from onnxcam.surgeon.load import opset_of
 from onnxcam.surgeon.stand_ins import put_stand_ins
+from onnxcam.surgeon.types import set_types
 
 
 def infer_shapes(model: ir.Model, skeleton: onnx.ModelProto, path: Path) -> None:
@@ -35,24 +36,7 @@ def infer_shapes(model: ir.Model, skeleton: onnx.ModelProto, path: Path) -> None
             domain.version = 17
     put_stand_ins(skeleton.graph, opset_of(skeleton))
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
+        inferred = infer(skeleton)
     except Exception as error:
         raise ModelError(f"{path}: the graph is inconsistent: {str(error).strip()}") from error
-    infos = {v.name: v for v in inferred.graph.value_info}
-    infos |= {v.name: v for v in inferred.graph.output}
-    for node in model.graph:
-        for value in node.outputs:
-            info = infos.get(value.name or "")
-            if info is None or not info.type.HasField("tensor_type"):
-                continue
-            tensor = info.type.tensor_type
-            if tensor.elem_type:
-                value.type = ir.TensorType(ir.DataType(tensor.elem_type))
-            if tensor.HasField("shape"):
-                value.shape = ir.Shape([_dim(d) for d in tensor.shape.dim])
-
-
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value)
-    return str(dim.dim_param) or None
+    set_types(model.graph, inferred.graph)

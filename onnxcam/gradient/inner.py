@@ -1,0 +1,132 @@
+"""Inner graphs, the bodies of If, Loop and Scan: copy them, and close the ones built.
+
+The gradient of such an operator is another one whose body computes the original body's values
+a second time and goes back through them. The copy reads what the original captures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import PREFIX, Builder
+from onnxcam.gradient.registry import find_rule
+from onnxcam.surgeon.graph import drop, inner_graphs, reads
+
+
+def copy_body(
+    builder: Builder, body: ir.Graph, inputs: Mapping[ir.Value, ir.Value]
+) -> dict[ir.Value, ir.Value]:
+    """Append the nodes of ``body`` with ``inputs`` in place of its own.
+
+    Returns:
+        What stands for each value of the body; values that it captures stand for themselves.
+    """
+    _move_initializers(builder, body)
+    known = dict(inputs)
+    for node in body:
+        _copy_node(builder, node, known)
+    return known
+
+
+def _copy_node(builder: Builder, node: ir.Node, known: dict[ir.Value, ir.Value]) -> None:
+    attributes = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graph = _copy_graph(builder, attribute.as_graph(), known)
+            attribute = ir.Attr(attribute.name, attribute.type, graph)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = [_copy_graph(builder, g, known) for g in attribute.as_graphs()]
+            attribute = ir.Attr(attribute.name, attribute.type, graphs)
+        attributes.append(attribute)
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        [None if v is None else known.get(v, v) for v in node.inputs],
+        attributes,
+        num_outputs=len(node.outputs),
+        name=_name(builder, node.name or node.op_type),
+    )
+    for old, new in zip(node.outputs, copy.outputs, strict=True):
+        new.name = _name(builder, old.name) if old.name else ""
+        new.shape, new.type = old.shape, old.type
+        known[old] = new
+    builder.graph.append(copy)
+
+
+def _name(builder: Builder, original: str) -> str:
+    """Return a new name that tells the original one, also of a copy."""
+    hint = original.removeprefix(PREFIX)
+    return builder.name(hint.rpartition(".")[0] if hint != original else hint)
+
+
+def _copy_graph(builder: Builder, graph: ir.Graph, known: dict[ir.Value, ir.Value]) -> ir.Graph:
+    inputs = [builder.value(v.name or "input", v) for v in graph.inputs]
+    inner = builder.inner(graph.name or "graph", inputs)
+    copies = copy_body(inner, graph, {**known, **dict(zip(graph.inputs, inputs, strict=True))})
+    inner.graph.outputs.extend(copies.get(v, v) for v in graph.outputs)
+    return inner.graph
+
+
+def _move_initializers(builder: Builder, body: ir.Graph) -> None:
+    """Store a body's weights in the outermost graph, where its copies share them."""
+    for name, value in list(body.initializers.items()):
+        del body.initializers[name]
+        value.name = builder.name(name)
+        if value.const_value is not None:
+            value.const_value.name = value.name
+        builder.root.register_initializer(value)
+
+
+def close(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
+    """Return the builder's inner graph with these outputs and only the nodes they need.
+
+    Runtimes do not let an inner graph hand out what it did not compute, nor one value twice.
+    """
+    own = {o for node in builder.graph for o in node.outputs}
+    for value in outputs:
+        source = value
+        if source not in own:
+            value = builder.op("Identity", source)
+            value.type, value.shape = source.type, source.shape
+        own.discard(value)
+        builder.graph.outputs.append(value)
+    needed = set(builder.graph.outputs)
+    for node in reversed(builder.graph):
+        if needed.isdisjoint(node.outputs):
+            drop(builder.graph, node)
+        else:
+            needed.update(reads(node))
+    return builder.graph
+
+
+def add_seeds(
+    builder: Builder, pairs: Iterable[tuple[ir.Value, ir.Value | None]]
+) -> dict[ir.Value, ir.Value]:
+    """Return the cotangent of each value; those of a value that occurs twice are added."""
+    seeds: dict[ir.Value, ir.Value] = {}
+    for value, g in pairs:
+        if g is not None:
+            seeds[value] = builder.op("Add", seeds[value], g) if value in seeds else g
+    return seeds
+
+
+def leading(builder: Builder, gs: Iterable[ir.Value | None]) -> ir.Value:
+    """Return ``T``, an int64 vector of one, from the first cotangent there is."""
+    g = next(g for g in gs if g is not None)
+    return builder.op("Slice", builder.op("Shape", g), builder.ints(0), builder.ints(1))
+
+
+def zeros(builder: Builder, count: ir.Value, like: ir.Value) -> ir.Value:
+    """Return zero cotangents ``[T, *shape of like]``."""
+    zero = builder.constant(0.0, like.dtype or ir.DataType.FLOAT)
+    shape = builder.op("Concat", count, builder.shape(like), axis=0)
+    return builder.op("Expand", zero, shape)
+
+
+def inner_opset(node: ir.Node) -> int:
+    """Return the opset that the rules of the operators in a node's inner graphs need."""
+    inner = (n for graph in inner_graphs(node) for n in graph)
+    found = ((find_rule(n), n) for n in inner)
+    return max((rule.needed(n) for rule, n in found if rule is not None), default=13)

@@ -1,0 +1,118 @@
+"""Loop: where the number of iterations is known before it starts, it is a Scan over them.
+
+The standard's Loop may stop at a condition that an iteration computes, and may change the
+shapes of its states; a Scan does neither, so the gradient of such a Loop is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.gradient.inner import close, copy_body, inner_opset
+from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.rules.scan import Slices, scan_node
+from onnxcam.surgeon.graph import constant, dims
+
+
+def _loop(c: Call) -> Sequence[ir.Value | None]:
+    b, body = c.builder, c.node.attributes["body"].as_graph()
+    initial = [c.x(i) for i in range(2, len(c.node.inputs))]
+    for state in body.inputs[2:]:
+        if not isinstance(state.type, (ir.TensorType, type(None))):
+            raise c.refuse(f"its state '{state.name}' is no tensor")
+    count = _count(c, body)
+    known = constant(count)
+    if known is not None and known > 0:
+        return _scan(c, b, body, count, initial)
+
+    # A Scan needs an iteration at least.
+    some, none = b.inner("some", []), b.inner("none", [])
+    close(some, _scan(c, some, body, count, initial))
+    empty = [_empty(none, v) for v in body.outputs[len(initial) + 1 :]]
+    close(none, [*initial, *empty])
+    return b.op_many(
+        "If",
+        [b.op("Greater", count, b.constant(0))],
+        len(c.node.outputs),
+        then_branch=some.graph,
+        else_branch=none.graph,
+    )
+
+
+def _count(c: Call, body: ir.Graph) -> ir.Value:
+    """Return the number of iterations, an int64 scalar."""
+    b, trips, condition = c.builder, c.operand(0), c.operand(1)
+    if not _holds(body.outputs[0], body.inputs[1]):
+        raise c.refuse("how often it repeats depends on what it computes")
+    if trips is None:
+        raise c.refuse("it has no trip count")
+    begins = np.array(True) if condition is None else constant(condition)
+    known = constant(trips)
+    count = b.constant(known.item()) if known is not None else b.op("Reshape", trips, b.ints())
+    if begins is None:
+        return b.op("Where", b.op("Reshape", condition, b.ints()), count, b.constant(0))
+    return count if begins.all() else b.constant(0)
+
+
+def _holds(condition: ir.Value | None, before: ir.Value) -> bool:
+    """Whether a condition is true wherever the one before it is."""
+    if condition is before:
+        return True
+    known, node = constant(condition), None if condition is None else condition.producer()
+    if known is not None:
+        return bool(known.all())
+    if node is None or node.op_type not in ("Identity", "Cast", "And"):
+        return False
+    return all(_holds(v, before) for v in node.inputs)
+
+
+def _scan(
+    c: Call, b: Builder, body: ir.Graph, count: ir.Value, initial: Sequence[ir.Value]
+) -> Sequence[ir.Value]:
+    """Append a Scan over the numbers of the iterations."""
+    last = last_node(b.graph)
+    inner = b.inner("iteration", [])
+    states = [inner.value(v.name or "state", v) for v in body.inputs[2:]]
+    number = inner.value("number")
+    number.type, number.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
+    inner.graph.inputs.extend([*states, number])
+    first = _ranked(inner, number, body.inputs[0])
+    goes = _ranked(inner, inner.constant(np.array(True)), body.inputs[1])
+    known = dict(zip(body.inputs, [first, goes, *states], strict=True))
+    known = copy_body(inner, body, known)
+    close(inner, [known.get(v, v) for v in body.outputs[1:]])
+
+    numbers = b.op("Range", b.constant(0), count, b.constant(1))
+    slices = [Slices()] * (len(body.outputs) - 1 - len(initial))
+    outputs = scan_node(b, inner.graph, initial, [(numbers, Slices())], slices)
+    infer_appended(b, appended(b.graph, last))
+    for before, after, value in zip(states, inner.graph.outputs, initial, strict=False):
+        shapes = [s for s in map(dims, (value, before, after)) if s is not None]
+        if any(not _may_equal(shapes[0], s) for s in shapes):
+            raise c.refuse(f"its state '{value.name}' changes its shape")
+    return outputs
+
+
+def _ranked(builder: Builder, scalar: ir.Value, like: ir.Value) -> ir.Value:
+    """Return a scalar as the vector of one that some bodies expect."""
+    return builder.op("Reshape", scalar, builder.ints(1)) if dims(like) == [1] else scalar
+
+
+def _may_equal(a: Sequence[int | str | None], b: Sequence[int | str | None]) -> bool:
+    pairs = zip(a, b, strict=False)
+    known = [(x, y) for x, y in pairs if isinstance(x, int) and isinstance(y, int)]
+    return len(a) == len(b) and all(x == y for x, y in known)
+
+
+def _empty(builder: Builder, like: ir.Value) -> ir.Value:
+    """Return what no iteration stacks; only its being empty matters."""
+    rank = len(dims(like) or [])
+    return builder.constant(np.zeros([0] * (rank + 1)), like.dtype or ir.DataType.FLOAT)
+
+
+expansion("Loop", _loop, opset=inner_opset)

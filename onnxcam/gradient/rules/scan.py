@@ -1,0 +1,218 @@
+"""Scan: back through the iterations, the last one first.
+
+With states ``s``, elements ``x`` of the scan inputs and captured values ``w``, iteration ``t``
+computes ``s[t+1], y[t] = body(s[t], x[t], w)``. Given the cotangents of the final states and of
+the stacked ``y``, iteration ``t`` of the way back computes the body's values a second time and
+hands on the vector-Jacobian product of the body::
+
+    gs[t], gx[t], gw[t] = pull_back(gs[t+1], gy[t])
+
+``gs`` are the states of another Scan in the opposite direction, ``gx`` are stacked, ``gw``
+summed. Where the way back needs the states ``s[t]``, a copy of the first Scan keeps them.
+Cotangents have one axis more in front, so the axes along which they are sliced move by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.inner import add_seeds, close, copy_body, inner_opset, leading, zeros
+from onnxcam.gradient.registry import Call, whole
+from onnxcam.gradient.steep import is_steep
+from onnxcam.gradient.walker import pull_back
+from onnxcam.surgeon.graph import depends_on, is_float, reads
+
+Cotangents = Sequence[ir.Value | None]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """How a tensor is read or written slice by slice; direction 1 begins with the last."""
+
+    axis: int = 0
+    direction: int = 0
+
+    def back(self) -> Slices:
+        """Return the same slices in the opposite order."""
+        return Slices(self.axis, 1 - self.direction)
+
+    def cotangents(self) -> Slices:
+        """Return the slices of cotangents, in the opposite order."""
+        return Slices(self.axis + 1 if self.axis >= 0 else self.axis, 1 - self.direction)
+
+
+def scan_node(
+    builder: Builder,
+    body: ir.Graph,
+    initial: Sequence[ir.Value],
+    inputs: Sequence[tuple[ir.Value, Slices]],
+    outputs: Sequence[Slices],
+) -> Sequence[ir.Value]:
+    """Append a Scan; return its final states and what it stacked."""
+    settings: dict[str, Any] = {"body": body, "num_scan_inputs": len(inputs)}
+    for side, slices in (("input", [s for _, s in inputs]), ("output", outputs)):
+        if any(s.axis for s in slices):
+            settings[f"scan_{side}_axes"] = [s.axis for s in slices]
+        if any(s.direction for s in slices):
+            settings[f"scan_{side}_directions"] = [s.direction for s in slices]
+    operands = [*initial, *(value for value, _ in inputs)]
+    return builder.op_many("Scan", operands, len(initial) + len(outputs), **settings)
+
+
+class _Scan:
+    """The parts of a Scan node: its operands, and the inputs and outputs of its body."""
+
+    def __init__(self, c: Call) -> None:
+        body = self.body = c.node.attributes["body"].as_graph()
+        operands = [c.x(i) for i in range(len(c.node.inputs))]
+        n = self.states = len(operands) - int(c.attribute("num_scan_inputs", 0))
+        self.initial, stacked = operands[:n], operands[n:]
+        self.before, self.elements = list(body.inputs[:n]), list(body.inputs[n:])
+        self.after, self.results = list(body.outputs[:n]), list(body.outputs[n:])
+        self.inputs = list(zip(stacked, _slices(c, "input", len(stacked)), strict=True))
+        self.outputs = _slices(c, "output", len(self.results))
+
+    def copy(self, builder: Builder) -> tuple[list[ir.Value], dict[ir.Value, ir.Value]]:
+        """Append the body's nodes; return new inputs, and what stands for each value."""
+        inputs = [builder.value(v.name or "input", v) for v in self.body.inputs]
+        known = dict(zip(self.body.inputs, inputs, strict=True))
+        return inputs, copy_body(builder, self.body, known)
+
+    def history(self, builder: Builder, kept: Sequence[int]) -> Sequence[ir.Value]:
+        """Append a copy of the Scan that stacks these states as each iteration finds them."""
+        if not kept:
+            return []
+        again = builder.inner("again", [])
+        inputs, known = self.copy(again)
+        again.graph.inputs.extend(inputs)
+        close(again, [*(known.get(v, v) for v in self.after), *(inputs[i] for i in kept)])
+        outputs = scan_node(builder, again.graph, self.initial, self.inputs, [Slices()] * len(kept))
+        return outputs[self.states :]
+
+    def active(self, gs: Cotangents, wanted: set[ir.Value]) -> list[int]:
+        """Return the states through which a cotangent reaches what is wanted."""
+        read = [x for x, (v, _) in zip(self.elements, self.inputs, strict=True) if v in wanted]
+        numbers = [i for i in range(self.states) if is_float(self.before[i])]
+        after = {i for i in numbers if self.initial[i] in wanted}
+        while True:
+            sources = {*wanted, *read, *(self.before[i] for i in after)}
+            reached = depends_on(self.body, sources)
+            grown = after | {i for i in numbers if self.after[i] in reached}
+            if grown == after:
+                break
+            after = grown
+        ends = [y for y, g in zip(self.results, gs[self.states :], strict=True) if g is not None]
+        back = {i for i in after if gs[i] is not None}
+        while True:
+            needed = _needed(self.body, [*ends, *(self.after[i] for i in back)])
+            grown = back | {i for i in after if self.before[i] in needed}
+            if grown == back:
+                return sorted(back)
+            back = grown
+
+
+def _slices(c: Call, side: str, count: int) -> list[Slices]:
+    axes = c.attribute(f"scan_{side}_axes", [0] * count)
+    directions = c.attribute(f"scan_{side}_directions", [0] * count)
+    return [Slices(int(a), int(d)) for a, d in zip(axes, directions, strict=True)]
+
+
+def _needed(body: ir.Graph, ends: Iterable[ir.Value]) -> set[ir.Value]:
+    """Return the values that ``ends`` are computed from, themselves included."""
+    needed = set(ends)
+    for node in reversed(body):
+        if not needed.isdisjoint(node.outputs):
+            needed.update(reads(node))
+    return needed
+
+
+class _Back:
+    """The body of the way back, but for its inputs.
+
+    Attributes:
+        active: the states that have cotangents, ``states`` in the body.
+        given: the stacked outputs that have cotangents, ``slices`` in the body.
+        sums: for each captured value that is wanted and reached, its sum so far.
+        read: the scan inputs that are wanted and reached.
+    """
+
+    def __init__(self, c: Call, scan: _Scan, gs: Cotangents, wanted: Sequence[ir.Value]) -> None:
+        b = c.builder
+        self.builder = back = b.inner("back", [])
+        back.bounded = b.bounded and not any(is_steep(node) for node in scan.body)
+        inputs, known = scan.copy(back)
+        self.before, self.elements = inputs[: scan.states], inputs[scan.states :]
+        self.active = scan.active(gs, set(wanted))
+        self.given = [k for k, g in enumerate(gs[scan.states :]) if g is not None]
+        self.states = [_cotangent(back, scan.after[i]) for i in self.active]
+        self.slices = [_cotangent(back, scan.results[k]) for k in self.given]
+        ends = [*(scan.after[i] for i in self.active), *(scan.results[k] for k in self.given)]
+        pairs = zip([known.get(v, v) for v in ends], [*self.states, *self.slices], strict=True)
+
+        inside = {v for node in scan.body for v in reads(node)}
+        captured = [v for v in wanted if v in inside]
+        read = [j for j, (v, _) in enumerate(scan.inputs) if v in set(wanted)]
+        to = [*(self.before[i] for i in self.active), *(self.elements[j] for j in read), *captured]
+        gradients = pull_back(back, list(back.graph), add_seeds(back, pairs), to)
+        found = {v: g for v, g in zip(to, gradients, strict=True) if g is not None}
+        self.sums = {v: _cotangent(back, v) for v in captured if v in found}
+        self.read = [j for j in read if self.elements[j] in found]
+        self.reaches = bool(self.active or self.sums or self.read)
+        if not self.reaches:
+            return
+        count = leading(back, [*self.states, *self.slices])
+        before = [self.before[i] for i in self.active]
+        outputs = [found[v] if v in found else zeros(back, count, v) for v in before]
+        outputs += [back.op("Add", total, found[v]) for v, total in self.sums.items()]
+        outputs += [found[self.elements[j]] for j in self.read]
+        likes = [*before, *self.sums, *(self.elements[j] for j in self.read)]
+        for value, like in zip(outputs, likes, strict=True):
+            lengths = [d if isinstance(d, int) else None for d in c.dims(like)]
+            value.type, value.shape = like.type, ir.Shape([None, *lengths])  # runtimes ask for it
+        close(back, outputs)
+
+
+def _cotangent(builder: Builder, like: ir.Value) -> ir.Value:
+    value = builder.value("cotangent")
+    value.type = like.type
+    return value
+
+
+def _scan(c: Call, gs: Cotangents, wanted: Sequence[ir.Value]) -> list[ir.Value | None]:
+    b, scan = c.builder, _Scan(c)
+    back = _Back(c, scan, gs, wanted)
+    if not back.reaches:
+        return [None] * len(wanted)
+    graph = back.builder.graph
+    used = {v for node in graph for v in reads(node)}
+    kept = [i for i in range(scan.states) if back.before[i] in used]
+    inputs = [(v, Slices(direction=1)) for v in scan.history(b, kept)]
+    slices = [back.before[i] for i in kept]
+    for k, value in zip(back.given, back.slices, strict=True):
+        g = gs[scan.states + k]
+        assert g is not None
+        inputs.append((g, scan.outputs[k].cotangents()))
+        slices.append(value)
+    for element, (operand, way) in zip(back.elements, scan.inputs, strict=True):
+        if element in used or not inputs:  # one has to tell the number of iterations
+            inputs.append((operand, way.back()))
+            slices.append(element)
+    graph.inputs.extend([*back.states, *back.sums.values(), *slices])
+
+    count = leading(b, gs)
+    initial = [gs[i] or zeros(b, count, scan.initial[i]) for i in back.active]
+    initial += [zeros(b, count, v) for v in back.sums]
+    ways = [scan.inputs[j][1].cotangents() for j in back.read]
+    outputs = scan_node(b, graph, initial, inputs, ways)
+    of = [*(scan.initial[i] for i in back.active), *back.sums]
+    of += [scan.inputs[j][0] for j in back.read]
+    total = add_seeds(b, zip(of, outputs, strict=True))
+    return [total.get(v) for v in wanted]
+
+
+whole("Scan", _scan, opset=inner_opset)

@@ -1,0 +1,121 @@
+"""onnx's shape inference, and what it lacks for inner graphs.
+
+It does not look at constants of the outer graph from inside an inner one, so these get copies.
+It infers no shapes for the states of a Loop, since the standard lets each iteration change
+them. Where a body keeps the shape that it is given, so do all iterations: the initial shape is
+assumed in the body, and what the body makes of it tells which of its lengths hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx.helper
+import onnx.shape_inference
+
+Types = Mapping[str, onnx.TypeProto]
+Tensors = Mapping[str, onnx.TensorProto]
+_SMALL = 64  # elements; larger constants shape nothing
+
+
+def infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``model``, which is changed, with the types and shapes that can be inferred.
+
+    It is for reading these only: inner graphs have got constants of outer ones.
+    """
+    _copy_constants(model.graph, {})
+    known = _infer(model)
+    while True:
+        states = list(_states(known.graph, {}))
+        assumed = [i for i, state in enumerate(states) if state.assume()]
+        while assumed:
+            made = list(_states(_infer(known).graph, {}))
+            changed = [states[i].doubt(made[i]) for i in assumed]
+            if not any(changed):
+                break
+        if not any(states[i].before.HasField("shape") for i in assumed):
+            return known
+        known = _infer(known)
+
+
+def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def _copy_constants(graph: onnx.GraphProto, outer: Tensors) -> None:
+    """Give inner graphs the small constants that they read."""
+    small = (t for t in graph.initializer if math.prod(t.dims) <= _SMALL)
+    known = {**outer, **{t.name: t for t in small}}
+    for node in graph.node:
+        for inner in _inner_graphs(node):
+            own = {t.name for t in inner.initializer}
+            read = dict.fromkeys(name for n in inner.node for name in n.input)
+            inner.initializer.extend(known[n] for n in read if n in known and n not in own)
+            _copy_constants(inner, known)
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state of a Loop: its initial type, it in the body before and after, and as an output."""
+
+    initial: onnx.TypeProto | None
+    before: onnx.TypeProto.Tensor
+    after: onnx.TypeProto.Tensor
+    output: onnx.TypeProto.Tensor
+
+    def assume(self) -> bool:
+        """Take the initial shape for that of every iteration, where none is declared."""
+        if self.initial is None or not self.initial.tensor_type.HasField("shape"):
+            return False
+        if self.before.HasField("shape") or self.output.HasField("shape"):
+            return False
+        self.before.CopyFrom(self.initial.tensor_type)
+        self.output.CopyFrom(self.before)
+        return True
+
+    def doubt(self, made: _State) -> bool:
+        """Forget what an iteration may change; return whether there was anything."""
+        known = self.before.SerializeToString()
+        for other in (made.after, made.initial and made.initial.tensor_type):
+            _narrow(self.before, other)
+        self.output.CopyFrom(self.before)
+        return bool(known != self.before.SerializeToString())
+
+
+def _narrow(kind: onnx.TypeProto.Tensor, other: onnx.TypeProto.Tensor | None) -> None:
+    """Forget the lengths that another type does not share."""
+    lengths = kind.shape.dim
+    if other is None or not other.HasField("shape") or len(lengths) != len(other.shape.dim):
+        kind.ClearField("shape")
+        return
+    for length, theirs in zip(lengths, other.shape.dim, strict=True):
+        if length != theirs:
+            length.Clear()
+
+
+def _states(graph: onnx.GraphProto, outer: Types) -> Iterator[_State]:
+    """Yield the states of every Loop, those in inner graphs included."""
+    infos = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+    types = {**outer, **{name: info.type for name, info in infos.items()}}
+    for tensor in graph.initializer:
+        kind = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        types.setdefault(tensor.name, kind)
+    for node in graph.node:
+        inner = list(_inner_graphs(node))
+        if node.op_type == "Loop" and not node.domain:
+            # Before the states come trip count and condition, in the body's outputs the latter.
+            befores, afters = inner[0].input[2:], inner[0].output[1:]
+            for i, name in enumerate(node.input[2:]):
+                before, after = befores[i].type.tensor_type, afters[i].type.tensor_type
+                output = infos.get(node.output[i]) or onnx.ValueInfoProto()
+                yield _State(types.get(name), before, after, output.type.tensor_type)
+        for body in inner:
+            yield from _states(body, types)

@@ -1,0 +1,52 @@
+"""Take over what onnx inferred: types and shapes of values, in inner graphs too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+import onnx_ir as ir
+
+
+def set_types(nodes: Iterable[ir.Node], inferred: onnx.GraphProto) -> None:
+    """Give the values that ``nodes`` compute the types of ``inferred``, found by name."""
+    infos = {v.name: v for v in [*inferred.value_info, *inferred.output]}
+    protos = {name: node for node in inferred.node for name in node.output if name}
+    for node in nodes:
+        for value in node.outputs:
+            if value.name in infos:
+                _set_type(value, infos[value.name])
+        proto = next((protos[v.name] for v in node.outputs if v.name in protos), None)
+        for graph, inner in () if proto is None else _inner_pairs(node, proto):
+            for value, info in zip(graph.inputs, inner.input, strict=True):
+                _set_type(value, info)
+            set_types(graph, inner)
+
+
+def _inner_pairs(
+    node: ir.Node, proto: onnx.NodeProto
+) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
+    """Yield each inner graph of a node, and what was inferred of it."""
+    for attribute in proto.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield node.attributes[attribute.name].as_graph(), attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            graphs = node.attributes[attribute.name].as_graphs()
+            yield from zip(graphs, attribute.graphs, strict=True)
+
+
+def _set_type(value: ir.Value, info: onnx.ValueInfoProto) -> None:
+    """Set the element type and, where it is known, the shape."""
+    if not info.type.HasField("tensor_type"):
+        return
+    tensor = info.type.tensor_type
+    if tensor.elem_type:
+        value.type = ir.TensorType(ir.DataType(tensor.elem_type))
+    if tensor.HasField("shape"):
+        value.shape = ir.Shape([_dim(d) for d in tensor.shape.dim])
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return str(dim.dim_param) or None
