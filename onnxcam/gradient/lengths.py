@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call
+from onnxcam.surgeon.graph import constant
 
 Length = int | ir.Value  # a value is an int64 vector of one element
 
@@ -21,6 +22,7 @@ _KNOWN: dict[str, Callable[[int, int], int]] = {
     "Min": min,
     "Max": max,
 }
+_NEUTRAL = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 
 
 def length(c: Call, value: ir.Value, axis: int) -> Length:
@@ -36,12 +38,22 @@ def leading(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Slice", c.op("Shape", g), c.builder.ints(0), c.builder.ints(1))
 
 
+def given(c: Call, index: int) -> Length:
+    """Return an operand that is one number."""
+    known = constant(c.operand(index))
+    if known is not None:
+        return int(known.item())
+    return c.op("Cast", c.op("Reshape", c.x(index), c.builder.ints(1)), to=ir.DataType.INT64)
+
+
 def combine(c: Call, op_type: str, *lengths: Length) -> Length:
     """Apply Add, Sub, Mul, Div, Min or Max, from the left."""
 
     def apply(a: Length, b: Length) -> Length:
         if isinstance(a, int) and isinstance(b, int):
             return _KNOWN[op_type](a, b)
+        if isinstance(b, int) and b == _NEUTRAL.get(op_type):
+            return a
         return c.op(op_type, _one(c, a), _one(c, b))
 
     return reduce(apply, lengths)
@@ -75,11 +87,18 @@ def volume(c: Call, value: ir.Value, first: int = 0, last: int | None = None) ->
     return c.op("ReduceProd", part, keepdims=1)
 
 
-def reshape(c: Call, g: ir.Value, *lengths: Length, merged: Length = 1) -> ir.Value:
-    """Return ``g`` in the shape ``[T * merged, *lengths]``; a length may be 0 at run time."""
+def reshape(
+    c: Call, g: ir.Value, *lengths: Length, merged: tuple[ir.Value, int] | None = None
+) -> ir.Value:
+    """Return ``g`` in the shape ``[T, *lengths]``, of which one may be 0 at run time.
+
+    ``merged``, a value and an axis, are axes to merge with ``T``: those before the axis.
+    """
     if all(isinstance(n, int) and n for n in lengths):
         return c.op("Reshape", g, vector(c, -1, *lengths))
-    first = combine(c, "Mul", leading(c, g), merged) if merged != 1 else leading(c, g)
+    first: Length = leading(c, g)
+    if merged is not None:
+        first = combine(c, "Mul", first, volume(c, merged[0], 0, merged[1]))
     zeros = {"allowzero": 1} if c.builder.opset >= 14 else {}
     return c.op("Reshape", g, vector(c, first, *lengths), **zeros)
 

@@ -39,7 +39,7 @@ def _gather(c: Call, g: ir.Value) -> ir.Value:
     axis = int(c.attribute("axis", 0)) % c.rank(x)
     full, picked = length(c, x, axis), volume(c, indices)
     after = volume(c, x, axis + 1)
-    folded = reshape(c, g, picked, after, merged=volume(c, x, 0, axis))
+    folded = reshape(c, g, picked, after, merged=(x, axis))
     known = constant(indices)
     if picked == 1 or (known is not None and _runs_on(known)):
         summed = _padded(c, folded, indices, full, picked)

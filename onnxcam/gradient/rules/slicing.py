@@ -22,6 +22,8 @@ class _Cut:
     """
 
     axis: int
+    full: Length  # of x
+    count: Length  # of y
     lowest: Length
     stride: int
     flipped: bool
@@ -41,9 +43,9 @@ def _slice(c: Call, g: ir.Value) -> ir.Value:
     before: list[Length] = [0] * (c.rank(x) + 1)
     after: list[Length] = [0] * (c.rank(x) + 1)
     for cut in cuts:
-        filled = combine(c, "Mul", length(c, c.y, cut.axis), cut.stride)
+        filled = combine(c, "Mul", cut.count, cut.stride)
         before[cut.axis + 1] = cut.lowest
-        after[cut.axis + 1] = combine(c, "Sub", length(c, x, cut.axis), cut.lowest, filled)
+        after[cut.axis + 1] = combine(c, "Sub", cut.full, cut.lowest, filled)
     if not any([*before, *after]):
         return g
     return c.op("Pad", g, vector(c, *before, *after))
@@ -77,17 +79,19 @@ def _cuts(c: Call) -> list[_Cut] | None:
     """Read the operands; ``None`` where only the run knows the axes or the steps."""
     x = c.x(0)
     axes, steps = constant(c.operand(3)), constant(c.operand(4))
-    count = c.static(c.x(1), 0)
-    if count is None or (axes is None and c.operand(3) is not None):
+    sliced = c.static(c.x(1), 0)
+    if sliced is None or (axes is None and c.operand(3) is not None):
         return None
     if steps is None and c.operand(4) is not None:
         return None
-    places = range(count) if axes is None else (int(a) % c.rank(x) for a in axes)
-    strides = [1] * count if steps is None else steps.tolist()
-    return [
-        _Cut(axis, _lowest(c, axis, _start(c, i), step), abs(step), step < 0)
-        for i, (axis, step) in enumerate(zip(places, strides, strict=True))
-    ]
+    places = range(sliced) if axes is None else (int(a) % c.rank(x) for a in axes)
+    strides = [1] * sliced if steps is None else steps.tolist()
+    cuts = []
+    for i, (axis, step) in enumerate(zip(places, strides, strict=True)):
+        full, count = length(c, x, axis), length(c, c.y, axis)
+        lowest = _lowest(c, _start(c, i), step, full, count)
+        cuts.append(_Cut(axis, full, count, lowest, abs(step), step < 0))
+    return cuts
 
 
 def _start(c: Call, index: int) -> Length:
@@ -98,9 +102,8 @@ def _start(c: Call, index: int) -> Length:
     return c.op("Cast", given, to=ir.DataType.INT64)
 
 
-def _lowest(c: Call, axis: int, start: Length, step: int) -> Length:
+def _lowest(c: Call, start: Length, step: int, full: Length, count: Length) -> Length:
     """Return the smallest place that is read, or any within the axis where none is."""
-    full = length(c, c.x(0), axis)
     if isinstance(start, int):
         start = combine(c, "Add", start, full) if start < 0 else start
     else:
@@ -108,6 +111,6 @@ def _lowest(c: Call, axis: int, start: Length, step: int) -> Length:
         start = c.op("Where", negative, c.op("Add", start, vector(c, full)), start)
     if step < 0:
         start = combine(c, "Min", start, combine(c, "Sub", full, 1))
-        steps = combine(c, "Sub", length(c, c.y, axis), 1)
-        start = combine(c, "Add", start, combine(c, "Mul", steps, step))
+        last = combine(c, "Mul", combine(c, "Sub", count, 1), step)
+        start = combine(c, "Add", start, last)
     return combine(c, "Max", combine(c, "Min", start, full), 0)
