@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.correlate import framed, margins
 from onnxcam.gradient.registry import Call
-from onnxcam.gradient.windows import Windows, spread, windows
+from onnxcam.gradient.windows import Windows, overhang, spread, windows
 
 
 def pool_windows(c: Call) -> Windows:
@@ -18,6 +18,9 @@ def pool_windows(c: Call) -> Windows:
             raise c.refuse("runtimes disagree on auto_pad with dilations")
         if any(k < s for k, s in zip(w.kernel, w.strides, strict=True)):
             raise c.refuse("runtimes disagree on auto_pad with a stride beyond the kernel")
+    over = overhang(c, w) if w.ceil_mode else None
+    if over is not None and any(o >= e for o, e in zip(over, w.extent, strict=True)):
+        raise c.refuse("runtimes disagree on a last window that lies in the padding alone")
     return w
 
 

@@ -1,0 +1,46 @@
+"""Operators that put windows, or one element of each, back into an image."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.lengths import vector, volume
+from onnxcam.gradient.places import numbers
+from onnxcam.gradient.registry import Call, rule
+from onnxcam.surgeon.graph import constant
+
+
+def _max_unpool(c: Call, g: ir.Value) -> ir.Value:
+    """Fetch the cotangents from where the elements went: places in the output, flattened.
+
+    Of elements that went to the same place the last one stays, and only that one takes part.
+    """
+    x, places, op = c.x(0), c.x(1), c.op
+    flat, ids = op("Reshape", places, c.builder.ints(-1)), numbers(c, x)
+    empty = op("Expand", c.builder.ints(0), vector(c, volume(c, c.y)))
+    stayed = op("ScatterElements", empty, flat, op("Reshape", ids, c.builder.ints(-1)), axis=0)
+    fetched = op("Gather", op("Reshape", g, c.builder.ints(0, -1)), flat, axis=1)
+    return c.mask(op("Equal", op("Gather", stayed, places, axis=0), ids), c.unfold(fetched, x))
+
+
+rule("MaxUnpool", _max_unpool, None, None)
+
+
+def _col2im(c: Call, g: ir.Value) -> ir.Value:
+    """Cut g into blocks again, by a convolution that picks each place of a block."""
+    block = constant(c.operand(2))
+    if block is not None:
+        eye = np.eye(int(np.prod(block))).reshape(-1, 1, *block)
+        kernel = c.builder.constant(eye, c.kind)
+    else:
+        count = c.op("ReduceProd", c.x(2), keepdims=1)
+        square = c.op("Expand", c.like(0.0), c.op("Concat", count, count, axis=0))
+        shape = c.op("Concat", c.builder.ints(-1, 1), c.x(2), axis=0)
+        kernel = c.op("Reshape", c.op("EyeLike", square), shape)
+    image = c.op("Unsqueeze", c.fold(g, c.y, keep=2), c.builder.ints(1))
+    kept = {name: a.value for name, a in c.node.attributes.items()}
+    return c.unfold(c.op("Conv", image, kernel, **kept), c.x(0))
+
+
+rule("Col2Im", _col2im, None, None)
