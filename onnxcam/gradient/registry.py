@@ -114,8 +114,8 @@ class Call:
 
     def axis(self, value: ir.Value, default: int = 0) -> int:
         """Return the attribute ``axis`` counted from the end, so that it holds under ``T``."""
-        axis, rank = int(self.attribute("axis", default)), self.rank(value)
-        return axis - rank if axis >= 0 else axis
+        axis = int(self.attribute("axis", default))
+        return axis - self.rank(value) if axis >= 0 else axis
 
     @property
     def kind(self) -> ir.DataType:

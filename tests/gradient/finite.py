@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxcam.gradient import add_gradient
@@ -85,7 +85,7 @@ def build(case: Case, dtype: type, dynamic: bool) -> onnx.ModelProto:
     if case.outputs > 1:
         axis = case.attributes.get("axis", 0)
         nodes.append(helper.make_node("Concat", names[: case.outputs][::-1], ["y0"], axis=axis))
-    kind = TensorProto.DOUBLE if dtype is np.float64 else TensorProto.FLOAT
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     outputs = [helper.make_tensor_value_info("y0", kind, None)]
     graph = helper.make_graph(nodes, case.op, inputs, outputs, weights)
     opsets = [helper.make_opsetid("", case.opset)]

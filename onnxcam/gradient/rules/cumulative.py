@@ -16,7 +16,7 @@ def _cum_prod(c: Call, g: ir.Value) -> ir.Value:
     """
     x, op, ints = c.x(0), c.op, c.builder.ints
     rank = c.rank(x)
-    axis = int(c.known(1, "axis").item()) % rank
+    axis = int(c.known(1, "axes").item()) % rank
     reverse, exclusive = int(c.attribute("reverse", 0)), int(c.attribute("exclusive", 0))
     count = op("Squeeze", op("Slice", c.builder.shape(x), ints(axis), ints(axis + 1)), ints(0))
     places = op("Range", c.builder.constant(0), count, c.builder.constant(1))
