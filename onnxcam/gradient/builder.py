@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.surgeon.graph import inner_graphs
+from onnxcam.surgeon.graph import dims, inner_graphs
 
 PREFIX = "onnxcam:"
 Policy = Literal["standard", "guided", "deconvnet"]
@@ -19,7 +19,9 @@ Policy = Literal["standard", "guided", "deconvnet"]
 def _highest(graph: ir.Graph) -> int:
     """Return the highest number among names that an earlier builder made."""
     nodes = list(graph.all_nodes())
-    taken = [v.name for n in nodes for v in n.outputs] + list(graph.initializers)
+    outputs = [v for n in nodes for v in n.outputs]
+    taken = [v.name for v in outputs] + list(graph.initializers)
+    taken += [d for v in outputs for d in dims(v) or [] if isinstance(d, str)]
     taken += [v.name for n in nodes for inner in inner_graphs(n) for v in inner.inputs]
     numbers = (n.rpartition(".")[2] for n in taken if n and n.startswith(PREFIX))
     return max((int(n) for n in numbers if n.isdigit()), default=0)

@@ -13,7 +13,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.graph import inner_graphs, reads
+from onnxcam.surgeon.graph import dims, inner_graphs, reads
 from onnxcam.surgeon.inference import infer
 from onnxcam.surgeon.types import set_types
 
@@ -57,7 +57,16 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
     opsets = {**builder.root.opset_imports, "": max(builder.opset, 17)}
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=imports)
-    set_types(nodes, infer(model).graph)
+    # Each inference counts its symbols from 0, and the runtime takes equal ones for equal lengths.
+    known = {d for v in outside for d in dims(v) or [] if isinstance(d, str)}
+    fresh: dict[str, str] = {}
+
+    def symbol(name: str) -> str:
+        if name not in known and name not in fresh:
+            fresh[name] = builder.name("length")
+        return fresh.get(name, name)
+
+    set_types(nodes, infer(model).graph, symbol)
 
 
 def _inner_values(node: ir.Node) -> list[ir.Value]:

@@ -89,10 +89,12 @@ def _add(
     builder = Builder(model.graph, model.opset_imports[""])
     builder.policy = policy
     taken = set(names(model.graph))
-    seed = _described(ir.Value(name=_free(SEED + of_name, taken)), of)
+    values = [*model.graph.inputs, *model.graph.outputs]
+    count = _free("T", {d for v in values for d in dims(v) or [] if isinstance(d, str)})
+    seed = _described(ir.Value(name=_free(SEED + of_name, taken)), of, count)
     model.graph.inputs.append(seed)
     for value, g in zip(to, add_gradient(builder, of, seed, to), strict=True):
-        output = _described(builder.op("Identity", g), value)
+        output = _described(builder.op("Identity", g), value, count)
         output.name = _free(f"{GRADIENT}{value.name}", taken)
         model.graph.outputs.append(output)
     if policy != "standard":
@@ -118,11 +120,11 @@ def _tensors(
     return known[of_name], [known[name] for name in to_names]
 
 
-def _described(value: ir.Value, like: ir.Value) -> ir.Value:
-    """Give ``value`` the type of ``like`` and its shape with ``T`` in front."""
+def _described(value: ir.Value, like: ir.Value, count: str) -> ir.Value:
+    """Give ``value`` the type of ``like`` and its shape with ``count`` in front."""
     value.type = like.type
     sizes = dims(like)
-    value.shape = None if sizes is None else ir.Shape(["T", *sizes])
+    value.shape = None if sizes is None else ir.Shape([count, *sizes])
     return value
 
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import onnx
 import onnx_ir as ir
 
 
-def set_types(nodes: Iterable[ir.Node], inferred: onnx.GraphProto) -> None:
-    """Give the values that ``nodes`` compute the types of ``inferred``, found by name."""
+def set_types(
+    nodes: Iterable[ir.Node],
+    inferred: onnx.GraphProto,
+    symbol: Callable[[str], str] = str,
+) -> None:
+    """Give the values that ``nodes`` compute the types of ``inferred``, found by name.
+
+    ``symbol`` renames lengths that only the run knows.
+    """
     infos = {v.name: v for v in [*inferred.value_info, *inferred.output]}
     protos = {name: node for node in inferred.node for name in node.output if name}
     for node in nodes:
         for value in node.outputs:
             if value.name in infos:
-                _set_type(value, infos[value.name])
+                _set_type(value, infos[value.name], symbol)
         proto = next((protos[v.name] for v in node.outputs if v.name in protos), None)
         for graph, inner in () if proto is None else _inner_pairs(node, proto):
             for value, info in zip(graph.inputs, inner.input, strict=True):
-                _set_type(value, info)
-            set_types(graph, inner)
+                _set_type(value, info, symbol)
+            set_types(graph, inner, symbol)
 
 
 def _inner_pairs(
@@ -35,7 +42,7 @@ def _inner_pairs(
             yield from zip(graphs, attribute.graphs, strict=True)
 
 
-def _set_type(value: ir.Value, info: onnx.ValueInfoProto) -> None:
+def _set_type(value: ir.Value, info: onnx.ValueInfoProto, symbol: Callable[[str], str]) -> None:
     """Set the element type and, where it is known, the shape."""
     if not info.type.HasField("tensor_type"):
         return
@@ -43,10 +50,10 @@ def _set_type(value: ir.Value, info: onnx.ValueInfoProto) -> None:
     if tensor.elem_type:
         value.type = ir.TensorType(ir.DataType(tensor.elem_type))
     if tensor.HasField("shape"):
-        value.shape = ir.Shape([_dim(d) for d in tensor.shape.dim])
+        value.shape = ir.Shape([_dim(d, symbol) for d in tensor.shape.dim])
 
 
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+def _dim(dim: onnx.TensorShapeProto.Dimension, symbol: Callable[[str], str]) -> int | str | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
-    return str(dim.dim_param) or None
+    return symbol(dim.dim_param) if dim.dim_param else None

@@ -12,13 +12,11 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-import onnxcam
-from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.registry import Call, find_rule
 from onnxcam.surgeon.prepare import prepare
 
-from .finite import central, session
+from .finite import session
 from .recurrence import DEFAULTS, GATES, forward
 
 TIMES, BATCH, INPUT, HIDDEN = 4, 3, 2, 5

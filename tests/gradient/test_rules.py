@@ -32,6 +32,7 @@ ELSEWHERE = {  # their derivative is not that of what they compute
     ("", "DynamicQuantizeLinear"): "test_quantized.py",
     **{(c.domain, c.op): "test_quantized_operators.py" for c in CODED},
     **{("", op): "test_sequences.py" for op in ON_SEQUENCES},
+    **{("", op): "test_control.py" for op in ("If", "Loop", "Scan")},
 }
 
 

@@ -81,9 +81,8 @@ def _scan(
     number = inner.value("number")
     number.type, number.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
     inner.graph.inputs.extend([*states, number])
-    first = _ranked(inner, number, body.inputs[0])
-    goes = _ranked(inner, inner.constant(np.array(True)), body.inputs[1])
-    known = dict(zip(body.inputs, [first, goes, *states], strict=True))
+    goes = inner.constant(np.array(True))
+    known = dict(zip(body.inputs, [number, goes, *states], strict=True))
     known = copy_body(inner, body, known)
     close(inner, [known.get(v, v) for v in body.outputs[1:]])
 
@@ -96,11 +95,6 @@ def _scan(
         if any(not _may_equal(shapes[0], s) for s in shapes):
             raise c.refuse(f"its state '{value.name}' changes its shape")
     return outputs
-
-
-def _ranked(builder: Builder, scalar: ir.Value, like: ir.Value) -> ir.Value:
-    """Return a scalar as the vector of one that some bodies expect."""
-    return builder.op("Reshape", scalar, builder.ints(1)) if dims(like) == [1] else scalar
 
 
 def _may_equal(a: Sequence[int | str | None], b: Sequence[int | str | None]) -> bool:
