@@ -14,6 +14,7 @@ from .conftest import runtime, shared
 
 DOGS, CATS = range(151, 269), range(281, 286)
 FOUND = ["efficientnet-lite0-torch", "mobilenetv2-torch-dynamo", "resnet50-keras-w8"]
+FOUND += ["mobilenetv2-qlinear"]
 CARDS = {
     "efficientnet-lite0-torch": "efficientnet-lite0",
     "mobilenetv2-torch-dynamo": "torchvision-mobilenetv2",
@@ -23,6 +24,7 @@ CARDS = {
     "pplcnetv2-paddle": "paddleclas",
     "mnist-cntk": "cntk-mnist",
     "mobilenetv2-tflite-qdq-uint8": "tflite-imagenet-1001",
+    "mobilenetv2-qlinear": "torchvision-mobilenetv2",
 }
 
 

@@ -36,6 +36,7 @@ class Builder:
         self.opset = opset
         self.policy: Policy = "standard"
         self.bounded = True  # no operator passed so far has an infinite slope anywhere
+        self.unclipped: set[ir.Node] = set()  # quantizers that are read as if they had no range
         self.rectifiers: list[str] = []  # nodes that the policy changed
         self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
         self.ends: set[ir.Value] = set()  # tensors whose gradient is wanted

@@ -161,6 +161,8 @@ def encode(c: Call, value: ir.Value, scale: ir.Value, zero: ir.Value | None) -> 
     """Append ``round(value / scale) + zero``, saturated, as codes of the node's output type."""
     if any(n != 1 for n in c.dims(scale)):
         raise c.refuse("its output has more than one scale")
+    if c.node in c.builder.unclipped:
+        return c.op("Div", value, flat(c, scale))
     kind = c.y.dtype or ir.DataType.UINT8
     zero = c.builder.constant(0, kind) if zero is None else flat(c, zero)
     return c.op("QuantizeLinear", value, flat(c, scale), zero)

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.registry import dequantized
 from onnxcam.gradient.walker import add_gradient
+from onnxcam.surgeon.decoded import last_encodings
 from onnxcam.surgeon.graph import depends_on, dims
 from onnxcam.surgeon.score import class_axis, class_count
 
@@ -61,6 +62,7 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
         classes: int64 ``[T, N]``.
         layer: where the walk will end; the start depends on it.
     """
+    b.unclipped |= last_encodings(score)
     tail: list[ir.Node] = []
     value = score
     varying = depends_on(b.graph, set(b.graph.inputs))

@@ -26,6 +26,7 @@ from onnxcam.gradient import needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder
 from onnxcam.gradient.head import Cotangent, class_cotangent, score_cotangent
 from onnxcam.gradient.pooled import summed_gradient
+from onnxcam.surgeon.decoded import decoded
 from onnxcam.surgeon.facts import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.surgeon.graph import dims, names
 from onnxcam.surgeon.images import find_image_input
@@ -125,7 +126,9 @@ def _choose(graph: ir.Graph, path: Path, layer: str | int, score: str) -> _Chose
     _check_layout(image, value)
     if dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return _Chosen(image, found, value)
+    opset = graph.opset_imports[""]
+    found = replace(found, value=decoded(graph, found.value, opset))
+    return _Chosen(image, found, decoded(graph, value, opset))
 
 
 def _check_layout(image: ImageInput, layer: ir.Value) -> None:

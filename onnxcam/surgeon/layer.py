@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, nearest
+from onnxcam.surgeon.decoded import DECODED, encoding
 from onnxcam.surgeon.graph import depends_on, dims, is_float, leads_to, names, operator
 
 CONVOLUTIONS = {
@@ -23,8 +24,13 @@ CONVOLUTIONS = {
     "FusedConv",
     "QLinearConv",
 }
-_LINEAR = CONVOLUTIONS | {"Gemm", "MatMul", "FusedMatMul", "QLinearMatMul", "QGemm", "Einsum"}
-_MIXING = {"Softmax", "Attention", "MultiHeadAttention"}
+# fmt: off
+_LINEAR = CONVOLUTIONS | {
+    "Gemm", "MatMul", "Einsum", "MatMulInteger", "QLinearMatMul", "FusedGemm", "FusedMatMul",
+    "TransposeMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits",
+}
+# fmt: on
+_MIXING = {"Softmax", "QLinearSoftmax", "Attention", "QAttention", "MultiHeadAttention"}
 _REARRANGING = {"Reshape", "Transpose", "InstanceNormalization", "LayerNormalization"}
 # Operators that finish a convolution's maps in place.
 # fmt: off
@@ -98,8 +104,11 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
     default = next((c.value for c in found if c.place == 0), None)
     if default is None:
         reason = "its only maps are the class scores themselves" if found else "it has no maps"
-        if any(_quantized(v) for v in _maps(graph, depends_on(graph, {image}) & leads_to(score))):
-            reason = "its maps are quantized codes, which cannot be explained yet"
+        if any(_in_a_layout_of_its_own(n) for n in graph):
+            reason = (
+                "ONNX Runtime has optimized the file for the memory layout of one processor. Save "
+                "the optimized model at level 'extended' in place of 'all', or give the original"
+            )
         raise LayerError(
             f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
             "maps of a convolution. 'onnxcam inspect' lists the tensors; --layer names one."
@@ -117,8 +126,14 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
     return default
 
 
-def _quantized(value: ir.Value) -> bool:
-    return value.dtype is not None and not is_float(value)
+def _in_a_layout_of_its_own(node: ir.Node) -> bool:
+    last = node.attributes.get("channels_last")
+    return node.domain == "com.microsoft.nchwc" or (last is not None and bool(last.value))
+
+
+def _is_number(value: ir.Value) -> bool:
+    """Whether the value is floating point, or codes whose meaning is known."""
+    return value.dtype is None or is_float(value) or encoding(value) is not None
 
 
 def _wide(node: ir.Node) -> bool:
@@ -139,6 +154,8 @@ def _counted(found: list[Layer], place: int) -> ir.Value:
 def _named(graph: ir.Graph, image: ir.Value, score: ir.Value, name: str) -> ir.Value:
     known = names(graph)
     if name not in known:
+        name = name.removesuffix(DECODED)
+    if name not in known:
         nodes = {n.name: n.outputs[0] for n in graph if n.name and n.outputs}
         if name not in nodes:
             raise LayerError(
@@ -157,7 +174,7 @@ def _named(graph: ir.Graph, image: ir.Value, score: ir.Value, name: str) -> ir.V
         raise LayerError(
             f"layer '{name}' has shape {shown}, without spatial axes; it must be [N, K, *S]."
         )
-    if value.dtype is not None and not is_float(value):
+    if not _is_number(value):
         raise LayerError(f"layer '{name}' is {value.dtype}, not floating point.")
     return value
 
@@ -220,8 +237,10 @@ def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value
     if node is not None and node.op_type == "Dropout":
         return False  # the maps before it are meant
     readers = _readers(value, path)
-    if _quantized(value):
+    if not _is_number(value):
         return False
+    if not is_float(value) and any(n.op_type == "DequantizeLinear" for n in readers):
+        return False  # what it gives are the maps
     if any(n.op_type in CONVOLUTIONS for n in readers):
         return True
     finishing = any(n.op_type in _FINISHING and n.outputs[0] in maps for n in readers)

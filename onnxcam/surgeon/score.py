@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import ScoreError, nearest
+from onnxcam.surgeon.decoded import DECODED, encoding
 from onnxcam.surgeon.graph import describe, dims, is_float, names
+from onnxcam.surgeon.stand_ins import RUNTIME_DOMAINS
 
-_SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid"}
+_SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid"}
 _KEEPING = {"Identity", "Cast", "Dropout"}
 _RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 _QUANTIZING = {"QuantizeLinear", "DequantizeLinear"}
@@ -52,6 +54,8 @@ def find_score(graph: ir.Graph, requested: str = "auto") -> Score:
     if requested != "auto":
         known = names(graph)
         if requested not in known:
+            requested = requested.removesuffix(DECODED)
+        if requested not in known:
             raise ScoreError(f"score '{requested}': no such tensor.{nearest(requested, known)}")
         value = known[requested]
         if class_axis(value) is None:
@@ -59,7 +63,7 @@ def find_score(graph: ir.Graph, requested: str = "auto") -> Score:
                 f"score '{requested}' has shape {_show(value)}; it must be [N, classes], up to "
                 "axes of length 1."
             )
-        if not is_float(value):
+        if not is_float(value) and encoding(value) is None:
             raise ScoreError(f"score '{requested}' is {value.dtype}, not floating point.")
         return Score(value, None, (), class_count(value))
     output = next((o for o in graph.outputs if _like_scores(o)), None)
@@ -114,10 +118,13 @@ def _like_scores(value: ir.Value) -> bool:
 
 
 def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
-    """Walk through whatever only squashes, reshapes or converts; stop at the last float."""
+    """Walk through whatever only squashes, reshapes or converts; stop at the last number.
+
+    That is a float, or before quantized Softmax or Sigmoid the codes of one.
+    """
     best, passed, pending = output, [], []
     value = output
-    while (node := value.producer()) is not None and node.domain == "":
+    while (node := value.producer()) is not None and node.domain in RUNTIME_DOMAINS:
         source = node.inputs[0] if node.op_type in _PASSED else None
         if source is None:
             break
@@ -129,11 +136,12 @@ def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
             break
         pending.append(node)
         value = source
-        if is_float(value):
+        squashed = any(n.op_type in _SQUASHING for n in pending)
+        if is_float(value) or (squashed and encoding(value) is not None):
             best = value
             passed += [describe(n) for n in pending]
             pending = []
-    if not is_float(best):
+    if not is_float(best) and encoding(best) is None:
         raise ScoreError(
             f"the class scores '{output.name}' are {output.dtype}, and no floating-point tensor "
             "lies before them. Name one with --score."

@@ -229,18 +229,23 @@ def test_inspect(folder: Path, call) -> None:
     assert code == 2 and "gone.onnx: no such file" in err
 
 
-def test_inspect_names_what_has_no_rule(call) -> None:
-    path = shared("models", "mobilenetv2-qlinear.onnx")
-    code, out, _ = call("inspect", str(path))
+def test_inspect_names_what_has_no_rule(folder: Path, call) -> None:
+    model = small_cnn()
+    pooling = next(n for n in model.graph.node if n.op_type == "GlobalAveragePool")
+    pooling.op_type, pooling.domain = "GatedAdd", "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    (folder / "odd.onnx").write_bytes(model.SerializeToString())
+    code, out, _ = call("inspect", "odd.onnx")
     assert code == 0
-    assert "its maps are quantized codes, which cannot be explained yet" in out
-    assert "QLinearConv" in out
+    assert "no gradient rule between the default layer and the score for: " in out
+    assert "com.microsoft.GatedAdd" in out
 
 
-def test_quantized_models_end_in_a_clear_error(folder: Path, call) -> None:
+def test_quantized_models_are_explained(folder: Path, call) -> None:
     path = shared("models", "mobilenetv2-qlinear.onnx")
-    code, _, err = call("explain", "photos/a.png", "-m", str(path))
-    assert code == 2 and "onnxcam: error: " in err
+    code, out, err = call("explain", "photos/a.png", "-m", str(path))
+    assert (code, err) == (0, "")
+    assert "697_quantized:decoded" in out
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call) -> None:

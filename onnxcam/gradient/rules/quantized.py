@@ -40,6 +40,10 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
         raise c.refuse(f"codes of type {codes} have no rule")
     low, high = reach(codes)
     scale = along(c, as_float(c, c.x(1)), x)
+    kind = _FLOAT if x.dtype == ir.DataType.INT32 else x.dtype
+    dx = _cast(c, c.op("Div", g, scale), _FLOAT, kind)
+    if c.node in c.builder.unclipped:
+        return dx
     middle = c.builder.constant((low + high) / 2, _FLOAT)
     half = c.builder.constant((high - low) / 2, _FLOAT)
     zero = c.operand(2)
@@ -51,8 +55,7 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
     if zero is not None or low != -high:
         centred = c.op("Sub", values, c.op("Mul", middle, scale))
     fits = c.op("LessOrEqual", c.op("Abs", centred), c.op("Mul", half, scale))
-    kind = _FLOAT if x.dtype == ir.DataType.INT32 else x.dtype
-    return c.mask(fits, _cast(c, c.op("Div", g, scale), _FLOAT, kind))
+    return c.mask(fits, dx)
 
 
 for _domain in ("", "com.microsoft"):

@@ -1,0 +1,114 @@
+"""Codes in a graph: read them as the numbers that they stand for.
+
+In a graph of quantized operators, maps and scores are codes: ``q`` stands for ``(q - z) s``.
+What is explained must be a number on the way to the score, so the codes are decoded and encoded
+again right where they are computed. That gives the same codes back, and a floating-point tensor
+between.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import Builder
+from onnxcam.surgeon.graph import dims, is_float
+
+_FLOAT = ir.DataType.FLOAT
+DECODED = ":decoded"  # what the numbers' name has after the codes' own
+
+# operator -> where its output's scale is among the operands, the zero point after it
+_SCALES = {
+    "QuantizeLinear": 1,
+    "QLinearConv": 6,
+    "QLinearMatMul": 6,
+    "QLinearAdd": 6,
+    "QLinearMul": 6,
+    "QLinearWhere": 7,
+    "QGemm": 7,
+    "QLinearConcat": 0,
+    "QLinearSigmoid": 3,
+    "QLinearLeakyRelu": 3,
+    "QLinearSoftmax": 3,
+    "QLinearAveragePool": 3,
+    "QLinearGlobalAveragePool": 3,
+    "QLinearReduceMean": 3,
+}
+_KEEPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
+_KEEPING |= {"NhwcMaxPool", "Slice", "Gather", "Split", "Expand"}
+
+
+def encoding(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
+    """Return scale and zero point of a tensor of codes; ``None`` where they are not one each."""
+    while (node := value.producer()) is not None:
+        if node.op_type in _KEEPING:
+            source = node.inputs[0]
+            if source is None:
+                return None
+            value = source
+            continue
+        place = _SCALES.get(node.op_type)
+        if place is None or value is not node.outputs[0]:
+            return None
+        scale, zero = (*node.inputs, None, None)[place : place + 2]
+        sizes = None if scale is None else dims(scale)
+        if scale is None or sizes is None or any(d != 1 for d in sizes):
+            return None
+        return scale, zero
+    return None
+
+
+def decoded(graph: ir.Graph, value: ir.Value, opset: int) -> ir.Value:
+    """Return ``value`` itself when it is floating point, else the numbers that it stands for.
+
+    Every reader of the codes then reads them through the numbers.
+    """
+    found = None if is_float(value) else encoding(value)
+    producer = value.producer()
+    if found is None or producer is None:
+        return value
+    scale, zero = found
+    builder = Builder(graph, opset)
+    if zero is None:
+        kind = value.dtype or ir.DataType.UINT8
+        zero = builder.constant(np.zeros(dims(scale) or (), kind.numpy()))
+    numbers = ir.node("DequantizeLinear", [value, scale, zero], name=builder.name("numbers"))
+    codes = ir.node("QuantizeLinear", [numbers.outputs[0], scale, zero], name=builder.name("codes"))
+    numbers.outputs[0].name = f"{value.name}{DECODED}"
+    numbers.outputs[0].shape, numbers.outputs[0].dtype = value.shape, scale.dtype or _FLOAT
+    codes.outputs[0].name = codes.name
+    codes.outputs[0].shape, codes.outputs[0].type = value.shape, value.type
+    for use in tuple(value.uses()):
+        if use.node is not numbers:
+            use.node.replace_input_with(use.idx, codes.outputs[0])
+    graph.insert_after(producer, [numbers, codes])
+    return numbers.outputs[0]
+
+
+_PRODUCTS = {"QLinearMatMul", "QGemm"}
+
+
+def last_encodings(score: ir.Value) -> set[ir.Node]:
+    """Return the quantizing nodes between the last linear layer and the class scores.
+
+    The range of their codes cuts off scores that are higher than any in the calibration. As
+    with Softmax, what is explained is the score before that.
+    """
+    found: set[ir.Node] = set()
+    value: ir.Value | None = score
+    while value is not None and (node := value.producer()) is not None:
+        operands = [v for v in node.inputs if v is not None]
+        if node.op_type in _KEEPING | {"DequantizeLinear"}:
+            value = node.inputs[0]
+        elif node.op_type == "QuantizeLinear":
+            found.add(node)
+            value = node.inputs[0]
+        elif node.op_type in ("Add", "QLinearAdd"):
+            computed = [v for v in operands if v.const_value is None]
+            value = computed[0] if len(computed) == 1 else None
+            found |= {node} if node.op_type == "QLinearAdd" else set()
+        else:
+            places = (dims(node.outputs[0]) or [])[2:]
+            dense = node.op_type == "QLinearConv" and all(d == 1 for d in places)
+            return found | ({node} if dense or node.op_type in _PRODUCTS else set())
+    return found
