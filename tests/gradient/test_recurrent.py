@@ -10,13 +10,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.registry import Call, find_rule
+from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.surgeon.graph import drop, reads
 from onnxcam.surgeon.prepare import prepare
 
-from .finite import session
+from .finite import central, session
 from .recurrence import DEFAULTS, GATES, forward
 
 TIMES, BATCH, INPUT, HIDDEN = 4, 3, 2, 5
@@ -43,20 +46,23 @@ def operands(
 
 
 def model(
-    op: str, values: dict[str, np.ndarray], attributes: dict[str, Any], opset: int = 14
+    op: str,
+    values: dict[str, np.ndarray],
+    attributes: dict[str, Any],
+    opset: int = 14,
+    kind: str = "float",
 ) -> onnx.ModelProto:
+    dtype = TensorProto.DataType.Value(kind.upper())
     names = [n if n in values else "" for n in NAMES]
     while not names[-1]:
         names.pop()
     outputs = ["Y", "Y_h", "Y_c"] if op == "LSTM" else ["Y", "Y_h"]
     node = helper.make_node(op, names, outputs, hidden_size=HIDDEN, **attributes)
     inputs = [
-        helper.make_tensor_value_info(
-            n, TensorProto.INT32 if n == "lengths" else TensorProto.FLOAT, a.shape
-        )
+        helper.make_tensor_value_info(n, TensorProto.INT32 if n == "lengths" else dtype, a.shape)
         for n, a in values.items()
     ]
-    results = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs]
+    results = [helper.make_tensor_value_info(o, dtype, None) for o in outputs]
     graph = helper.make_graph([node], op, inputs, results)
     imports = [helper.make_opsetid("", opset)]
     proto = helper.make_model(graph, opset_imports=imports, ir_version=8)
@@ -153,3 +159,130 @@ def test_expansion_computes_what_the_runtime_does(
     for a, b, c in zip(theirs, ours, plain, strict=True):
         np.testing.assert_allclose(c, a, rtol=1e-5, atol=2e-6)
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=2e-6)
+
+
+def joined(
+    op: str, values: dict[str, np.ndarray], attributes: dict[str, Any], kind: str = "float"
+) -> onnx.ModelProto:
+    """A model whose output ``all`` holds all outputs of the node."""
+    proto = model(op, values, attributes, kind=kind)
+    graph = proto.graph
+    flat = [f"{o.name}_flat" for o in graph.output]
+    graph.initializer.append(numpy_helper.from_array(np.array([-1]), "rest"))
+    for output, name in zip(graph.output, flat, strict=True):
+        graph.node.append(helper.make_node("Reshape", [output.name, "rest"], [name]))
+    graph.node.append(helper.make_node("Concat", flat, ["all"], axis=0))
+    del graph.output[:], graph.value_info[:]
+    dtype = graph.input[0].type.tensor_type.elem_type
+    graph.output.append(helper.make_tensor_value_info("all", dtype, ["L"]))
+    return proto
+
+
+def everything(op: str, values: dict[str, np.ndarray], settings: dict[str, Any]) -> np.ndarray:
+    outputs = forward(op, *[values.get(n) for n in NAMES], **settings)
+    return np.concatenate([y.ravel() for y in outputs])
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("op", DEFAULTS)
+def test_gradients_of_all_outputs(op: str, direction: str, layout: int) -> None:
+    """The runtime knows no layout 1; without the node itself it runs all the same."""
+    rng = np.random.default_rng(5)
+    settings = {"direction": direction, "layout": layout}
+    directions = 2 if direction == "bidirectional" else 1
+    values = operands(op, rng, directions, "BhcPL" if op == "LSTM" else "BhL", layout)
+    to = [n for n in values if n != "lengths"]
+    changed = add_gradients(joined(op, values, settings), "all", to)
+    y = everything(op, values, settings)
+    seed = rng.normal(size=(3, y.size)).astype(np.float32)
+    names = [o.name for o in changed.graph.output[1:]]
+    found = run(changed, names, {**floats(values), "seed:all": seed})
+    for name, gradient in zip(to, found, strict=True):
+        assert gradient.shape == (3, *values[name].shape)
+        for _ in range(4):
+            v = rng.normal(size=values[name].shape)
+
+            def along(h: float, name: str = name, v: np.ndarray = v) -> np.ndarray:
+                return everything(op, {**values, name: values[name] + h * v}, settings)
+
+            numeric = seed @ central(along, 1e-3)
+            analytic = (gradient * v).reshape(3, -1).sum(axis=1)
+            scale = np.abs(gradient).max() * np.linalg.norm(v)
+            assert np.abs(analytic - numeric).max() <= 1e-5 * scale, name
+
+
+def run(proto: onnx.ModelProto, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Run what ``names`` need alone, since the runtime does not have the operator in every form."""
+    found = ir.serde.deserialize_model(proto)
+    outputs = [o for o in found.graph.outputs if o.name in names]
+    found.graph.outputs.clear()
+    found.graph.outputs.extend(outputs)
+    needed = set(outputs)
+    for node in reversed(found.graph):
+        if needed.isdisjoint(node.outputs):
+            drop(found.graph, node)
+        needed.update(reads(node))
+    return session(ir.serde.serialize_model(found).SerializeToString()).run(names, feeds)
+
+
+@pytest.mark.parametrize("op", DEFAULTS)
+@pytest.mark.parametrize(("kind", "bound"), [("double", 1e-7), ("float16", 2e-2)])
+def test_other_types(op: str, kind: str, bound: float) -> None:
+    rng = np.random.default_rng(5)
+    values = operands(op, rng, 1, "Bh")
+    seed = rng.normal(size=(1, everything(op, values, {}).size))
+    found = []
+    for name in ("float" if kind == "double" else "double", kind):
+        dtype = {"float": "f4", "double": "f8", "float16": "f2"}[name]
+        changed = add_gradients(joined(op, values, {}, name), "all", ["X", "R", "h"])
+        feeds = {n: a.astype(dtype) for n, a in {**values, "seed:all": seed}.items()}
+        found.append(run(changed, [o.name for o in changed.graph.output[1:]], feeds))
+    for one, other in zip(*found, strict=True):
+        assert other.dtype.name == {"double": "float64"}.get(kind, kind)
+        assert np.abs(one - other).max() <= max(bound, 1e-5) * np.abs(one).max()
+
+
+@pytest.mark.parametrize("opset", [7, 11, 13, 14, 18, 22, 26])
+@pytest.mark.parametrize("op", DEFAULTS)
+def test_every_opset(op: str, opset: int) -> None:
+    rng = np.random.default_rng(5)
+    values = operands(op, rng, 2, "Bh")
+    settings = {"direction": "bidirectional"}
+    changed = add_gradients(model(op, values, settings, opset), "Y", "X")
+    assert changed.opset_import[0].version == max(opset, 13)
+    y = forward(op, *[values.get(n) for n in NAMES], **settings)[0]
+    seed = rng.normal(size=(1, *y.shape)).astype(np.float32)
+    [found] = session(changed.SerializeToString()).run(
+        ["gradient:X"], {**floats(values), "seed:Y": seed}
+    )
+    v = rng.normal(size=values["X"].shape)
+
+    def along(h: float) -> np.ndarray:
+        moved = {**values, "X": values["X"] + h * v}
+        return forward(op, *[moved.get(n) for n in NAMES], **settings)[0]
+
+    numeric = (seed * central(along, 1e-3)).sum()
+    assert abs((found * v).sum() - numeric) <= 1e-5 * np.abs(found).max() * np.linalg.norm(v)
+
+
+@pytest.mark.parametrize("op", DEFAULTS)
+def test_an_empty_sequence_passes_nothing(op: str) -> None:
+    values = operands(op, np.random.default_rng(5), 1, "BhL")
+    values["lengths"] = np.array([4, 0, 2], np.int32)
+    changed = add_gradients(model(op, values, {}), "Y_h", ["X", "h"])
+    seed = np.ones((1, 1, BATCH, HIDDEN), np.float32)
+    names = [o.name for o in changed.graph.output[-2:]]
+    x, h = session(changed.SerializeToString()).run(names, {**floats(values), "seed:Y_h": seed})
+    assert not x[:, :, 1].any() and not h[:, :, 1].any()
+    assert x[:, :2, 2].any() and not x[:, 2:, 2].any() and h[:, :, 2].any()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["Affine"], "activation Affine lacks alpha or beta"), (["Sine"], "'Sine' is unknown")],
+)
+def test_activations_that_mean_nothing(names: list[str], message: str) -> None:
+    values = operands("RNN", np.random.default_rng(5))
+    with pytest.raises(NoGradientError, match=rf"RNN \(.*opset 14\) cannot .*{message}"):
+        add_gradients(model("RNN", values, {"activations": names}), "Y", "X")
