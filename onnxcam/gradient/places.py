@@ -43,7 +43,7 @@ def scatter(
     which keeps the sum's digits and is what the runtime can do. (ScatterND adds faster, but
     ONNX Runtime 1.31 loses summands there when it runs with several threads.)
     """
-    kind = c.like(0.0).dtype
+    kind = c.kind
     wide = kind in _HALVES and not distinct
     if wide:
         updates = c.op("Cast", updates, to=ir.DataType.FLOAT)

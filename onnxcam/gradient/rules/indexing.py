@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, leading, length, reshape, vector, volume
+from onnxcam.gradient.lengths import (
+    Length,
+    combine,
+    leading,
+    length,
+    reshape,
+    scalar,
+    vector,
+    volume,
+)
 from onnxcam.gradient.places import ADDING, by_numbers, scatter
 from onnxcam.gradient.registry import Call, rule, stop
 from onnxcam.surgeon.graph import constant, dims
@@ -89,9 +98,9 @@ def _multiplied(c: Call, g: ir.Value, full: Length, after: Length) -> ir.Value:
     flat = c.op("Reshape", c.x(1), c.builder.ints(-1))
     flat = c.op("Cast", flat, to=ir.DataType.INT64)
     pair = c.builder.constant(np.array([0, 1], np.float32))
-    hot = c.op("OneHot", flat, vector(c, full), pair, axis=0 if after != 1 else 1)
-    if (kind := c.like(0.0).dtype) != ir.DataType.FLOAT:
-        hot = c.op("Cast", hot, to=kind)
+    hot = c.op("OneHot", flat, scalar(c, full), pair, axis=0 if after != 1 else 1)
+    if c.kind != ir.DataType.FLOAT:
+        hot = c.op("Cast", hot, to=c.kind)
     if after != 1:
         return c.op("MatMul", hot, g)
     return c.op("MatMul", c.op("Squeeze", g, c.builder.ints(2)), hot)

@@ -65,12 +65,11 @@ rule("Trilu", _trilu, None, opset=14)
 
 def _one_hot(c: Call, g: ir.Value) -> ir.Value:
     """For y = off + (on - off) hot: d off = sum(g (1 - hot)), d on = sum(g hot)."""
-    kind = c.like(0.0).dtype or ir.DataType.FLOAT
     indices = c.op("Cast", c.x(0), to=ir.DataType.INT64)
-    depth = c.op("Cast", c.op("Reshape", c.x(1), c.builder.ints(1)), to=ir.DataType.INT64)
+    depth = c.op("Cast", c.op("Reshape", c.x(1), c.builder.ints()), to=ir.DataType.INT64)
     pair = c.builder.constant(np.array([0, 1], np.int64))
     axis = int(c.attribute("axis", -1))
-    hot = c.op("Cast", c.op("OneHot", indices, depth, pair, axis=axis), to=kind)
+    hot = c.op("Cast", c.op("OneHot", indices, depth, pair, axis=axis), to=c.kind)
     axes = list(range(-c.rank(c.y), 0))
     on = c.builder.sum(c.op("Mul", g, hot), axes)
     off = c.op("Sub", c.builder.sum(g, axes), on)
@@ -83,7 +82,7 @@ rule("OneHot", None, None, _one_hot)
 
 def _range_step(c: Call, g: ir.Value) -> ir.Value:
     """For y = start + i delta: d delta = sum(g i)."""
-    number = c.op("Cast", numbers(c, c.y), to=c.like(0.0).dtype or ir.DataType.FLOAT)
+    number = c.op("Cast", numbers(c, c.y), to=c.kind)
     return c.builder.sum(c.op("Mul", g, number), [-1])
 
 

@@ -93,9 +93,9 @@ def _global_max_pool(c: Call, g: ir.Value) -> ir.Value:
     flat = c.op("Reshape", x, ints(0, 0, -1))
     first = c.op("ArgMax", flat, axis=-1, keepdims=0)
     depth = c.op("Gather", c.op("Shape", flat), c.builder.constant(np.int64(2)), axis=0)
-    pair = c.builder.constant(np.array([0, 1]), x.dtype or ir.DataType.FLOAT)
+    pair = c.builder.constant(np.array([0, 1], np.float32))
     hot = c.op("Reshape", c.op("OneHot", first, depth, pair, axis=-1), c.builder.shape(x))
-    return c.op("Mul", g, hot)
+    return c.op("Mul", g, hot if c.kind == ir.DataType.FLOAT else c.op("Cast", hot, to=c.kind))
 
 
 rule("GlobalMaxPool", _global_max_pool)

@@ -96,10 +96,9 @@ def _other_factors(c: Call, places: ir.Value) -> ir.Value:
 
     Division is safe once the updates that are 0 are left out and counted.
     """
-    kind = c.like(0.0).dtype or ir.DataType.FLOAT
     u = c.x(2)
     zero = c.op("Equal", u, c.like(0.0))
-    factor, count = c.op("Where", zero, c.like(1.0), u), c.op("Cast", zero, to=kind)
+    factor, count = c.op("Where", zero, c.like(1.0), u), c.op("Cast", zero, to=c.kind)
     product = _at(c, _combined(c, places, factor, c.like(1.0), "mul"), places)
     zeros = _at(c, _combined(c, places, count, c.like(0.0), "add"), places)
     others = c.op("Mul", c.op("Div", product, factor), _at(c, c.x(0), places))

@@ -19,14 +19,11 @@ def _axis(c: Call) -> int:
     return axis % c.rank(c.x(0))
 
 
-def _transform(
-    c: Call, x: ir.Value, axis: int, n: Length | None = None, **settings: int
-) -> ir.Value:
-    """Append a DFT along ``axis``; ``n`` is its length where that is not the axis's own."""
-    size = None if n is None else scalar(c, n)
+def _transform(c: Call, x: ir.Value, axis: int, **settings: int) -> ir.Value:
+    """Append a DFT along ``axis``."""
     if c.builder.opset < 20:
-        return c.op("DFT", x, size, axis=axis, **settings)
-    return c.op("DFT", x, size, scalar(c, axis), **settings)
+        return c.op("DFT", x, axis=axis, **settings)
+    return c.op("DFT", x, None, scalar(c, axis), **settings)
 
 
 def _dft(c: Call, g: ir.Value) -> ir.Value:
@@ -44,19 +41,22 @@ def _dft(c: Call, g: ir.Value) -> ir.Value:
         return c.op("Div", c.op("Mul", half, _readings(c, n, axis)), _number(c, n))
     if onesided:
         n = length(c, x, axis) if c.operand(1) is None else given(c, 1)
+        g = _fitted(c, g, axis, length(c, c.y, axis), n)
     if inverse:
         full = c.op("Div", _transform(c, g, axis + 1), _number(c, n))
     else:
-        full = c.op("Mul", _transform(c, g, axis + 1, n, inverse=1), _number(c, n))
+        full = c.op("Mul", _transform(c, g, axis + 1, inverse=1), _number(c, n))
     if (parts := length(c, x, -1)) != 2:  # of a real input, the real part
         full = c.op("Slice", full, c.builder.ints(0), vector(c, parts), c.builder.ints(-1))
-    return _fitted(c, full, axis, n)
+    if c.operand(1) is None:
+        return full
+    return _fitted(c, full, axis, n, length(c, x, axis))
 
 
 def _check_half(c: Call, axis: int) -> None:
     """Other lengths mean cutting or padding, which ONNX Runtime 1.31 does in ways of its own."""
-    given, bins = constant(c.operand(1)), c.static(c.x(0), axis)
-    if c.operand(1) is None or (given is not None and bins == given.item() // 2 + 1):
+    size, bins = constant(c.operand(1)), c.static(c.x(0), axis)
+    if c.operand(1) is None or (size is not None and bins == size.item() // 2 + 1):
         return
     raise c.refuse("its length is not known to be that of the spectrum")
 
@@ -64,7 +64,7 @@ def _check_half(c: Call, axis: int) -> None:
 def _number(c: Call, n: Length) -> ir.Value:
     if isinstance(n, int):
         return c.like(float(n))
-    return c.op("Cast", n, to=c.like(0.0).dtype or ir.DataType.FLOAT)
+    return c.op("Cast", n, to=c.kind)
 
 
 def _readings(c: Call, n: Length, axis: int) -> ir.Value:
@@ -76,15 +76,12 @@ def _readings(c: Call, n: Length, axis: int) -> ir.Value:
     return c.op("Reshape", times, c.builder.ints(-1, *[1] * (c.rank(c.x(0)) - axis - 1)))
 
 
-def _fitted(c: Call, full: ir.Value, axis: int, had: Length) -> ir.Value:
-    """Undo that the input was cut or padded to the transform's length."""
-    if c.operand(1) is None:
-        return full
+def _fitted(c: Call, g: ir.Value, axis: int, had: Length, wanted: Length) -> ir.Value:
+    """Pad an axis with zeros at its end, or cut it there."""
     rank = c.rank(c.x(0)) + 1
-    missing = combine(c, "Sub", length(c, c.x(0), axis), had)
     pads: list[Length] = [0] * (2 * rank)
-    pads[rank + axis + 1] = missing
-    return full if missing == 0 else c.op("Pad", full, vector(c, *pads))
+    pads[rank + axis + 1] = combine(c, "Sub", wanted, had)
+    return c.op("Pad", g, vector(c, *pads)) if any(pads) else g
 
 
 rule("DFT", _dft, None, None, opset=17)
