@@ -97,3 +97,8 @@ for axis in (None, 0, 1, -1):
     settings = {} if axis is None else {"axis": axis}
     case("Compress", weight(4, 3, 4), chosen, **settings)
     case("Compress", weight(4, 3, 4), chosen[:2], **settings, opset=13, fed=(1,))
+
+# --- nothing is read
+case("Compress", weight(4, 3), np.zeros(4, bool), axis=0, fed=(1,))
+case("GatherND", weight(4, 3), np.zeros((0, 1), np.int64), fed=(1,))
+case("GatherElements", weight(4, 3), np.zeros((0, 3), np.int64), fed=(1,), linear=True)

@@ -49,3 +49,4 @@ case("OneHot", HOT.astype(np.float64), np.array(5.0), weight(2), wrt=(2,))
 
 case("Range", np.array(0.3), np.array(2.6), np.array(0.5), wrt=(0, 2), opset=13)
 case("Range", np.array(0.3), np.array(-2.6), np.array(-0.5), wrt=(0, 2))
+case("TopK", distinct(*X), i64(0), unread=1, fed=(1,))
