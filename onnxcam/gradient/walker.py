@@ -19,6 +19,8 @@ from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
 from onnxcam.gradient.steep import is_steep
 from onnxcam.surgeon.graph import describe, is_float, leads_to, reads
 
+_BFLOAT16 = 22  # the opset from which on all operators that rules use take it
+
 
 def add_gradient(
     builder: Builder, of: ir.Value, seed: ir.Value, to: Sequence[ir.Value]
@@ -131,8 +133,11 @@ def missing_rules(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> list
 
 def needed_opset(graph: ir.Graph, of: ir.Value, to: Sequence[ir.Value]) -> int:
     """Return the opset that the rules on the path need."""
-    pairs = ((find_rule(n), n) for n in path_nodes(list(graph), [of], to))
-    return max((r.needed(n) for r, n in pairs if r is not None), default=13)
+    nodes = path_nodes(list(graph), [of], to)
+    pairs = ((find_rule(n), n) for n in nodes)
+    needed = max((r.needed(n) for r, n in pairs if r is not None), default=13)
+    halves = any(v.dtype == ir.DataType.BFLOAT16 for n in nodes for v in n.outputs)
+    return max(needed, _BFLOAT16) if halves else needed
 
 
 def _may_carry(value: ir.Value) -> bool:

@@ -22,6 +22,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
+import onnxcam
+
 from .cases import CASES
 from .finite import Case, build, differentiate, session
 
@@ -131,3 +133,13 @@ def test_gradient_has_the_type_bfloat16(case: Case) -> None:
     except (Fail, NotImplemented):
         pytest.skip("the case is not of this opset")
     loaded(differentiate(model, case, rank))
+
+
+def test_bfloat16_lifts_a_model_to_where_operators_take_it() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> graph (bfloat16[3, 4] x) => (bfloat16[3, 4] y) '
+        "{ y = Relu(x) }"
+    )
+    lifted = onnxcam.add_gradients(model, "y", "x")
+    assert lifted.opset_import[0].version == BFLOAT16_OPSET
+    onnx.checker.check_model(lifted, full_check=True)
