@@ -219,6 +219,22 @@ def _through_expansion(
     for operand, g in zip(wanted, pull_back(call.builder, nodes, seeds, wanted), strict=True):
         if g is not None:
             cotangents.setdefault(operand, []).append(g)
+    _read_the_node(call.node, outputs, nodes)
+
+
+def _read_the_node(
+    node: ir.Node, outputs: Sequence[ir.Value | None], nodes: Sequence[ir.Node]
+) -> None:
+    """Have what reads an expansion's outputs read those of the node itself.
+
+    They are the same. Where rules need nothing else, the expansion is then read by nobody, and
+    nothing is computed twice.
+    """
+    made = {o for n in nodes for o in n.outputs}
+    for value, own in zip(outputs, node.outputs, strict=False):
+        if value in made and own.name and is_float(own) and value.dtype == own.dtype:
+            for use in tuple(value.uses()):
+                use.node.replace_input_with(use.idx, own)
 
 
 def _operand_gradient(
@@ -253,7 +269,7 @@ def unbroadcast(call: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
 
 
 def unbroadcast_at_run_time(call: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
-    """Sum ``g``, of the operand's rank under ``T``, over the axes that the run finds of length 1."""
+    """Sum ``g``, of the operand's rank under ``T``, over axes that the run finds of length 1."""
     shape = call.op("Shape", operand)
     grown = call.op("Equal", shape, call.builder.ints(1))
     places = call.op("Squeeze", call.op("NonZero", grown), call.builder.ints(0))
