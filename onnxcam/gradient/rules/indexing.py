@@ -50,12 +50,13 @@ def _gather(c: Call, g: ir.Value) -> ir.Value:
     after = volume(c, x, axis + 1)
     folded = reshape(c, g, picked, after, merged=(x, axis))
     known = constant(indices)
+    small = isinstance(full, int) and full <= _SMALL and c.builder.bounded  # 0 * inf is no 0
     if picked == 1 or (known is not None and _runs_on(known)):
         summed = _padded(c, folded, indices, full, picked)
     elif known is not None and isinstance(full, int) and _all_distinct(known, full):
         summed = _placed(c, folded, known, full)
-    elif c.builder.opset < ADDING or (isinstance(full, int) and full <= _SMALL):
-        summed = _multiplied(c, folded, full, after)
+    elif small or c.builder.opset < ADDING:
+        summed = _multiplied(c, folded, full, picked, after)
     else:
         shape = c.op("Concat", leading(c, folded), vector(c, full, after), axis=0)
         places = c.op("Reshape", indices, c.builder.ints(1, -1, 1))
@@ -93,10 +94,13 @@ def _placed(c: Call, g: ir.Value, indices: np.ndarray, full: int) -> ir.Value:
     return c.op("Gather", g, c.builder.constant(rows), axis=1)
 
 
-def _multiplied(c: Call, g: ir.Value, full: Length, after: Length) -> ir.Value:
+def _multiplied(c: Call, g: ir.Value, full: Length, picked: Length, after: Length) -> ir.Value:
     """Return the product with the one-hot rows of the indices, ``[picked, full]``."""
     flat = c.op("Reshape", c.x(1), c.builder.ints(-1))
     flat = c.op("Cast", flat, to=ir.DataType.INT64)
+    if not isinstance(picked, int):  # ONNX Runtime 1.31 leaves a product over nothing unset
+        g = c.op("Pad", g, c.builder.ints(0, 0, 0, 0, 1, 0))
+        flat = c.op("Concat", flat, c.builder.ints(0), axis=0)
     pair = c.builder.constant(np.array([0, 1], np.float32))
     hot = c.op("OneHot", flat, scalar(c, full), pair, axis=0 if after != 1 else 1)
     if c.kind != ir.DataType.FLOAT:
