@@ -10,7 +10,12 @@ from typing import Annotated, Any
 import typer
 
 PACKAGES = ("onnxcam", "onnx", "onnx-ir", "numpy", "pillow", "typer", "rich", "cmap")
-OPTIONAL = ("onnxruntime", "onnxruntime-gpu", "numba-cuda")
+RUNTIMES = {
+    "onnxruntime": "cpu",
+    "onnxruntime-gpu": "gpu",
+    "onnxruntime-training-cpu": "ort-training",
+}
+OPTIONAL = (*RUNTIMES, "numba-cuda")
 
 
 def doctor(
@@ -23,9 +28,10 @@ def doctor(
         return
     typer.echo(f"python     {report['python']} on {report['platform']}")
     for name, found in report["packages"].items():
-        typer.echo(f"{name:<16} {found or 'not installed'}")
+        typer.echo(f"{name:<24} {found or 'not installed'}")
     typer.echo(f"providers  {', '.join(report['providers']) or 'none'}")
     typer.echo(f"kernels    {report['kernels']}")
+    typer.echo(f"engines    {', '.join(report['engines'])}")
     for line in report["advice"]:
         typer.echo(f"advice     {line}")
     if not report["advice"]:
@@ -34,7 +40,8 @@ def doctor(
 
 def examine() -> dict[str, Any]:
     """Return the state of the installation as JSON-ready data."""
-    from onnxcam.errors import RuntimeMissingError
+    from onnxcam.errors import EngineError, RuntimeMissingError
+    from onnxcam.gradient.ort import builder_class
     from onnxcam.kernels import kernels_name
     from onnxcam.runtime.session import load_runtime
 
@@ -45,11 +52,19 @@ def examine() -> dict[str, Any]:
         providers = load_runtime().get_available_providers()
     except RuntimeMissingError as error:
         advice.append(str(error))
-    if packages["onnxruntime"] and packages["onnxruntime-gpu"]:
+    together = [name for name in RUNTIMES if packages[name]]
+    if len(together) > 1:
+        extras = " or ".join(f"onnxcam[{RUNTIMES[name]}]" for name in together)
         advice.append(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
-            "uninstall both, then install one of onnxcam[cpu] and onnxcam[gpu]."
+            f"{' and '.join(together)} are installed together and overwrite each other: uninstall "
+            f"them all, then install one of {extras}."
         )
+    engines = ["rules"]
+    try:
+        builder_class()
+        engines.append("ort")
+    except EngineError:
+        pass  # a second opinion that few need, so no advice
     kernels = kernels_name()
     if kernels != "native":
         advice.append(
@@ -63,6 +78,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "providers": providers,
         "kernels": kernels,
+        "engines": engines,
         "advice": advice,
     }
 

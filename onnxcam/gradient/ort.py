@@ -218,8 +218,8 @@ def _differentiated(make: Any, skeleton: onnx.ModelProto, to: Sequence[str]) -> 
 def _reason(error: Exception) -> str:
     """Return what an error says after the names of C++ files and functions."""
     text = " ".join(str(error).split())
-    asserted = re.search(r" was false\. *(.*)$", text)
-    return (asserted.group(1) if asserted else text).rstrip(" .") or text[-200:]
+    said = re.search(r"( was false\.|FAIL :|\) const(?= [A-Z])) *(.+)$", text)
+    return (said.group(2) if said else text).rstrip(" .")
 
 
 def _set_base_dir(result: ir.Model, source: ir.Model) -> None:

@@ -31,7 +31,7 @@ _NAMES = (
     "Reciprocal ReduceMean ReduceSum Relu Reshape Sigmoid Sin Slice Softmax Sqrt Squeeze Sub Tanh "
     "TopK Transpose Unsqueeze Where"
 )
-_TRUSTED = set(_NAMES.split())
+TRUSTED = set(_NAMES.split())
 
 
 def rewrite(model: ir.Model, of: str, to: Sequence[str]) -> None:
@@ -67,10 +67,13 @@ def _untrusted(builder: Builder, of: str, to: Sequence[str]) -> list[Call]:
 def _distrust(call: Call) -> str | None:
     """Return why the builder is not to be trusted with a node."""
     node = call.node
-    if node.domain or node.op_type not in _TRUSTED:
+    if node.domain or node.op_type not in TRUSTED:
         return "it has no right gradient for this operator"
     limit = _LIMITS.get(node.op_type)
-    return None if limit is None else limit(call)
+    try:
+        return None if limit is None else limit(call)
+    except NoGradientError:
+        return "the rank of its operand is unknown"
 
 
 def _replacement(node: ir.Node) -> tuple[Expander | None, int]:
@@ -149,6 +152,15 @@ def _unbroadcast(call: Call) -> str | None:
     return None if all(dims(v) == full for v in varying) else "it forgets that Where broadcasts"
 
 
+def _matrices(call: Call) -> str | None:
+    vectors = any(call.rank(v) < 2 for v in call.node.inputs if v is not None)
+    return "it mistakes products with a vector" if vectors else None
+
+
+def _constant_exponent(call: Call) -> str | None:
+    return "its exponent is computed" if constant(call.operand(1)) is None else None
+
+
 def _forward(call: Call) -> str | None:
     steps = constant(call.operand(4))
     if call.operand(4) is None or (steps is not None and (steps > 0).all()):
@@ -165,6 +177,8 @@ _LIMITS: dict[str, Callable[[Call], str | None]] = {
     "Conv": _no_auto_pad,
     "AveragePool": _planar,
     "Where": _unbroadcast,
+    "MatMul": _matrices,
+    "Pow": _constant_exponent,
     "Slice": _forward,
     "Pad": _constant_pads,
     "Gemm": lambda call: "it mistakes transA" if call.attribute("transA", 0) else None,

@@ -95,6 +95,8 @@ class Session:
             "session.model_external_initializers_file_folder_path", str(folder)
         )
         chosen = choose_providers(providers)
+        if isinstance(model, bytes) and _version(runtime) < (1, 21):
+            model = _with_outer_weights(model, folder)
         try:
             self._session = runtime.InferenceSession(
                 model if isinstance(model, bytes) else str(model), options, providers=chosen
@@ -123,6 +125,22 @@ class Session:
                 f"{self._name}: ONNX Runtime failed: {_first_line(error)}"
             ) from error
         return {name: np.asarray(v) for name, v in zip(names, values, strict=True)}
+
+
+def _version(runtime: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in runtime.__version__.split(".")[:2])
+
+
+def _with_outer_weights(model: bytes, folder: Path) -> bytes:
+    """Store external weights inside the model, for runtimes that do not look for them."""
+    import onnx
+    import onnx.external_data_helper
+
+    proto = onnx.ModelProto.FromString(model)
+    if not any(t.external_data for t in proto.graph.initializer):
+        return model
+    onnx.external_data_helper.load_external_data_for_model(proto, str(folder))
+    return bytes(proto.SerializeToString())
 
 
 def _first_line(error: Exception) -> str:
