@@ -98,7 +98,8 @@ def _multiplied(c: Call, g: ir.Value, full: Length, picked: Length, after: Lengt
     """Return the product with the one-hot rows of the indices, ``[picked, full]``."""
     flat = c.op("Reshape", c.x(1), c.builder.ints(-1))
     flat = c.op("Cast", flat, to=ir.DataType.INT64)
-    if not isinstance(picked, int):  # ONNX Runtime 1.31 leaves a product over nothing unset
+    if not isinstance(picked, int) or picked == 0:
+        # A row of zeros more: ONNX Runtime 1.31 leaves a product over nothing unset.
         g = c.op("Pad", g, c.builder.ints(0, 0, 0, 0, 1, 0))
         flat = c.op("Concat", flat, c.builder.ints(0), axis=0)
     pair = c.builder.constant(np.array([0, 1], np.float32))
