@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.builder import PREFIX, Builder
 from onnxcam.gradient.registry import find_rule
-from onnxcam.surgeon.graph import drop, inner_graphs, reads
+from onnxcam.surgeon.graph import drop_unneeded, inner_graphs
 
 
 def copy_body(
@@ -46,24 +46,29 @@ def _copy_node(builder: Builder, node: ir.Node, known: dict[ir.Value, ir.Value])
         [None if v is None else known.get(v, v) for v in node.inputs],
         attributes,
         num_outputs=len(node.outputs),
-        name=_name(builder, node.name or node.op_type),
+        name=builder.name(_hint(node.name or node.op_type)),
     )
     for old, new in zip(node.outputs, copy.outputs, strict=True):
-        new.name = _name(builder, old.name) if old.name else ""
+        new.name = builder.name(_hint(old.name)) if old.name else ""
         new.shape, new.type = old.shape, old.type
         known[old] = new
     builder.graph.append(copy)
 
 
-def _name(builder: Builder, original: str) -> str:
-    """Return a new name that tells the original one, also of a copy."""
+def copy_inputs(builder: Builder, body: ir.Graph) -> list[ir.Value]:
+    """Return new values, typed as the inputs of ``body`` and named after them."""
+    return [builder.value(_hint(v.name or "input"), v) for v in body.inputs]
+
+
+def _hint(original: str) -> str:
+    """Return what a name that a builder made was made of, or the name itself."""
     hint = original.removeprefix(PREFIX)
-    return builder.name(hint.rpartition(".")[0] if hint != original else hint)
+    return hint if hint == original else hint.rpartition(".")[0]
 
 
 def _copy_graph(builder: Builder, graph: ir.Graph, known: dict[ir.Value, ir.Value]) -> ir.Graph:
-    inputs = [builder.value(v.name or "input", v) for v in graph.inputs]
-    inner = builder.inner(graph.name or "graph", inputs)
+    inputs = copy_inputs(builder, graph)
+    inner = builder.inner(_hint(graph.name or "graph"), inputs)
     copies = copy_body(inner, graph, {**known, **dict(zip(graph.inputs, inputs, strict=True))})
     inner.graph.outputs.extend(copies.get(v, v) for v in graph.outputs)
     return inner.graph
@@ -92,12 +97,7 @@ def close(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
             value.type, value.shape = source.type, source.shape
         own.discard(value)
         builder.graph.outputs.append(value)
-    needed = set(builder.graph.outputs)
-    for node in reversed(builder.graph):
-        if needed.isdisjoint(node.outputs):
-            drop(builder.graph, node)
-        else:
-            needed.update(reads(node))
+    drop_unneeded(builder.graph)
     return builder.graph
 
 

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError, TensorError, nearest
 from onnxcam.gradient import add_gradient, needed_opset
-from onnxcam.gradient.builder import Builder, Policy
+from onnxcam.gradient.builder import PREFIX, Builder, Policy
 from onnxcam.gradient.policy import POLICIES
-from onnxcam.surgeon.graph import dims, is_float, names
+from onnxcam.surgeon.graph import dims, drop_unneeded, is_float, names
 from onnxcam.surgeon.load import check_external_data, read_model
 from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare
 
@@ -97,6 +97,7 @@ def _add(
         output = _described(builder.op("Identity", g), value, count)
         output.name = _free(f"{GRADIENT}{value.name}", taken)
         model.graph.outputs.append(output)
+    drop_unneeded(model.graph, PREFIX)
     if policy != "standard":
         model.metadata_props[RECTIFIERS] = "\n".join(dict.fromkeys(builder.rectifiers))
     return ir.serde.serialize_model(model)

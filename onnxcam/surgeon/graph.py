@@ -59,13 +59,25 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
             yield from reads(inner)
 
 
-def drop(graph: ir.Graph, node: ir.Node) -> None:
-    """Remove a node whose outputs nobody needs, and forget what it and its inner graphs read."""
-    graph.remove(node)
-    _forget(node)
+def drop_unneeded(graph: ir.Graph, prefix: str = "") -> None:
+    """Remove nodes and stored constants named ``prefix...`` that no output needs.
+
+    Runtimes compute what nobody reads.
+    """
+    needed = {*graph.inputs, *graph.outputs}
+    for node in reversed(graph):
+        if (node.name or "").startswith(prefix) and needed.isdisjoint(node.outputs):
+            graph.remove(node)
+            _forget(node)
+        else:
+            needed.update(reads(node))
+    for name, value in list(graph.initializers.items()):
+        if name.startswith(prefix) and value not in needed:
+            del graph.initializers[name]
 
 
 def _forget(node: ir.Node) -> None:
+    """Let a removed node and its inner graphs read nothing any more."""
     for index in range(len(node.inputs)):
         node.replace_input_with(index, None)
     for inner in inner_graphs(node):

@@ -28,7 +28,7 @@ from onnxcam.gradient.head import Cotangent, class_cotangent, score_cotangent
 from onnxcam.gradient.pooled import summed_gradient
 from onnxcam.surgeon.decoded import decoded
 from onnxcam.surgeon.facts import Origin, model_facts, origin_of, tensor_facts
-from onnxcam.surgeon.graph import dims, names
+from onnxcam.surgeon.graph import dims, drop_unneeded, names
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import find_layer
 from onnxcam.surgeon.load import read_model
@@ -222,7 +222,7 @@ def _write(model: ir.Model, chosen: _Chosen, gradients: bool, built: Built | Non
         outputs.append((SIGNED, maps, layer.dtype, [sizes[0], "T", *sizes[2:]]))
     for name, value, dtype, shape in outputs:
         _add_output(builder, name, value, dtype, shape)
-    _drop_unused(graph)
+    drop_unneeded(graph, PREFIX)
 
 
 def _built_cotangent(b: Builder, built: Built, chosen: _Chosen, classes: ir.Value) -> Cotangent:
@@ -259,14 +259,6 @@ def _signed_map(b: Builder, layer: ir.Value, summed: ir.Value) -> ir.Value:
     if len(known) == len(space):
         return b.op("Reshape", signed, b.ints(0, 0, *known))
     return b.op("Reshape", signed, b.op("Concat", b.ints(0, 0), b.space(layer), axis=0))
-
-
-def _drop_unused(graph: ir.Graph) -> None:
-    """Remove appended nodes that nothing reads."""
-    for node in reversed(graph):
-        mine = (node.name or "").startswith(PREFIX)
-        if mine and not any(o.uses() or o.is_graph_output() for o in node.outputs):
-            graph.remove(node, safe=True)
 
 
 def _optional_input(

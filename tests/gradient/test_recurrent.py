@@ -16,7 +16,7 @@ from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.registry import Call, find_rule
 from onnxcam.surgeon.differentiate import add_gradients
-from onnxcam.surgeon.graph import drop, reads
+from onnxcam.surgeon.graph import drop_unneeded
 from onnxcam.surgeon.prepare import prepare
 
 from .finite import central, session
@@ -218,11 +218,7 @@ def run(proto: onnx.ModelProto, names: list[str], feeds: dict[str, np.ndarray]) 
     outputs = [o for o in found.graph.outputs if o.name in names]
     found.graph.outputs.clear()
     found.graph.outputs.extend(outputs)
-    needed = set(outputs)
-    for node in reversed(found.graph):
-        if needed.isdisjoint(node.outputs):
-            drop(found.graph, node)
-        needed.update(reads(node))
+    drop_unneeded(found.graph)
     return session(ir.serde.serialize_model(found).SerializeToString()).run(names, feeds)
 
 

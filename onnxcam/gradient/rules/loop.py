@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
-from onnxcam.gradient.inner import close, copy_body, inner_opset
+from onnxcam.gradient.inner import close, copy_body, copy_inputs, inner_opset
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.scan import Slices, scan_node
 from onnxcam.surgeon.graph import constant, dims
@@ -77,9 +77,8 @@ def _scan(
     """Append a Scan over the numbers of the iterations."""
     last = last_node(b.graph)
     inner = b.inner("iteration", [])
-    states = [inner.value(v.name or "state", v) for v in body.inputs[2:]]
-    number = inner.value("number")
-    number.type, number.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
+    number, _, *states = copy_inputs(inner, body)
+    number.shape = ir.Shape([])
     inner.graph.inputs.extend([*states, number])
     goes = inner.constant(np.array(True))
     known = dict(zip(body.inputs, [number, goes, *states], strict=True))

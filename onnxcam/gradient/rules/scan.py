@@ -21,7 +21,15 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcam.gradient.builder import Builder
-from onnxcam.gradient.inner import add_seeds, close, copy_body, inner_opset, leading, zeros
+from onnxcam.gradient.inner import (
+    add_seeds,
+    close,
+    copy_body,
+    copy_inputs,
+    inner_opset,
+    leading,
+    zeros,
+)
 from onnxcam.gradient.registry import Call, whole
 from onnxcam.gradient.steep import is_steep
 from onnxcam.gradient.walker import pull_back
@@ -79,7 +87,7 @@ class _Scan:
 
     def copy(self, builder: Builder) -> tuple[list[ir.Value], dict[ir.Value, ir.Value]]:
         """Append the body's nodes; return new inputs, and what stands for each value."""
-        inputs = [builder.value(v.name or "input", v) for v in self.body.inputs]
+        inputs = copy_inputs(builder, self.body)
         known = dict(zip(self.body.inputs, inputs, strict=True))
         return inputs, copy_body(builder, self.body, known)
 

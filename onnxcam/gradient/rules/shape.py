@@ -17,9 +17,17 @@ def _back_to_shape(c: Call, g: ir.Value) -> ir.Value:
     return c.unfold(g, c.x(0))
 
 
+def _back(c: Call, g: ir.Value, op: str, full: ir.Value) -> ir.Value:
+    """Undo axes of length 1 without asking the run for the operand's shape."""
+    x, axes = c.x(0), constant(c.operand(1))
+    if axes is None or (x.shape is not None and x.shape.is_static()):
+        return c.unfold(g, x)
+    return c.op(op, g, c.builder.ints(*(int(a) % c.rank(full) + 1 for a in axes.ravel())))
+
+
 rule("Reshape", _back_to_shape, None)
-rule("Squeeze", _back_to_shape, None)
-rule("Unsqueeze", _back_to_shape, None)
+rule("Squeeze", lambda c, g: _back(c, g, "Unsqueeze", c.x(0)), None)
+rule("Unsqueeze", lambda c, g: _back(c, g, "Squeeze", c.y), None)
 rule("Flatten", _back_to_shape)
 
 
