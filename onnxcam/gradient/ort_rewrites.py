@@ -69,6 +69,8 @@ def _distrust(call: Call) -> str | None:
     node = call.node
     if node.domain or node.op_type not in TRUSTED:
         return "it has no right gradient for this operator"
+    if _reduces_nothing(node):
+        return "runtimes disagree on what it does with no axes"
     limit = _LIMITS.get(node.op_type)
     try:
         return None if limit is None else limit(call)
@@ -78,6 +80,8 @@ def _distrust(call: Call) -> str | None:
 
 def _replacement(node: ir.Node) -> tuple[Expander | None, int]:
     """Return what says a node by others, and the opset which that needs."""
+    if _reduces_nothing(node):
+        return None, 13
     if not node.domain and node.op_type in SAYS:
         return SAYS[node.op_type], 13
     found = RULES.get((node.domain, node.op_type))
@@ -133,6 +137,10 @@ def _stand_in(call: Call, old: ir.Value, new: ir.Value | None) -> None:
     old.name, value.name = call.builder.name("replaced"), old.name
 
 
+def _reduces_nothing(node: ir.Node) -> bool:
+    return bool(node.attributes.get_int("noop_with_empty_axes", 0))
+
+
 def _no_auto_pad(call: Call) -> str | None:
     auto = call.attribute("auto_pad", "NOTSET")
     return None if auto in ("", "NOTSET", "VALID") else "it ignores auto_pad"
@@ -179,6 +187,12 @@ _LIMITS: dict[str, Callable[[Call], str | None]] = {
     "Where": _unbroadcast,
     "MatMul": _matrices,
     "Pow": _constant_exponent,
+    "LeakyRelu": lambda call: (
+        "it takes the output's sign for the input's" if call.attribute("alpha", 0.01) < 0 else None
+    ),
+    "MaxPool": lambda call: (
+        "it mistakes column-major indices" if call.attribute("storage_order", 0) else None
+    ),
     "Slice": _forward,
     "Pad": _constant_pads,
     "Gemm": lambda call: "it mistakes transA" if call.attribute("transA", 0) else None,

@@ -123,8 +123,6 @@ def _reduce_max(c: Call) -> Values:
     else:
         stored = c.optional(1, "axes")
         given = c.attribute("axes", None) if stored is None else stored.tolist()
-        if not given and c.attribute("noop_with_empty_axes", 0):
-            return [c.op("Identity", x)]
         axes, keep = (
             sorted(a % rank for a in given or range(rank)),
             bool(c.attribute("keepdims", 1)),
@@ -160,8 +158,10 @@ def _exponential(c: Call) -> Values:
     return [c.op("Mul", c.op("Add", c.op("Relu", c.x(0)), curve), c.like(gamma))]
 
 
-def _prelu(c: Call) -> Values:
-    below = c.op("Mul", c.x(1), c.op("Relu", c.op("Neg", c.x(0))))
+def _leaky(c: Call) -> Values:
+    """``max(x, 0) - slope * max(-x, 0)``: LeakyRelu, PRelu."""
+    slope = c.like(c.attribute("alpha", 0.01)) if c.node.op_type == "LeakyRelu" else c.x(1)
+    below = c.op("Mul", slope, c.op("Relu", c.op("Neg", c.x(0))))
     return [c.op("Sub", c.op("Relu", c.x(0)), below)]
 
 
@@ -188,8 +188,9 @@ SAYS: dict[str, Expander] = {
     "HardSwish": _hard_swish,
     "InstanceNormalization": _instance_normalization,
     "LRN": _lrn,
+    "LeakyRelu": _leaky,
     "Mean": _mean,
-    "PRelu": _prelu,
+    "PRelu": _leaky,
     "ReduceMax": _reduce_max,
     "ReduceMin": _reduce_max,
     "Selu": _exponential,

@@ -6,21 +6,34 @@ import numpy as np
 import pytest
 from onnx import helper
 
+import onnxcam
 from onnxcam.errors import EngineError
+from onnxcam.gradient.functions import body_opset
 from onnxcam.gradient.ort import add_gradients_ort
 from onnxcam.gradient.ort_rewrites import TRUSTED
 from onnxcam.gradient.ort_says import SAYS
 
 from ..gradient.cases import CASES
-from ..gradient.finite import Case, build, differentiate, session
+from ..gradient.finite import Case, build, session
 from . import needs_training
 
 pytestmark = needs_training
 NEWEST = 21  # opset that the training build knows
-SAID = [c for c in CASES if c.opset <= NEWEST and not c.domain and c.op in TRUSTED | set(SAYS)]
 
 
-def gradients(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def comparable(case: Case) -> bool:
+    """Whether the builder may know the operator, or others that say it."""
+    if case.domain or case.opset > NEWEST:
+        return False
+    if case.op == "BatchNormalization" and np.ndim(case.inputs[0]) < 2:
+        return False  # ends the process of this old runtime
+    return case.op in TRUSTED | set(SAYS) or body_opset(case.op) is not None
+
+
+COMPARED = [case for case in CASES if comparable(case)]
+
+
+def gradients(case: Case) -> tuple[list[np.ndarray], ...]:
     """Return ours and theirs."""
     names = [f"x{i}" for i in case.wrt]
     feeds = {
@@ -28,23 +41,23 @@ def gradients(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
     }
     feeds |= case.given
     model = build(case, np.float32, False)
-    [y] = session(model.SerializeToString()).run(["y0"], feeds)
+    try:
+        [y] = session(model.SerializeToString()).run(["y0"], feeds)
+    except Exception as error:
+        pytest.skip(f"the old runtime cannot run it: {error}")
     if not y.size:
         pytest.skip("nothing to differentiate")
     kind = helper.np_dtype_to_tensor_dtype(y.dtype)
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y0", kind, y.shape))
     theirs = add_gradients_ort(model, "y0", names)
     seed = np.random.default_rng(4).normal(size=(1, *y.shape)).astype("f")
-    ours = session(differentiate(model, case))
-    return (
-        ours.run([f"gradient_{n}" for n in names], {**feeds, "seed0": seed}),
-        session(theirs.SerializeToString()).run(
-            [f"gradient:{n}" for n in names], {**feeds, "seed:y0": seed}
-        ),
-    )
+    ours = onnxcam.add_gradients(model, "y0", names)
+    feeds |= {"seed:y0": seed}
+    outputs = [f"gradient:{name}" for name in names]
+    return tuple(session(m.SerializeToString()).run(outputs, feeds) for m in (ours, theirs))
 
 
-@pytest.mark.parametrize("case", SAID, ids=str)
+@pytest.mark.parametrize("case", COMPARED, ids=str)
 def test_the_builder_agrees_or_is_not_asked(case: Case) -> None:
     try:
         pairs = zip(*gradients(case), strict=True)
@@ -54,3 +67,7 @@ def test_the_builder_agrees_or_is_not_asked(case: Case) -> None:
         assert ours.shape == theirs.shape
         scale = max(np.abs(ours).max(initial=0), 1e-6)
         assert np.abs(ours - theirs).max(initial=0) <= 1e-4 * scale
+
+
+def test_every_operator_left_to_the_builder_is_compared() -> None:
+    assert TRUSTED | set(SAYS) <= {case.op for case in COMPARED}
