@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx
 import onnx.helper
+import onnx.numpy_helper
 
 RUNTIME_DOMAINS = ("", "com.microsoft")
 Shapes = Mapping[str, Sequence[int]]
@@ -26,12 +27,14 @@ class _Writer:
     Attributes:
         node: the node they stand in for.
         shapes: static shapes of stored tensors and inputs, by name.
+        stored: the stored tensors by name.
         opset: the default domain's opset.
         nodes: what was written.
     """
 
     node: onnx.NodeProto
     shapes: Shapes
+    stored: Mapping[str, onnx.TensorProto]
     opset: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
@@ -53,6 +56,11 @@ class _Writer:
         """Return the rank of a stored operand."""
         shape = self.shapes.get(self.name(index))
         return None if shape is None else len(shape)
+
+    def numbers(self, index: int) -> list[int] | None:
+        """Return a stored operand's integers."""
+        found = self.stored.get(self.name(index))
+        return None if found is None else onnx.numpy_helper.to_array(found).ravel().tolist()
 
     def op(self, op_type: str, *inputs: str, into: str | None = None, **attributes: Any) -> str:
         """Write a node, into the output ``into`` or a new value; return its name."""
@@ -76,14 +84,16 @@ class _Writer:
 Writing = Callable[[_Writer], object]
 
 
-def stand_in(node: onnx.NodeProto, shapes: Shapes, opset: int) -> list[onnx.NodeProto] | None:
+def _stand_in(
+    node: onnx.NodeProto, shapes: Shapes, stored: Mapping[str, onnx.TensorProto], opset: int
+) -> list[onnx.NodeProto] | None:
     """Return the nodes to infer shapes from in place of ``node``, ``None`` to keep it."""
     write = _TABLE.get(node.op_type)
     if write is None or node.domain not in RUNTIME_DOMAINS:
         return None
     if node.domain == "" and node.op_type not in _NOT_INFERRED:
         return None
-    writer = _Writer(node, shapes, opset)
+    writer = _Writer(node, shapes, stored, opset)
     write(writer)
     return writer.nodes or None
 
@@ -198,6 +208,20 @@ def _multi_head_attention(w: _Writer) -> None:
         w.op("Identity", w.name(0), into=w.output())
 
 
+def _dynamic_pads(w: _Writer) -> None:
+    pads = w.numbers(2)
+    if pads is not None or not w.name(2):
+        kept = w.kept(*(a.name for a in w.node.attribute))
+        names = [w.name(0), w.name(1), *([w.name(3)] if w.name(3) else [])]
+        w.op("ConvTranspose", *names, into=w.output(), **kept, **({"pads": pads} if pads else {}))
+
+
+def _expand_dims(w: _Writer) -> None:
+    axis = w.numbers(1)
+    if axis is not None:
+        w.op("Unsqueeze", w.name(0), w.ints(*axis), into=w.output())
+
+
 def _embedding(w: _Writer) -> None:
     for index in (0, 2):
         w.op("Gather", w.name(2), w.name(0), into=w.output(index))
@@ -218,7 +242,8 @@ _TABLE: dict[str, Writing] = {
     "FusedMatMul": _fused_matmul,
     "TransposeMatMul": _fused_matmul,
     "NhwcMaxPool": _channels_last("MaxPool"),
-    "ConvTransposeWithDynamicPads": _as("ConvTranspose", 0, 1, 3),
+    "ConvTransposeWithDynamicPads": _dynamic_pads,
+    "ExpandDims": _expand_dims,
     "GatherND": _as("GatherND", 0, 1),
     "GridSample": _as("GridSample", 0, 1, drop=["mode"]),
     "Pad": _as("Pad", 0, 1, 2),
@@ -262,11 +287,12 @@ def put_stand_ins(graph: onnx.GraphProto, opset: int) -> None:
     """Replace what ``onnx`` does not know, in place."""
     if not any(n.op_type in _TABLE and n.domain in RUNTIME_DOMAINS for n in graph.node):
         return
-    shapes = {t.name: list(t.dims) for t in graph.initializer}
+    stored = {t.name: t for t in graph.initializer}
+    shapes = {name: list(t.dims) for name, t in stored.items()}
     shapes |= dict(_static(graph.input))
     nodes = []
     for node in graph.node:
-        found = stand_in(node, shapes, opset)
+        found = _stand_in(node, shapes, stored, opset)
         nodes += [node] if found is None else found
     copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
     del graph.node[:]

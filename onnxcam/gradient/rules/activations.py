@@ -40,8 +40,10 @@ def _celu(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _leaky_relu(c: Call, g: ir.Value) -> ir.Value:
-    below = c.op("Mul", g, c.like(c.attribute("alpha", 0.01)))
-    return c.op("Where", _positive(c, c.x(0)), g, below)
+    alpha = c.attribute("alpha", 0.01)
+    below = c.op("Mul", g, c.like(alpha))
+    # Where alpha is not negative, y tells the sign of x.
+    return c.op("Where", _positive(c, c.y if alpha >= 0 else c.x(0)), g, below)
 
 
 def _prelu(c: Call, g: ir.Value) -> ir.Value:

@@ -154,12 +154,12 @@ rule(
 
 
 def _clip(c: Call, g: ir.Value) -> ir.Value:
-    """For y = min(max(x, low), high): dx = g where low < x < high."""
+    """For y = min(max(x, low), high): dx = g where low < x < high, which is where y does."""
     inside = None
     for index, compare in ((1, "Greater"), (2, "Less")):
         bound = c.operand(index)
         if bound is not None:
-            side = c.op(compare, c.x(0), bound)
+            side = c.op(compare, c.y, bound)
             inside = side if inside is None else c.op("And", inside, side)
     return g if inside is None else c.mask(inside, g)
 
