@@ -64,16 +64,6 @@ def _is_zero_point(value: ir.Value) -> bool:
     return node is not None and node.op_type == "DynamicQuantizeLinear" and value.index() != 0
 
 
-def reach(kind: ir.DataType) -> tuple[float, float]:
-    """Return how far below and above zero, in codes, a value may lie and still not saturate.
-
-    Integers are rounded first, so half a code more fits.
-    """
-    low, high = LIMITS[kind]
-    half = 0.5 if "INT" in kind.name else 0.0
-    return low - half, high + half
-
-
 def as_float(c: Call, value: ir.Value, kind: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
     """Return a value as floats of one type; small constants are converted at once."""
     if value.dtype == kind:

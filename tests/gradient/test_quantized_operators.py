@@ -82,7 +82,7 @@ def saturated(y: np.ndarray, scale: Any, zero: Any, kind: str = "uint8") -> np.n
     """Encode without rounding."""
     low, high = np.iinfo(kind).min, np.iinfo(kind).max
     shift = 0 if zero is None else float(np.asarray(zero))
-    return np.clip(y / float(np.asarray(scale)) + shift, low - 0.5, high + 0.5)
+    return np.clip(y / float(np.asarray(scale)) + shift, low, high)
 
 
 def codes(*shape: int, kind: str = "uint8") -> np.ndarray:

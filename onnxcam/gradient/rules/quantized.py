@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.codes import LIMITS, along, as_float, reach
+from onnxcam.gradient.codes import LIMITS, along, as_float
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.surgeon.graph import constant
 
 _FLOAT = ir.DataType.FLOAT
+# What the largest value may be off by from rounding, of the range; else 2^-20.
+_SLACK = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
 
 
 def _cast(c: Call, value: ir.Value, before: ir.DataType | None, to: ir.DataType | None) -> ir.Value:
@@ -32,20 +34,23 @@ def _dequantize(c: Call, g: ir.Value) -> ir.Value:
 def _quantize(c: Call, g: ir.Value) -> ir.Value:
     """For q = x / s + z where it fits: dx = g / s there.
 
-    Codes reach from ``low`` to ``high``, so what fits is ``|x - (m - z) s| <= h s`` with ``m``
-    the middle and ``h`` half the length of that.
+    What fits is the range that the codes stand for, ``|x - (m - z) s| <= h s``, with ``m`` the
+    middle of the codes and ``h`` half of their extent. Half a code beyond is still rounded
+    inside; but a range that begins at 0 is the ReLU that an optimizer dropped before it, and
+    there it matters that negative values pass nothing.
     """
     x, codes = c.x(0), c.y.dtype
     if codes not in LIMITS:
         raise c.refuse(f"codes of type {codes} have no rule")
-    low, high = reach(codes)
+    low, high = LIMITS[codes]
     scale = along(c, as_float(c, c.x(1)), x)
     kind = _FLOAT if x.dtype == ir.DataType.INT32 else x.dtype
     dx = _cast(c, c.op("Div", g, scale), _FLOAT, kind)
     if c.node in c.builder.unclipped:
         return dx
+    slack = (high - low) * _SLACK.get(x.dtype or _FLOAT, 2.0**-20)
     middle = c.builder.constant((low + high) / 2, _FLOAT)
-    half = c.builder.constant((high - low) / 2, _FLOAT)
+    half = c.builder.constant((high - low) / 2 + slack, _FLOAT)
     zero = c.operand(2)
     stored = constant(zero)
     if zero is not None and (stored is None or stored.any()):
