@@ -27,9 +27,13 @@ def shared(*parts: str) -> Path:
     return path
 
 
-def runtime(model: onnx.ModelProto | Path | bytes) -> onnxruntime.InferenceSession:
+def runtime(
+    model: onnx.ModelProto | Path | bytes, optimized: bool = True
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if isinstance(model, onnx.ModelProto):
         model = model.SerializeToString()
     source = model if isinstance(model, bytes) else str(model)

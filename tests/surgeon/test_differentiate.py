@@ -214,7 +214,10 @@ REAL = {
 def test_real_models_to_their_inputs(name: str) -> None:
     """Against central differences of the model itself along random smooth directions."""
     path = shared("models", f"{name}.onnx")
-    plain = runtime(path)
+    # Of int8 weights the optimizer makes products that round activations to 8 bits too; that
+    # noise is larger than the differences.
+    rounds = name.endswith("-w8")
+    plain = runtime(path, optimized=not rounds)
     source = next(i for i in plain.get_inputs() if i.type == "tensor(float)")
     output = next(o for o in plain.get_outputs() if o.type == "tensor(float)")
     feeds = {i.name: _values(i) for i in plain.get_inputs()}
@@ -222,10 +225,10 @@ def test_real_models_to_their_inputs(name: str) -> None:
     y = plain.run([output.name], feeds)[0]
     local = np.random.default_rng(9)
     seed = local.normal(size=(1, *y.shape)).astype("f")
-    session = runtime(made)
+    session = runtime(made, optimized=not rounds)
     names = [output.name, f"gradient:{source.name}"]
     same, g = session.run(names, {**feeds, f"seed:{output.name}": seed})
-    np.testing.assert_allclose(same, y, atol=2e-5 * np.abs(y).max())
+    np.testing.assert_allclose(same, y, atol=(5e-3 if rounds else 2e-5) * np.abs(y).max())
     assert g.shape == (1, *feeds[source.name].shape) and np.abs(g).max() > 0
     # Along the gradient itself the change is largest, and kinks matter least.
     direction = g[0] / np.linalg.norm(g)
@@ -237,7 +240,7 @@ def test_real_models_to_their_inputs(name: str) -> None:
         )
         slope = float(((ahead - behind).astype(np.float64) * seed[0]).sum() / (2 * step))
         best = min(best, abs(slope - np.linalg.norm(g)) / np.linalg.norm(g))
-    assert best < 0.06, best
+    assert best < 0.02, best
 
 
 def _values(argument) -> np.ndarray:
