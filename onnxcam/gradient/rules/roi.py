@@ -22,13 +22,14 @@ class Readings:
     """What the bins of regions read along one axis: ``[R, bins, K]`` pixels and weights.
 
     Regions may have their own number of samples per bin, ``samples``, ``[R, 1, 1]``; those
-    beyond it are not ``real``.
+    beyond it are not ``real``. There may be no region at all.
     """
 
     index: ir.Value
     weight: ir.Value
     real: ir.Value
     samples: ir.Value
+    many: Length
 
 
 def _roi_align(c: Call) -> list[ir.Value]:
@@ -81,14 +82,14 @@ def _largest_sample(c: Call) -> ir.Value:
     index = both("Add", line, x_.index)
     weight, real = both("Mul", y.weight, x_.weight), both("Mul", y.real, x_.real)
     pixels = op("Reshape", op("Transpose", x, perm=[0, 2, 3, 1]), vector(c, -1, channels))
-    regions = length(c, c.x(2), 0)
-    read = op("Gather", pixels, op("Reshape", index, vector(c, regions, high * wide, -1)), axis=0)
-    weight = op("Reshape", weight, vector(c, regions, high * wide, -1, 1))
-    exists = op("Greater", op("Reshape", real, vector(c, regions, 1, -1, 1)), c.like(0.5))
+    places, many = high * wide, combine(c, "Mul", y.many, x_.many)
+    read = op("Gather", pixels, op("Reshape", index, vector(c, -1, places, many)), axis=0)
+    weight = op("Reshape", weight, vector(c, -1, places, many, 1))
+    exists = op("Greater", op("Reshape", real, vector(c, -1, 1, many, 1)), c.like(0.5))
     read = op("Where", exists, op("Mul", read, weight), c.like(-np.inf))  # [R, bins, K L, C]
     best = op("GatherElements", read, op("ArgMax", read, axis=2, keepdims=1), axis=2)
     best = op("Where", op("Greater", best, c.like(-np.inf)), best, c.like(0.0))  # nothing was read
-    best = op("Reshape", best, vector(c, regions, high, wide, channels))
+    best = op("Reshape", best, vector(c, -1, high, wide, channels))
     return op("Transpose", best, perm=[0, 3, 1, 2])
 
 
@@ -103,16 +104,19 @@ def _readings(c: Call, axis: int, bins: int, pixels: Length) -> Readings:
     ratio = int(c.attribute("sampling_ratio", 0))
     if ratio > 0:
         wanted = op("Expand", like(ratio), op("Shape", bin_size))
-        most = scalar(c, ratio)
+        most: Length = ratio
     else:  # about one sample for each pixel
         wanted = op("Ceil", bin_size)
         counts = op(
-            "Concat", op("Reshape", wanted, ints(-1)), op("Reshape", like(1), ints(1)), axis=0
+            "Concat",
+            op("Reshape", wanted, ints(-1)),
+            c.builder.constant(np.ones(1), c.kind),
+            axis=0,
         )
-        most = op("Cast", op("ReduceMax", counts, keepdims=0), to=ir.DataType.INT64)
+        most = op("Cast", op("ReduceMax", counts, keepdims=1), to=ir.DataType.INT64)
     samples = op("Max", wanted, like(1))
     zero, one = c.builder.constant(np.int64(0)), c.builder.constant(np.int64(1))
-    numbers = op("Cast", op("Range", zero, most, one), to=c.kind)
+    numbers = op("Cast", op("Range", zero, scalar(c, most), one), to=c.kind)
     within = op("Div", op("Mul", op("Add", numbers, like(0.5)), bin_size), samples)  # [R, 1, S]
     steps = c.builder.constant(np.arange(bins)[:, None], c.kind)
     place = op("Add", op("Add", start, op("Mul", bin_size, steps)), within)  # [R, bins, S]
@@ -120,19 +124,19 @@ def _readings(c: Call, axis: int, bins: int, pixels: Length) -> Readings:
     far = op("Or", op("Less", place, like(-1)), op("Greater", place, op("Add", last, like(1))))
     place = op("Where", op("Less", place, like(0)), like(0), place)
     place = op("Where", op("Greater", place, last), last, place)
-    read = taps(c, op("Reshape", place, ints(0, -1)), pixels, "linear", "border")
+    read = taps(c, op("Reshape", place, vector(c, -1, most)), pixels, "linear", "border")
     assert read.weight is not None
-    near = op("Unsqueeze", op("Cast", op("Not", far), to=c.kind), ints(3))
-    shape = ints(0, bins, -1, 2)
-    weight = op("Mul", op("Reshape", read.weight, shape), near)
-    real = op("Cast", op("Less", numbers, wanted), to=c.kind)
-    real = op("Mul", op("Unsqueeze", real, ints(-1)), c.builder.constant(np.ones(2), c.kind))
-    flat = ints(0, bins, -1)
+    many = combine(c, "Mul", most, 2)
+    flat = vector(c, -1, bins, many)
+    near = op("Reshape", op("Cast", op("Not", far), to=c.kind), vector(c, -1, most, 1))
+    real = op("Unsqueeze", op("Cast", op("Less", numbers, wanted), to=c.kind), ints(3))
+    real = op("Mul", real, c.builder.constant(np.ones(2), c.kind))  # for both pixels
     return Readings(
-        op("Reshape", op("Reshape", read.index, shape), flat),
-        op("Reshape", weight, flat),
-        op("Reshape", real, vector(c, length(c, c.x(1), 0), 1, -1)),
+        op("Reshape", read.index, flat),
+        op("Reshape", op("Mul", read.weight, near), flat),
+        op("Reshape", real, vector(c, -1, 1, many)),
         samples,
+        many,
     )
 
 
