@@ -121,17 +121,17 @@ def test_inside_the_range_one_outside_zero(
     opset = way.get("opset", 13 if byte or domain else 19 if not block and not whole else 21)
     runtime = differentiated(nodes, weights, (np.dtype(floats), tuple(shape)), floats, opset)
 
-    span = 255 * 0.03
-    x = rng.uniform(-span, span, SHAPE).astype(floats)
     s, z = scale.astype("f"), zero.astype("f")
     if block:
         s, z = (np.repeat(a, block, axis=axis)[:, : SHAPE[1], : SHAPE[2]] for a in (s, z))
     elif axis is not None:
         column = [-1 if i == axis % 3 else 1 for i in range(3)]
         s, z = s.reshape(column), z.reshape(column)
-    edge = np.minimum(np.abs(x / s + z - low), np.abs(x / s + z - high))
-    x = np.where(edge < 0.5, 0, x).astype(floats)
-    codes = x / s + z
+    extent = high - low
+    codes = rng.uniform(low - 0.4 * extent, high + 0.4 * extent, SHAPE)
+    edge = np.minimum(np.abs(codes - low), np.abs(codes - high))
+    codes = np.where(edge < extent / 200, (low + high) / 2, codes)
+    x = ((codes - z) * s).astype(floats)
     inside = (codes >= low) & (codes <= high)
     assert inside.any() and not inside.all()
     after = {None: SHAPE, "Reshape": (4, 6), "Transpose": SHAPE[::-1]}[between]

@@ -1,0 +1,49 @@
+"""Operators of ONNX Runtime that live in the standard's own domain.
+
+Its optimizer writes them at every opset: ``LayerNormalization`` from before the standard had it,
+and ``SimplifiedLayerNormalization``, which the standard never had. ``onnx``'s checker and
+converter refuse them, so they are moved to the runtime's domain for as long as those are at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx
+import onnx.helper
+
+from onnxcam.surgeon.load import opset_of
+
+_DOMAIN = "com.microsoft"
+_STANDARD_FROM = {"LayerNormalization": 17, "SimplifiedLayerNormalization": None}
+
+
+def set_aside(proto: onnx.ModelProto) -> None:
+    """Move them out of the default domain, in place."""
+    opset = opset_of(proto)
+    moved = 0
+    for node in _nodes(proto.graph.node):
+        since = _STANDARD_FROM.get(node.op_type, 0)
+        if node.domain == "" and (since is None or opset < since):
+            node.domain = _DOMAIN
+            moved += 1
+    if moved and all(o.domain != _DOMAIN for o in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+
+
+def put_back(proto: onnx.ModelProto) -> None:
+    """Move them into the default domain again, in place."""
+    for node in _nodes(proto.graph.node):
+        if node.domain == _DOMAIN and node.op_type in _STANDARD_FROM:
+            node.domain = ""
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes and those of their inner graphs."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from _nodes(graph.node)
