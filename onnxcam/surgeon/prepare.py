@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx.checker
 import onnx.helper
@@ -19,18 +18,12 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxcam.errors import ModelError, OnnxcamError
+from onnxcam.surgeon.fold import SMALL_BYTES, all_nodes, fold_constants, nbytes
 from onnxcam.surgeon.load import opset_of, read_model
-from onnxcam.surgeon.shapes import infer_shapes
+from onnxcam.surgeon.runtime_ops import put_back, set_aside
+from onnxcam.surgeon.shapes import infer_shapes, known_lengths
 
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
-_SMALL_BYTES = 4096  # larger weights are kept out of onnx's C++ passes, which copy what they get
-_NOT_FOLDED = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Bernoulli",
-}
 
 
 def load(path: str | Path, opset: int | None = None) -> ir.Model:
@@ -65,8 +58,11 @@ def check_valid(proto: onnx.ModelProto, path: Path) -> None:
     Raises:
         ModelError: with what onnx's checker says.
     """
+    skeleton = _skeleton(proto)[0]
+    skeleton.ir_version = max(skeleton.ir_version, 4)  # before, weights had to be inputs as well
+    set_aside(skeleton)
     try:
-        onnx.checker.check_model(_skeleton(proto)[0])
+        onnx.checker.check_model(skeleton)
     except Exception as error:
         reason = " ".join(str(error).split())
         if "topologically sorted" not in reason:  # which preparation mends
@@ -85,6 +81,9 @@ def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
         proto.ir_version = 4  # from here on, initializers need not be inputs as well
     _drop_initializer_inputs(proto)
     fold_constants(proto)
+    while any(n.op_type == "If" for n in all_nodes(proto.graph)):
+        if not fold_constants(proto, known_lengths(_skeleton(proto)[0], path)):
+            break  # the run decides which branch it takes
     model = ir.serde.deserialize_model(proto)
     model.graph.sort()  # runtimes accept files that list a node before its inputs
     ir.external_data.set_base_dir(model.graph, str(path.absolute().parent))
@@ -99,7 +98,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
         for node in graph.node
         if node.op_type == "Constant" and not node.domain
         for a in node.attribute
-        if a.name == "value" and _nbytes(a.t) > _SMALL_BYTES
+        if a.name == "value" and nbytes(a.t) > SMALL_BYTES
     }
     outputs = {o.name for o in graph.output}
     names = [name for name in large if name not in outputs]
@@ -181,7 +180,7 @@ def _skeleton(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.T
     inputs = {i.name for i in source.input}
     weights: dict[str, onnx.TensorProto] = {}
     for tensor in source.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL and _nbytes(tensor) <= _SMALL_BYTES:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and nbytes(tensor) <= SMALL_BYTES:
             graph.initializer.append(tensor)
             continue
         weights[tensor.name] = tensor
@@ -193,16 +192,14 @@ def _skeleton(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.T
     return copy, weights
 
 
-def _nbytes(tensor: onnx.TensorProto) -> int:
-    return int(np.prod(tensor.dims, dtype=np.int64)) * 8
-
-
 def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
     """Lift the default domain with onnx's converter, minding what it gets wrong."""
     before = opset_of(proto)
-    asymmetric = before < 11 and any(n.op_type in ("Upsample", "Resize") for n in proto.graph.node)
+    asymmetric = before < 11 and any(
+        n.op_type in ("Upsample", "Resize") for n in all_nodes(proto.graph)
+    )
     changed = {"Hardmax": 13, "GroupNormalization": 21}
-    for node in proto.graph.node:
+    for node in all_nodes(proto.graph):
         if node.op_type in changed and before < changed[node.op_type] <= opset:
             raise ModelError(
                 f"{path}: opset {before} has to be lifted to {opset}, and {node.op_type} "
@@ -213,7 +210,10 @@ def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
         _drop_initializer_inputs(proto)
 
     def convert(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-        return onnx.version_converter.convert_version(skeleton, opset)
+        set_aside(skeleton)
+        converted = onnx.version_converter.convert_version(skeleton, opset)
+        put_back(converted)
+        return converted
 
     try:
         lifted = without_weights(proto, convert)
@@ -224,7 +224,7 @@ def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
             f"need: {reason} Export the model at opset {opset} or later."
         ) from error
     if asymmetric:
-        for node in lifted.graph.node:
+        for node in all_nodes(lifted.graph):
             if node.op_type == "Resize":
                 _set_attribute(node, "coordinate_transformation_mode", "asymmetric")
                 _set_attribute(node, "nearest_mode", "floor")
@@ -235,88 +235,3 @@ def _set_attribute(node: onnx.NodeProto, name: str, value: str) -> None:
     kept = [a for a in node.attribute if a.name != name]
     del node.attribute[:]
     node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
-
-
-def fold_constants(proto: onnx.ModelProto) -> None:
-    """Replace small nodes with constant inputs by initializers, in place.
-
-    Exporters write shapes and pads as long chains of Constant, Concat, Slice and Cast; folded,
-    they are known to shape inference and to the rules.
-    """
-    graph = proto.graph
-    known: dict[str, np.ndarray] = {}
-    for tensor in graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL and _nbytes(tensor) <= _SMALL_BYTES:
-            known[tensor.name] = onnx.numpy_helper.to_array(tensor)
-    outputs = {o.name for o in graph.output}
-    folded: dict[str, np.ndarray] = {}
-    opset = opset_of(proto)
-    for node in graph.node:
-        values = None if outputs.intersection(node.output) else _fold(node, known, opset)
-        if values is not None:
-            known |= values
-            folded |= values
-    _remove_producers(graph, set(folded))
-    used = {name for node in graph.node for name in _names_read(node)}
-    graph.initializer.extend(
-        onnx.numpy_helper.from_array(array, name) for name, array in folded.items() if name in used
-    )
-
-
-def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, those captured by its inner graphs included."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        inner = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for graph in inner:
-            names |= {o.name for o in graph.output}
-            for child in graph.node:
-                names |= _names_read(child)
-    return names
-
-
-def _fold(
-    node: onnx.NodeProto, known: dict[str, np.ndarray], opset: int
-) -> dict[str, np.ndarray] | None:
-    if node.domain or node.op_type in _NOT_FOLDED:
-        return None
-    if any(a.HasField("g") or a.graphs for a in node.attribute):
-        return None
-    if not all(name in known for name in node.input if name):
-        return None
-    if node.op_type == "Constant":
-        tensor = next((a.t for a in node.attribute if a.name == "value"), None)
-        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
-            return _evaluate(node, known, opset) if tensor is None else None
-        if tensor.data_type == onnx.TensorProto.STRING or _nbytes(tensor) > _SMALL_BYTES:
-            return None
-        return {node.output[0]: onnx.numpy_helper.to_array(tensor)}
-    if node.op_type == "ConstantOfShape" and np.prod(known[node.input[0]]) * 8 > _SMALL_BYTES:
-        return None
-    if not node.input:
-        return None
-    return _evaluate(node, known, opset)
-
-
-def _evaluate(
-    node: onnx.NodeProto, known: dict[str, np.ndarray], opset: int
-) -> dict[str, np.ndarray] | None:
-    from onnx.reference import ReferenceEvaluator
-
-    inputs = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(known[name].dtype), known[name].shape
-        )
-        for name in dict.fromkeys(n for n in node.input if n)
-    ]
-    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
-    graph = onnx.helper.make_graph([node], "fold", inputs, outputs)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    try:
-        values = ReferenceEvaluator(model).run(None, {i.name: known[i.name] for i in inputs})
-    except Exception:  # whatever the evaluator does not know stays a node
-        return None
-    arrays = [np.asarray(v) for v in values]
-    if any(a.nbytes > _SMALL_BYTES or a.dtype.kind not in "iufb" for a in arrays):
-        return None
-    return {o.name: a for o, a in zip(outputs, arrays, strict=True)}

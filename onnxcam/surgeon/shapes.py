@@ -29,6 +29,24 @@ def infer_shapes(model: ir.Model, skeleton: onnx.ModelProto, path: Path) -> None
     Raises:
         ModelError: the graph contradicts itself.
     """
+    set_types(model.graph, _inferred(skeleton, path).graph)
+
+
+def known_lengths(skeleton: onnx.ModelProto, path: Path) -> dict[str, list[int | None]]:
+    """Return the shapes of the main graph's values, ``None`` for lengths that the run brings.
+
+    Args and errors are those of :func:`infer_shapes`.
+    """
+    graph = _inferred(skeleton, path).graph
+    found = {}
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        if info.type.tensor_type.HasField("shape"):
+            sizes = info.type.tensor_type.shape.dim
+            found[info.name] = [d.dim_value if d.HasField("dim_value") else None for d in sizes]
+    return found
+
+
+def _inferred(skeleton: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     for domain in skeleton.opset_import:
         # Inference follows a computed Reshape only from opset 14 on; nothing that shapes
         # depend on changes its meaning between 13 and 17.
@@ -36,7 +54,6 @@ def infer_shapes(model: ir.Model, skeleton: onnx.ModelProto, path: Path) -> None
             domain.version = 17
     put_stand_ins(skeleton.graph, opset_of(skeleton))
     try:
-        inferred = infer(skeleton)
+        return infer(skeleton)
     except Exception as error:
         raise ModelError(f"{path}: the graph is inconsistent: {str(error).strip()}") from error
-    set_types(model.graph, inferred.graph)
