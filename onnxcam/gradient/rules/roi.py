@@ -44,9 +44,8 @@ def _roi_align(c: Call) -> list[ir.Value]:
     high, wide = (int(c.attribute(f"output_{name}", 1)) for name in ("height", "width"))
     batch, channels, rows = length(c, x, 0), length(c, x, 1), length(c, x, 2)
     down, across = _matrix(c, 0, high), _matrix(c, 1, wide)
-    pair = c.builder.constant(np.array([0.0, 1.0]), c.kind)
-    own = op("OneHot", c.x(2), scalar(c, batch), pair, axis=0)  # [N, R]
-    own = op("Mul", op("Unsqueeze", own, ints(2, 3)), across)  # [N, R, bins, pixels]
+    own = op("Unsqueeze", op("Transpose", _hot(c, c.x(2), batch), perm=[1, 0]), ints(2, 3))
+    own = op("Mul", own, across)  # [N, R, bins, pixels]
     own = op("Transpose", op("Reshape", own, vector(c, batch, -1, length(c, x, 3))), perm=[0, 2, 1])
     lines = op("Reshape", x, vector(c, batch, -1, length(c, x, 3)))
     lines = op("ReduceSum", op("MatMul", lines, own), ints(0), keepdims=0)  # [C H, R bins]
@@ -59,11 +58,22 @@ def _matrix(c: Call, axis: int, bins: int) -> ir.Value:
     """Return ``[R, bins, pixels]``: how much of each pixel goes into the average of a bin."""
     op, pixels = c.op, length(c, c.x(0), 2 + axis)
     read = _readings(c, axis, bins, pixels)
-    pair = c.builder.constant(np.array([0.0, 1.0]), c.kind)
-    hot = op("OneHot", read.index, scalar(c, pixels), pair, axis=-1)  # [R, bins, K, pixels]
     weight = op("Div", op("Mul", read.weight, read.real), read.samples)
+    hot = _hot(c, read.index, pixels)  # [R, bins, K, pixels]
     weighted = op("Mul", hot, op("Unsqueeze", weight, c.builder.ints(3)))
     return op("ReduceSum", weighted, c.builder.ints(2), keepdims=0)
+
+
+def _counted(c: Call, count: Length) -> ir.Value:
+    """Return 0, 1, ... before ``count``."""
+    zero, one = c.builder.constant(np.int64(0)), c.builder.constant(np.int64(1))
+    return c.op("Range", zero, scalar(c, count), one)
+
+
+def _hot(c: Call, index: ir.Value, count: Length) -> ir.Value:
+    """Return 1 at each index of a new last axis, 0 elsewhere."""
+    same = c.op("Equal", c.op("Unsqueeze", index, c.builder.ints(-1)), _counted(c, count))
+    return c.op("Cast", same, to=c.kind)
 
 
 def _largest_sample(c: Call) -> ir.Value:
@@ -71,18 +81,18 @@ def _largest_sample(c: Call) -> ir.Value:
     x, op, ints = c.x(0), c.op, c.builder.ints
     high, wide = (int(c.attribute(f"output_{name}", 1)) for name in ("height", "width"))
     rows, columns, channels = length(c, x, 2), length(c, x, 3), length(c, x, 1)
-    y, x_ = _readings(c, 0, high, rows), _readings(c, 1, wide, columns)
+    down, across = _readings(c, 0, high, rows), _readings(c, 1, wide, columns)
 
     def both(op_type: str, first: ir.Value, second: ir.Value) -> ir.Value:
         """Combine ``[R, rows, K]`` with ``[R, columns, L]`` to ``[R, rows, columns, K, L]``."""
         return op(op_type, op("Unsqueeze", first, ints(2, 4)), op("Unsqueeze", second, ints(1, 3)))
 
     image = op("Mul", op("Reshape", c.x(2), ints(-1, 1, 1)), vector(c, rows))
-    line = op("Mul", op("Add", y.index, image), vector(c, columns))
-    index = both("Add", line, x_.index)
-    weight, real = both("Mul", y.weight, x_.weight), both("Mul", y.real, x_.real)
+    line = op("Mul", op("Add", down.index, image), vector(c, columns))
+    index = both("Add", line, across.index)
+    weight, real = both("Mul", down.weight, across.weight), both("Mul", down.real, across.real)
     pixels = op("Reshape", op("Transpose", x, perm=[0, 2, 3, 1]), vector(c, -1, channels))
-    places, many = high * wide, combine(c, "Mul", y.many, x_.many)
+    places, many = high * wide, combine(c, "Mul", down.many, across.many)
     read = op("Gather", pixels, op("Reshape", index, vector(c, -1, places, many)), axis=0)
     weight = op("Reshape", weight, vector(c, -1, places, many, 1))
     exists = op("Greater", op("Reshape", real, vector(c, -1, 1, many, 1)), c.like(0.5))
@@ -115,8 +125,7 @@ def _readings(c: Call, axis: int, bins: int, pixels: Length) -> Readings:
         )
         most = op("Cast", op("ReduceMax", counts, keepdims=1), to=ir.DataType.INT64)
     samples = op("Max", wanted, like(1))
-    zero, one = c.builder.constant(np.int64(0)), c.builder.constant(np.int64(1))
-    numbers = op("Cast", op("Range", zero, scalar(c, most), one), to=c.kind)
+    numbers = op("Cast", _counted(c, most), to=c.kind)
     within = op("Div", op("Mul", op("Add", numbers, like(0.5)), bin_size), samples)  # [R, 1, S]
     steps = c.builder.constant(np.arange(bins)[:, None], c.kind)
     place = op("Add", op("Add", start, op("Mul", bin_size, steps)), within)  # [R, bins, S]
@@ -201,8 +210,7 @@ def _bins(c: Call, axis: int, bins: int) -> ir.Value:
     first, after = (c.builder.constant(np.arange(bins)[:, None] + i, c.kind) for i in (0, 1))
     begin = op("Add", op("Floor", op("Mul", first, bin_size)), start)
     stop = op("Add", op("Ceil", op("Mul", after, bin_size)), start)
-    zero, one = c.builder.constant(np.int64(0)), c.builder.constant(np.int64(1))
-    pixels = op("Cast", op("Range", zero, scalar(c, length(c, c.x(0), 2 + axis)), one), to=c.kind)
+    pixels = op("Cast", _counted(c, length(c, c.x(0), 2 + axis)), to=c.kind)
     return op("And", op("GreaterOrEqual", pixels, begin), op("Less", pixels, stop))
 
 
