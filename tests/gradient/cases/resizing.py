@@ -29,26 +29,24 @@ L = {"linear": True, "opset": 19}
 for system in SYSTEMS:
     roi = ROI if system == "tf_crop_and_resize" else None
     S = {"coordinate_transformation_mode": system, **L}
-    for scales, size in (
-        ((2, 3), (1, 2, 3, 4)),
-        ((0.6, 1.7), (1, 1, 5, 7)),
-        ((1.1, 1.6), (1, 1, 5, 4)),
-    ):
+    for scales, size in (((2, 3), (1, 2, 3, 4)), ((0.6, 1.7), (1, 1, 5, 7))):
         resized = (weight(*size), roi, f32(1, 1, *scales))
         for rounding in ROUNDINGS:
             case("Resize", *resized, mode="nearest", nearest_mode=rounding, **S)
         case("Resize", *resized, mode="linear", **S)
         for outside in (0, 1):
             case("Resize", *resized, mode="cubic", exclude_outside=outside, **S)
-    for size in ((7, 5), (3, 5), (1, 9)):
+    resized = (weight(1, 1, 5, 4), roi, f32(1, 1, 1.1, 1.6))  # a scale that changes no length
+    case("Resize", *resized, mode="nearest", nearest_mode="floor", **S)
+    case("Resize", *resized, mode="linear", **S)
+    for size, mode in (((7, 5), "nearest"), ((3, 5), "linear"), ((1, 9), "cubic")):
         resized = (weight(2, 1, 4, 5), roi, None, i64(2, 1, *size))
-        case("Resize", *resized, mode="nearest", extrapolation_value=3.0, **S)
-        case("Resize", *resized, mode="linear", extrapolation_value=3.0, **S)
-        case("Resize", *resized, mode="cubic", cubic_coeff_a=-0.5, extrapolation_value=3.0, **S)
-    for scales, mode in product(((0.4, 0.7), (0.5, 2.0)), ("linear", "cubic")):
-        resized = (weight(1, 1, 7, 6), roi, f32(1, 1, *scales))
+        case("Resize", *resized, mode=mode, extrapolation_value=3.0, cubic_coeff_a=-0.5, **S)
+    for outside, mode in enumerate(("linear", "cubic")):
+        resized = (weight(1, 1, 7, 6), roi, f32(1, 1, 0.4, 0.7))
         case("Resize", *resized, mode=mode, antialias=1, **S)
-        case("Resize", *resized, mode=mode, antialias=1, exclude_outside=1, **S)
+        resized = (weight(1, 1, 7, 6), roi, f32(1, 1, 0.5, 2))
+        case("Resize", *resized, mode=mode, antialias=1, exclude_outside=outside, **S)
 
 # other ranks, and scales of every axis
 case("Resize", weight(4), None, f32(2.5), mode="nearest", **L)
