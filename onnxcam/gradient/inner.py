@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.builder import PREFIX, Builder
 from onnxcam.gradient.registry import find_rule
-from onnxcam.surgeon.graph import drop_unneeded, inner_graphs
+from onnxcam.surgeon.graph import drop_unneeded, inner_graphs, original_name
 
 
 def copy_body(
@@ -48,6 +48,7 @@ def _copy_node(builder: Builder, node: ir.Node, known: dict[ir.Value, ir.Value])
         num_outputs=len(node.outputs),
         name=builder.name(_hint(node.name or node.op_type)),
     )
+    copy.meta["original"] = original_name(node) or node.outputs[0].name
     for old, new in zip(node.outputs, copy.outputs, strict=True):
         new.name = builder.name(_hint(old.name)) if old.name else ""
         new.shape, new.type = old.shape, old.type

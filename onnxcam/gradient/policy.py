@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.builder import Policy
 from onnxcam.gradient.registry import Call, Maker
-from onnxcam.surgeon.graph import constant
+from onnxcam.surgeon.graph import constant, original_name
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 
@@ -38,6 +38,6 @@ def rectified(call: Call, g: ir.Value, maker: Maker) -> ir.Value | None:
     policy = call.builder.policy
     if policy == "standard" or not is_rectifier(call.node):
         return maker(call, g)
-    call.builder.rectifiers.append(call.node.name or call.y.name or "")
+    call.builder.rectifiers.append(original_name(call.node) or call.y.name or "")
     positive = call.op("Relu", g)
     return positive if policy == "deconvnet" else maker(call, positive)

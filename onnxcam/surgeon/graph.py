@@ -93,10 +93,16 @@ def operator(node: ir.Node) -> str:
 
 def describe(node: ir.Node, opset: int | None = None) -> str:
     """Return ``Conv (node 'conv1', opset 13)``, the way messages name a node."""
-    name = node.name or node.outputs[0].name or ""
+    given = original_name(node)
+    name = given or node.outputs[0].name or ""
     if len(name) > _LONG:
+def original_name(node: ir.Node) -> str:
+    """Return the name of a node, of a copy that of the node it was copied from."""
+    return node.meta.get("original") or node.name or ""
+
+
         name = f"{name[: _LONG // 2]}...{name[-_LONG // 2 :]}"
-    where = f"node '{name}'" if node.name else f"producing '{name}'"
+    where = f"node '{name}'" if given else f"producing '{name}'"
     return f"{operator(node)} ({where}{f', opset {opset}' if opset else ''})"
 
 

@@ -198,7 +198,7 @@ def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
     asymmetric = before < 11 and any(
         n.op_type in ("Upsample", "Resize") for n in all_nodes(proto.graph)
     )
-    changed = {"Hardmax": 13, "GroupNormalization": 21}
+    changed = {"Scan": 9, "Hardmax": 13, "GroupNormalization": 21}
     for node in all_nodes(proto.graph):
         if node.op_type in changed and before < changed[node.op_type] <= opset:
             raise ModelError(

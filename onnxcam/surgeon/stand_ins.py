@@ -16,6 +16,8 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from onnxcam.surgeon.fold import inner_graphs
+
 RUNTIME_DOMAINS = ("", "com.microsoft")
 Shapes = Mapping[str, Sequence[int]]
 
@@ -285,6 +287,9 @@ _NOT_INFERRED = {"GroupNormalization", "SimplifiedLayerNormalization"}
 
 def put_stand_ins(graph: onnx.GraphProto, opset: int) -> None:
     """Replace what ``onnx`` does not know, in place."""
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            put_stand_ins(inner, opset)
     if not any(n.op_type in _TABLE and n.domain in RUNTIME_DOMAINS for n in graph.node):
         return
     stored = {t.name: t for t in graph.initializer}

@@ -18,7 +18,7 @@ STEP = 1e-3
 
 def model(text: str, opset: int = 17) -> onnx.ModelProto:
     """Parse a graph of type double; ``D`` abbreviates double of unknown shape."""
-    header = f'<ir_version: 8, opset_import: ["" : {opset}]>\n'
+    header = f'<ir_version: 8, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
     parsed = parser.parse_model(header + text.replace("D ", "double[] "))
     found = onnx.shape_inference.infer_shapes(parsed, data_prop=True)
     onnx.checker.check_model(found)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 
-from onnxcam.errors import NoGradientError
+from onnxcam.errors import ModelError, NoGradientError
 from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.surgeon.prepare import prepare
 
 from .finite import session
 from .graphs import check_graph, model
@@ -309,7 +312,7 @@ REFUSED = {
             }>
         }>
         y = Identity (z)""",
-        r"Loop \(node 'onnxcam:inside.*\) cannot .* how often it repeats",
+        r"Loop \(node 'inside', opset 17\) cannot .* how often it repeats",
     ),
 }
 
@@ -406,3 +409,37 @@ def test_other_types(kind: str, bound: float) -> None:
     for exact, found in zip(*results, strict=True):
         assert found.dtype == np.dtype({"float": "f4", "float16": "f2"}[kind])
         assert np.abs(found - exact).max() <= bound * np.abs(exact).max()
+
+
+def test_what_runtimes_write_inside() -> None:
+    """Shapes are known past operators of the runtime, and its operators are differentiated."""
+    proto = model("""
+        graph (double[N,2] x, double[2,2] w, bool c) => (double[N,2] y) {
+            y = If (c) <
+                then_branch = t () => (D a) { m = com.microsoft.Gelu (x)  a = MatMul (m, w) },
+                else_branch = f () => (D b) { b = Identity (x) }>
+        }""")
+    add_gradients(proto, "y", ["x", "w"])
+
+
+def test_rectifiers_inside_are_guided() -> None:
+    proto = model("""
+        graph (double[N,2] x, bool c) => (double[N,2] y) {
+            y = If (c) <
+                then_branch = t () => (D a) { [inside] a = Relu (x) },
+                else_branch = f () => (D b) { b = Identity (x) }>
+        }""")
+    made = add_gradients(proto, "y", "x", policy="guided")
+    assert [p.value for p in made.metadata_props] == ["inside"]
+    x, seed = np.array([[1.0, -1.0], [2.0, 3.0]]), np.array([[[1.0, 1.0], [-1.0, 2.0]]])
+    feeds = {"x": x, "c": YES, "seed:y": seed}
+    [g] = session(made.SerializeToString()).run(["gradient:x"], feeds)
+    np.testing.assert_array_equal(g[0], [[1, 0], [0, 2]])
+
+
+def test_a_scan_of_opset_8_is_refused() -> None:
+    """Its batch axis is lost by onnx's converter."""
+    proto = model("graph (double[N,2] x) => (double[N,2] y) { y = Exp (x) }", 8)
+    proto.graph.node[0].op_type = "Scan"
+    with pytest.raises(ModelError, match="Scan .* changes its meaning"):
+        prepare(proto, Path("scan.onnx"), 13)
