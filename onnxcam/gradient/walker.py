@@ -17,7 +17,7 @@ from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
 from onnxcam.gradient.steep import is_steep
-from onnxcam.surgeon.graph import describe, is_float, leads_to, reads
+from onnxcam.surgeon.graph import LAYOUT, NCHWC, describe, is_float, leads_to, reads
 
 _BFLOAT16 = 22  # the opset from which on all operators that rules use take it
 
@@ -73,7 +73,7 @@ def pull_back(
     on_path = path_nodes(nodes, list(seeds), to)
     for node in on_path:  # before any rule stumbles over what such a node leaves unknown
         if find_rule(node) is None:
-            raise _no_rule(builder, node)
+            raise _no_rule(builder, node, list(seeds), to)
     carrying = set(to) | {o for n in on_path for o in n.outputs if _may_carry(o)}
     builder.ends = builder.ends | set(to)
     cotangents: dict[ir.Value, list[ir.Value]] = {of: [seed] for of, seed in seeds.items()}
@@ -85,10 +85,18 @@ def pull_back(
     return [_total(builder, cotangents, value) for value in to]
 
 
-def _no_rule(builder: Builder, node: ir.Node) -> NoGradientError:
+def _no_rule(
+    builder: Builder, node: ir.Node, of: Sequence[ir.Value], to: Sequence[ir.Value]
+) -> NoGradientError:
+    before = leads_to(node.outputs[0])
+    start = next(v for v in to if v in before)
+    end = next(v for v in of if not leads_to(v).isdisjoint(node.outputs))
+    way_out = "docs/operators.md says which operators have one and how to add a rule"
+    if node.domain == NCHWC:
+        way_out = f"It is in the memory layout of one processor. {LAYOUT}"
     return NoGradientError(
-        f"no gradient rule for {describe(node, builder.opset)}, which lies between the layer and "
-        "the score. Choose a layer after it (--layer), or ask for the rule."
+        f"no gradient rule for {describe(node, builder.opset)}, which lies between "
+        f"'{start.name}' and '{end.name}'. {way_out}."
     )
 
 
@@ -216,10 +224,13 @@ def _through_expansion(
             raise call.refuse(f"the gradient comes through its output {index}")
         seeds[value] = call.op("Add", seeds[value], g) if value in seeds else g
     wanted = [v for v in dict.fromkeys(reads(call.node)) if v in carrying]
+    changed = len(call.builder.rectifiers)
     for operand, g in zip(wanted, pull_back(call.builder, nodes, seeds, wanted), strict=True):
         if g is not None:
             cotangents.setdefault(operand, []).append(g)
     _read_the_node(call.node, outputs, nodes)
+    inside = call.builder.rectifiers[changed:]
+    call.builder.rectifiers[changed:] = [call.node.name or call.y.name or ""] * len(inside)
 
 
 def _read_the_node(

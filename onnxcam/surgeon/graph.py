@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+NCHWC = "com.microsoft.nchwc"  # ONNX Runtime's operators on blocks of channels
+LAYOUT = (
+    "Save the optimized model at level 'extended' in place of 'all', or give the original file"
+)
 _LONG = 80  # longer names, which some exporters join from many, are shortened in messages
 
 FLOATS = {
@@ -91,16 +95,16 @@ def operator(node: ir.Node) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
-def describe(node: ir.Node, opset: int | None = None) -> str:
-    """Return ``Conv (node 'conv1', opset 13)``, the way messages name a node."""
-    given = original_name(node)
-    name = given or node.outputs[0].name or ""
-    if len(name) > _LONG:
 def original_name(node: ir.Node) -> str:
     """Return the name of a node, of a copy that of the node it was copied from."""
     return node.meta.get("original") or node.name or ""
 
 
+def describe(node: ir.Node, opset: int | None = None) -> str:
+    """Return ``Conv (node 'conv1', opset 13)``, the way messages name a node."""
+    given = original_name(node)
+    name = given or node.outputs[0].name or ""
+    if len(name) > _LONG:
         name = f"{name[: _LONG // 2]}...{name[-_LONG // 2 :]}"
     where = f"node '{name}'" if given else f"producing '{name}'"
     return f"{operator(node)} ({where}{f', opset {opset}' if opset else ''})"

@@ -14,7 +14,16 @@ import onnx_ir as ir
 
 from onnxcam.errors import LayerError, nearest
 from onnxcam.surgeon.decoded import DECODED, encoding
-from onnxcam.surgeon.graph import depends_on, dims, is_float, leads_to, names, operator
+from onnxcam.surgeon.graph import (
+    LAYOUT,
+    NCHWC,
+    depends_on,
+    dims,
+    is_float,
+    leads_to,
+    names,
+    operator,
+)
 
 CONVOLUTIONS = {
     "Conv",
@@ -102,13 +111,11 @@ def find_layer(
 def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
     found = candidates(graph, image, score)
     default = next((c.value for c in found if c.place == 0), None)
-    if default is None:
+    producer = None if default is None else default.producer()
+    if default is None or (producer is not None and _in_a_layout_of_its_own(producer)):
         reason = "its only maps are the class scores themselves" if found else "it has no maps"
         if any(_in_a_layout_of_its_own(n) for n in graph):
-            reason = (
-                "ONNX Runtime has optimized the file for the memory layout of one processor. Save "
-                "the optimized model at level 'extended' in place of 'all', or give the original"
-            )
+            reason = f"ONNX Runtime has optimized the file for one processor. {LAYOUT}"
         raise LayerError(
             f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
             "maps of a convolution. 'onnxcam inspect' lists the tensors; --layer names one."
@@ -127,8 +134,9 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
 
 
 def _in_a_layout_of_its_own(node: ir.Node) -> bool:
+    """Whether the maps that the node gives are not ``[N, K, *S]``."""
     last = node.attributes.get("channels_last")
-    return node.domain == "com.microsoft.nchwc" or (last is not None and bool(last.value))
+    return node.domain == NCHWC or (last is not None and bool(last.value))
 
 
 def _is_number(value: ir.Value) -> bool:

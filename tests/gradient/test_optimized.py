@@ -15,7 +15,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.gradient.builder import Policy
+from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -125,12 +126,12 @@ def operators(path: Path) -> set[str]:
     return {f"{n.domain}.{n.op_type}".removeprefix(".") for n in onnx.load(path).graph.node}
 
 
-def gradient(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def gradient(path: Path, policy: Policy = "standard") -> tuple[np.ndarray, np.ndarray]:
     """Return the scores and their gradient with respect to the images."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    data = add_gradients(path, "y", "x").SerializeToString()
+    data = add_gradients(path, "y", "x", policy=policy).SerializeToString()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return tuple(session.run(["y", "gradient:x"], {"x": IMAGES, "seed:y": SEED}))
 
@@ -207,21 +208,26 @@ def _calibration() -> object:
     return Reader()
 
 
+def quantized(path: Path, form: str) -> Path:
+    """Have ONNX Runtime quantize a file statically."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    out = path.with_name(f"{form}.onnx")
+    quantization.quantize_static(
+        str(path), str(out), _calibration(), quant_format=quantization.QuantFormat[form],
+        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+    )  # fmt: skip
+    return out
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_statically_quantized_files(name: str, tmp_path: Path) -> None:
     """Both forms say the same; the runtime's fusion of the one gives operators of the other."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
     path = tmp_path / "net.onnx"
     onnx.save(NETWORKS[name](), path)
     exact = gradient(path)
     found = {}
     for form in ("QDQ", "QOperator"):
-        out = tmp_path / f"{form}.onnx"
-        quantization.quantize_static(
-            str(path), str(out), _calibration(), quant_format=quantization.QuantFormat[form],
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )  # fmt: skip
+        out = quantized(path, form)
         found[form] = gradient(out)
         agree(gradient(optimized(out, "basic")), found[form], 1e-4)
         found[f"{form} extended"] = gradient(optimized(out, "extended"))
@@ -246,3 +252,22 @@ def test_dynamically_quantized_files(name: str, tmp_path: Path) -> None:
     other = optimized(out, "extended")
     assert "com.microsoft.DynamicQuantizeMatMul" in operators(other)
     agree(gradient(other), found, 1e-4)
+
+
+@pytest.mark.parametrize("policy", ["guided", "deconvnet"])
+def test_rectifiers_inside_others(policy: Policy, tmp_path: Path) -> None:
+    """A rectifier is found inside a fused operator, and where the codes begin at 0."""
+    path = tmp_path / "net.onnx"
+    onnx.save(convolutions(), path)
+    exact = gradient(path, policy)
+    fused = optimized(path, "extended")
+    agree(gradient(fused, policy), exact, 1e-4)
+    named = add_gradients(fused, "y", "x", policy=policy).metadata_props
+    listed = next(p.value for p in named if p.key == RECTIFIERS).split("\n")
+    nodes = onnx.load(fused).graph.node
+    assert set(listed) <= {n.name or n.output[0] for n in nodes} and len(listed) == 4
+    plain = gradient(path)[1].ravel()
+    for form in ("QDQ", "QOperator"):
+        found = gradient(quantized(path, form), policy)[1].ravel()
+        assert np.corrcoef(found, exact[1].ravel())[0, 1] > 0.95
+        assert np.corrcoef(plain, exact[1].ravel())[0, 1] < 0.9

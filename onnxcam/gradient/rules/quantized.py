@@ -18,6 +18,8 @@ _FLOAT = ir.DataType.FLOAT
 # What the largest value may be off by from rounding, of the range; else 2^-20.
 _SLACK = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
 
+_LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization"}
+
 
 def _cast(c: Call, value: ir.Value, before: ir.DataType | None, to: ir.DataType | None) -> ir.Value:
     """Convert a cotangent of one type to another."""
@@ -48,6 +50,11 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
     dx = _cast(c, c.op("Div", g, scale), _FLOAT, kind)
     if c.node in c.builder.unclipped:
         return dx
+    if c.builder.policy != "standard" and _absorbs_relu(c):
+        c.builder.rectifiers.append(c.node.name or c.y.name or "")
+        dx = c.op("Relu", dx)
+        if c.builder.policy == "deconvnet":
+            return dx
     slack = (high - low) * _SLACK.get(x.dtype or _FLOAT, 2.0**-20)
     middle = c.builder.constant((low + high) / 2, _FLOAT)
     half = c.builder.constant((high - low) / 2 + slack, _FLOAT)
@@ -61,6 +68,32 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
         centred = c.op("Sub", values, c.op("Mul", middle, scale))
     fits = c.op("LessOrEqual", c.op("Abs", centred), c.op("Mul", half, scale))
     return c.mask(fits, dx)
+
+
+def _absorbs_relu(c: Call) -> bool:
+    """Whether the node stands for a ReLU: the codes of what may be negative begin at 0.
+
+    Quantizers drop the ReLU before such codes, and the sum of two that begin at 0 has none.
+    """
+    node = c.x(0).producer()
+    if node is None or node.op_type not in _LINEAR or not _begins_at_zero(c.operand(2), c.y):
+        return False
+    sources = [v.producer() for v in node.inputs if v is not None]
+    return node.op_type != "Add" or not all(
+        s is not None
+        and s.op_type == "DequantizeLinear"
+        and s.inputs[0] is not None
+        and _begins_at_zero((*s.inputs, None)[2], s.inputs[0])
+        for s in sources
+    )
+
+
+def _begins_at_zero(zero: ir.Value | None, codes: ir.Value) -> bool:
+    low = LIMITS[codes.dtype or ir.DataType.UINT8][0]
+    if zero is None:
+        return low == 0
+    stored = constant(zero)
+    return stored is not None and bool((stored == low).all())
 
 
 for _domain in ("", "com.microsoft"):
