@@ -133,6 +133,10 @@ class _Folder:
     def picked(self, node: onnx.NodeProto, known: Arrays) -> Arrays | None:
         """Return what a node takes of a shape, where that is known."""
         source, *others = node.input
+        if node.op_type == "Size" and source in self.lengths:
+            sizes = [n for n in self.lengths[source] if n is not None]
+            whole = len(sizes) == len(self.lengths[source])
+            return {node.output[0]: np.asarray(np.prod(sizes, dtype=np.int64))} if whole else None
         if node.op_type == "Shape" and source in self.lengths:
             ends = {a.name: a.i for a in node.attribute}
             vector = list(self.lengths[source])

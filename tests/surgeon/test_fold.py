@@ -119,6 +119,10 @@ def test_a_condition_on_a_known_length(tmp_path) -> None:
     found = prepared(model(SQUEEZE), tmp_path)
     assert kinds(found)[-3:] == ["Squeeze", "Mul", "Exp"]
     assert dims(found.graph.outputs[0]) == ["N", 3]
+    size = SQUEEZE.replace("d = Gather (s, i)", "r = Size (s)  d = Sub (r, o0)").replace(
+        "i = Constant <value = int64 {1}> ()", "o0 = Constant <value = int64 {2}> ()"
+    )
+    assert kinds(prepared(model(size), tmp_path))[-3:] == ["Squeeze", "Mul", "Exp"]
     kept = prepared(model(SQUEEZE, "float[N,M,3] x"), tmp_path)
     assert "If" in kinds(kept)
     parts = SQUEEZE.replace(
