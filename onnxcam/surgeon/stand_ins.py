@@ -175,9 +175,11 @@ def _fused_matmul(w: _Writer) -> None:
 
 
 def _dense(w: _Writer, rows: int, columns: int) -> str:
-    """Write a product of the first operand with a weight of a given shape."""
-    weight = w.op("ConstantOfShape", w.ints(rows, columns))
-    return w.op("MatMul", w.name(0), weight, into=w.output())
+    """Write a product of the first operand with a weight of a given shape, in floats."""
+    weight, x = w.op("ConstantOfShape", w.ints(rows, columns)), w.name(0)
+    if w.node.op_type.startswith("Q"):
+        x = w.op("Cast", x, to=onnx.TensorProto.FLOAT)
+    return w.op("MatMul", x, weight, into=w.output())
 
 
 def _integer_product(w: _Writer) -> None:

@@ -23,6 +23,7 @@ from onnxcam.gradient import add_gradient
 from onnxcam.gradient.builder import Builder
 from onnxcam.surgeon.shapes import infer_shapes
 
+from .cases.attention import attention
 from .finite import central, session
 
 RNG = np.random.default_rng(17)
@@ -297,6 +298,30 @@ def concat(sy, zy, *parts, axis):
 coded("QLinearConcat",
       [F(0.02), np.uint8(100), codes(2, 3, 4), *ENCODINGS, codes(2, 2, 4), F(0.01), np.uint8(3)],
       concat, wrt=(2, 5), axis=1)  # fmt: skip
+
+
+def nhwc_max_pool(x, **settings):
+    return np.moveaxis(standard("MaxPool", np.moveaxis(x.astype(float), -1, 1), **settings), 1, -1)
+
+
+def different(*shape: int) -> np.ndarray:
+    """Codes that are all different, for what picks the largest."""
+    return RNG.permutation(int(np.prod(shape))).reshape(shape).astype(np.uint8)
+
+
+coded("NhwcMaxPool", [different(1, 5, 4, 6)], nhwc_max_pool, kernel_shape=[2, 2], strides=[2, 2])
+coded("NhwcMaxPool", [different(2, 6, 5, 3)], nhwc_max_pool, kernel_shape=[3, 3],
+      pads=[1, 1, 1, 1], opset=16)  # fmt: skip
+
+
+def quantized_attention(x, w, bias, sx, sw, mask, zx, zw, past=None, **settings):
+    return attention(number(x, sx, zx), number(w, sw, zw), bias, mask, **settings)
+
+
+WEIGHTS = [codes(6, 12, kind="int8"), RNG.normal(size=12).astype(F), F(0.01), F(0.005)]
+for mask in (None, np.array([[1, 1, 1, 0], [1, 1, 1, 1]], np.int32)):
+    coded("QAttention", [codes(2, 4, 6), *WEIGHTS, mask, np.uint8(120), np.int8(3)],
+          quantized_attention, num_heads=2, output=TensorProto.FLOAT, slack=0.02)  # fmt: skip
 
 
 NOT_RUN = {"QLinearReduceMean"}  # the runtime has a schema of it and no kernel

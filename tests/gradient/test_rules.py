@@ -9,6 +9,8 @@ from onnxcam.gradient.registry import RULES
 
 from .cases import CASES
 from .finite import Case, check
+from .test_contrib import CASES as OF_OTHERS
+from .test_newest import OPERATORS as NEWEST
 from .test_quantized_operators import CASES as CODED
 from .test_sequences import OPERATORS as ON_SEQUENCES
 
@@ -30,9 +32,12 @@ ELSEWHERE = {  # their derivative is not that of what they compute
     ("com.microsoft", "QuantizeLinear"): "test_quantized.py",
     ("com.microsoft", "DequantizeLinear"): "test_quantized.py",
     ("", "DynamicQuantizeLinear"): "test_quantized.py",
+    ("com.microsoft", "DynamicQuantizeMatMul"): "test_quantized.py",
     **{(c.domain, c.op): "test_quantized_operators.py" for c in CODED},
+    **{("com.microsoft", op): "test_contrib.py" for op, *_ in OF_OTHERS},
     **{("", op): "test_sequences.py" for op in ON_SEQUENCES},
     **{("", op): "test_control.py" for op in ("If", "Loop", "Scan")},
+    **{("", op): "test_newest.py" for op in NEWEST},
 }
 
 

@@ -105,7 +105,7 @@ def _self_attention(
     """Queries, keys and values are one product of ``x``, ``[B, S, H]``."""
     if c.attribute("do_rotary", 0):
         raise c.refuse("it turns queries and keys by their positions")
-    width, count = c.static(weight, 1), int(c.attribute("num_heads", 1))
+    width, count = c.static(c.x(1), 1), int(c.attribute("num_heads", 1))
     if width is None:
         raise c.refuse("the shape of its weights is only known at run time")
     sizes = c.attribute("qkv_hidden_sizes", None) or [width // 3] * 3
