@@ -21,7 +21,7 @@ from onnxcam.surgeon.graph import constant, dims
 
 def _loop(c: Call) -> Sequence[ir.Value | None]:
     b, body = c.builder, c.node.attributes["body"].as_graph()
-    initial = [c.x(i) for i in range(2, len(c.node.inputs))]
+    initial = [v for v in c.node.inputs[2:] if v is not None]
     for state in body.inputs[2:]:
         if not isinstance(state.type, (ir.TensorType, type(None))):
             raise c.refuse(f"its state '{state.name}' is no tensor")

@@ -77,7 +77,7 @@ class _Scan:
 
     def __init__(self, c: Call) -> None:
         body = self.body = c.node.attributes["body"].as_graph()
-        operands = [c.x(i) for i in range(len(c.node.inputs))]
+        operands = [v for v in c.node.inputs if v is not None]
         n = self.states = len(operands) - int(c.attribute("num_scan_inputs", 0))
         self.initial, stacked = operands[:n], operands[n:]
         self.before, self.elements = list(body.inputs[:n]), list(body.inputs[n:])
