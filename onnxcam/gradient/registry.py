@@ -87,7 +87,7 @@ class Call:
                 raise self.refuse(f"the rank of '{value.name}' is unknown")
             raise self.refuse(
                 f"the rank of '{value.name}' is unknown, since shape inference ends at "
-                f"{describe(culprit)}. Choose a layer after it (--layer)"
+                f"{describe(culprit)}"
             )
         return found
 

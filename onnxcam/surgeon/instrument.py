@@ -81,7 +81,10 @@ def instrument(
     model = prepare(proto, path, BASE_OPSET)
     try:
         return _instrument(model, path, origin, layer, score, gradients, engine)
-    except (LayerError, ScoreError, NoGradientError, EngineError) as error:
+    except NoGradientError as error:
+        advice = "Choose a layer after that operator (--layer)."
+        raise NoGradientError(f"{path.name}: {error} {advice}") from error
+    except (LayerError, ScoreError, EngineError) as error:
         raise type(error)(f"{path.name}: {error}") from error
 
 

@@ -159,8 +159,12 @@ def test_unknown_operators_name_themselves(save: Callable[..., Path]) -> None:
     model.graph.node[0].domain, model.graph.node[0].op_type = "my.domain", "Strange"
     model.graph.node[0].name = "odd"
     model.opset_import.append(onnx.helper.make_opsetid("my.domain", 1))
-    with pytest.raises(NoGradientError, match=r"my\.domain\.Strange \(node 'odd', opset 13\)"):
+    with pytest.raises(
+        NoGradientError, match=r"my\.domain\.Strange \(node 'odd', opset 13\)"
+    ) as error:
         onnxcam.add_gradients(save(model), "y", "x")
+    assert "which lies between 'x' and 'y'. docs/operators.md says" in str(error.value)
+    assert "--layer" not in str(error.value)
 
 
 def test_models_invalid_in_themselves(save: Callable[..., Path]) -> None:

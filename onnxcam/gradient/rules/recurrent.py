@@ -105,7 +105,7 @@ class _Operator:
         try:
             found = cells.activations(names, alphas, betas)
         except ValueError as error:
-            raise c.refuse(f"its {error}") from error
+            raise c.refuse(f"its activations cannot be read: {error}") from error
         count = len(defaults)
         return [found[d * count : (d + 1) * count] for d in range(len(self.ways))]
 
