@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from onnxcam.cli.explain import EngineName
+
 
 class RectifierPolicy(StrEnum):
     """What rectifiers do to cotangents."""
@@ -28,12 +30,16 @@ def gradient(
     policy: Annotated[
         RectifierPolicy, typer.Option(help="What rectifiers do to the gradient.")
     ] = RectifierPolicy.standard,
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="Who differentiates: onnxcam's rules or ONNX Runtime's builder."),
+    ] = EngineName.rules,
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others."""
     from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
     from onnxcam.surgeon.write import write_model
 
-    made = add_gradients(model, of, to, policy=policy.value)
+    made = add_gradients(model, of, to, policy=policy.value, engine=engine.value)
     write_model(made, out, model)
     typer.echo(f"wrote     {out}")
     typer.echo(f"input     {_described(made.graph.input[-1])}")

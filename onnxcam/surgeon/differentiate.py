@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import onnx_ir as ir
 
-from onnxcam.errors import NoGradientError, TensorError, nearest
+from onnxcam.errors import EngineError, NoGradientError, TensorError, nearest
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder, Policy
 from onnxcam.gradient.policy import POLICIES
 from onnxcam.surgeon.graph import dims, drop_unneeded, is_float, names
 from onnxcam.surgeon.load import check_external_data, read_model
+from onnxcam.surgeon.plan import Engine
 from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare
 
 SEED = "seed:"
@@ -27,6 +29,7 @@ def add_gradients(
     to: str | Sequence[str],
     *,
     policy: Policy = "standard",
+    engine: Engine = "rules",
 ) -> onnx.ModelProto:
     """Return ``model`` with the gradient of one tensor with respect to others.
 
@@ -47,16 +50,24 @@ def add_gradients(
         to: the tensors to differentiate with respect to: inputs, weights or inner tensors.
         policy: what rectifiers do to cotangents, see :mod:`onnxcam.gradient.policy`. The names
             of those that were changed are in the metadata entry ``onnxcam.rectifiers``.
+        engine: who differentiates: ``"rules"``, onnxcam itself, or ``"ort"``, the gradient
+            builder of ONNX Runtime's training build, whose result only that build runs and
+            whose ``T`` is 1.
 
     Raises:
         ModelError, ExternalDataError: the model cannot be read or is invalid in itself.
         TensorError: a tensor does not exist or is not of floating point.
         NoGradientError: an operator between them has no rule, or there is no path.
+        EngineError: ONNX Runtime's builder is not there or cannot differentiate the model.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
     path = Path("model.onnx") if isinstance(model, onnx.ModelProto) else Path(model)
     wanted = [to] if isinstance(to, str) else list(dict.fromkeys(to))
+    if engine == "ort":
+        return _by_runtime(model, path, of, wanted, policy)
+    if engine != "rules":
+        raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
 
     def prepared(opset: int) -> ir.Model:
         if isinstance(model, onnx.ModelProto):
@@ -71,6 +82,20 @@ def add_gradients(
     try:
         return _add(prepared, of, wanted, policy)
     except (TensorError, NoGradientError) as error:
+        raise type(error)(f"{path.name}: {error}") from error
+
+
+def _by_runtime(
+    model: str | Path | onnx.ModelProto, path: Path, of: str, to: list[str], policy: Policy
+) -> onnx.ModelProto:
+    from onnxcam.gradient.ort import add_gradients_ort
+
+    if policy != "standard":
+        raise EngineError(f"engine 'ort' has no policy '{policy}'; engine 'rules' has.")
+    proto = model if isinstance(model, onnx.ModelProto) else read_model(path)
+    try:
+        return add_gradients_ort(proto, of, to, path=path)
+    except (TensorError, NoGradientError, EngineError) as error:
         raise type(error)(f"{path.name}: {error}") from error
 
 
