@@ -105,7 +105,7 @@ class Call:
         value = self.operand(index)
         array = constant(value)
         if array is None:
-            raise self.refuse(f"its {what} are computed at run time")
+            raise self.refuse(f"its {what} must be known before the run")
         return array
 
     def optional(self, index: int, what: str) -> np.ndarray | None:

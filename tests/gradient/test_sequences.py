@@ -111,8 +111,8 @@ def test_which_part_is_read_may_be_known_to_the_run_alone(position: int) -> None
 
 
 REFUSED = {
-    "positions are computed": "s = SequenceConstruct(x0, x0) y0 = SequenceAt(s, p)",
-    "positions are": "e = SequenceConstruct(x0) s = SequenceInsert(e, x0, p)"
+    "positions must be known": "s = SequenceConstruct(x0, x0) y0 = SequenceAt(s, p)",
+    "positions must": "e = SequenceConstruct(x0) s = SequenceInsert(e, x0, p)"
     "y0 = ConcatFromSequence<axis=0>(s)",
     "along another axis": "s = SplitToSequence<keepdims=0>(x0)"
     "y0 = ConcatFromSequence<axis=1,new_axis=1>(s)",

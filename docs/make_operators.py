@@ -1,0 +1,356 @@
+"""Write docs/operators.md: which operators have a gradient, read from the registry.
+
+python docs/make_operators.py
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import inspect
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import onnx
+import onnx.defs
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import onnxcam.gradient  # noqa: E402, F401  (registers the rules)
+from onnxcam.gradient.functions import body_opset  # noqa: E402
+from onnxcam.gradient.ort_rewrites import TRUSTED  # noqa: E402
+from onnxcam.gradient.ort_says import SAYS  # noqa: E402
+from onnxcam.gradient.registry import RULES, Call, Rule  # noqa: E402
+from tests.gradient.cases import CASES  # noqa: E402
+from tests.gradient.test_rules import ELSEWHERE  # noqa: E402
+
+PAGE = Path(__file__).with_name("operators.md")
+COMMAND = "python docs/make_operators.py"
+MICROSOFT = "com.microsoft"
+LOWEST = 7  # opset; models of a lower one are lifted
+EXAMPLE = "Transpose"
+
+# Operators of the standard that are not differentiated, and why.
+WITHOUT = {
+    "Constant RandomNormal RandomUniform": "it has no operands",
+    "ImageDecoder": "it reads the bytes of a file",
+    "Optional OptionalGetElement OptionalHasElement": "its values may be absent, so that "
+    "there may be nothing to hand a gradient to",
+    "SequenceMap": "its sequence is the state of a loop, whose parts rules cannot tell apart",
+    "RegexFullMatch StringConcat StringNormalizer StringSplit": "it works on text",
+    "TfIdfVectorizer": "it counts integers or words",
+}
+
+INTRODUCTION = """\
+# Operators
+
+Which operators onnxcam differentiates, how, how that is checked, and what is refused. Written by
+`{command}` from the registry of rules (`onnxcam/gradient/rules`), the definitions in onnx {version}
+(opset {opset}) and the tests; a test fails when this page is stale.
+
+* **Opsets**: those from {lowest} on in which the operator's definition changed; {lowest} stands for
+  the one in force there. Models of a lower opset are lifted.
+* **Gradient**: a *rule* of its own; an *expansion* into other operators, which are differentiated
+  in its place; the standard's *function body*, the same way; or none, because it *stops* there.
+* **Needs**: the opset that the gradient's operators need; it may depend on the node's attributes.
+  Models of a lower one are lifted.
+* **Checked**: the number of cases in `tests/gradient/cases`, each compared with central finite
+  differences in float64, with one cotangent and with three, and most with lengths that only the
+  run knows; or the test in `tests/gradient` that does it in another way. ORT: also against ONNX
+  Runtime's own gradient builder (`tests/ort_training`). PyTorch: also by itself against autograd
+  (`tests/parity`), which whole networks are compared with, whatever their operators.
+* **Refused**: what can end in an error that names the node, in the words of the code. Besides,
+  any operator may be refused where a rank is unknown, or for a gradient through an output that its
+  rule does not know. Expansions and function bodies also refuse what the operators in them refuse.
+
+## How to add a rule
+
+A rule is a module, or a few lines in one, in `onnxcam/gradient/rules`; every module there is
+imported by itself. It has one *maker* for each operand: a function of the call (the node, its
+values and attributes, and `call.op`, which appends an operator) and of the output's cotangent `g`
+that returns the operand's cotangent. Several cotangents share one run, so `g` has **a leading axis
+T**: for an output of shape `S` it is `[T, *S]`, and the maker returns `[T, *shape of the operand]`.
+Saved values broadcast against it from the right; axes are counted from the end, or one later;
+`call.fold` and `call.unfold` merge T into the batch where an operator needs the plain rank. `None`
+in place of a maker says that an operand carries no gradient. {example}, in `{file}`:
+
+```python
+{rule}
+```
+
+In place of makers, `expansion("Op", function)` says the operator by others, and `stop("Op", "why")`
+that no gradient passes; `broadcasts=`, `all_outputs=` and `opset=` are explained in
+`onnxcam/gradient/registry.py`. Emit standard operators only, those that ONNX Runtime runs on CPUs,
+and constants of the node's own type (`call.like`). Refuse what cannot be right with `raise
+call.refuse("why")`, the reason written out: this page collects it.
+
+Cases go into a file of `tests/gradient/cases`, which is found by itself. {example}, in
+`{case_file}`:
+
+```python
+{cases}
+```
+
+The tests fail for a rule without a case, for a gradient that differs from central differences (one
+cotangent and three; lengths that are known and lengths of the run), or from float32's in another
+type, and for a stale page. Run `pytest tests/gradient -k Op`, then `{command}`.
+"""
+
+
+@cache
+def refusals(file: str) -> list[tuple[int, str]]:
+    """Return line and text of every refusal that a module words."""
+    found = []
+    for node in ast.walk(ast.parse(Path(file).read_text())):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr == "refuse":
+            found += [(node.lineno, text) for text in wordings(node.args[0], file)]
+        elif node.func.attr in ("known", "optional") and len(node.args) == 2:
+            for text in wordings(node.args[1], file):
+                found.append((node.lineno, of_known().replace("...", text)))
+    return found
+
+
+@cache
+def of_known() -> str:
+    """Return what Call.known says of an operand that the run computes."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(Call.known)))
+    [text] = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    return wordings(text, inspect.getfile(Call))[0]
+
+
+def wordings(node: ast.expr, file: str) -> list[str]:
+    """Return the texts that an argument can be; what is filled in at run time is "..."."""
+    if isinstance(node, ast.IfExp):
+        return [*wordings(node.body, file), *wordings(node.orelse, file)]
+    if isinstance(node, ast.Constant):
+        return [str(node.value)]
+    if isinstance(node, ast.JoinedStr):
+        parts = [str(p.value) if isinstance(p, ast.Constant) else "..." for p in node.values]
+        return ["".join(parts)]
+    raise ValueError(f"{file}:{node.lineno}: write the reason out: docs/operators.md collects it")
+
+
+def codes(*makers: Any) -> Iterator[CodeType]:
+    """Yield the code of all functions of the gradient's modules that makers may come to call.
+
+    The registry and the walker, which serve every rule, are left out.
+    """
+    pending: list[Any] = list(makers)
+    seen: dict[int, Any] = {}  # holds on to what it has seen, so that no id is given twice
+    while pending:
+        item = pending.pop()
+        if id(item) in seen:
+            continue
+        seen[id(item)] = item
+        module = getattr(item, "__module__", None) or ""
+        ours = module.startswith("onnxcam.gradient") and not module.endswith(
+            (".registry", ".walker")
+        )
+        if isinstance(item, partial):
+            pending += [item.func, *item.args, *item.keywords.values()]
+        elif isinstance(item, (list, tuple, set)):
+            pending += item
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, FunctionType) and ours:
+            pending += [cell.cell_contents for cell in item.__closure__ or ()]
+            for code in nested(item.__code__):
+                if not code.co_filename.startswith("<"):  # written by dataclass
+                    yield code
+                pending += named(code, item.__globals__)
+        elif ours:  # a class, or an instance of one
+            pending += vars(item).values() if hasattr(item, "__dict__") else ()
+
+
+def nested(code: CodeType) -> Iterator[CodeType]:
+    """Yield a code and those of the functions written inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from nested(constant)
+
+
+def named(code: CodeType, scope: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a code refers to by global names, attributes of our modules included."""
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in scope:
+            value = scope[step.argval]
+            if isinstance(value, ModuleType):
+                if value.__name__.startswith("onnxcam.gradient"):
+                    yield [getattr(value, name, None) for name in code.co_names]
+            elif value is not RULES:
+                yield value
+
+
+def limits(op_type: str, domain: str, found: Rule, opset: int) -> str:
+    """Return what is refused."""
+    texts = []
+    schema = definition(op_type, domain, opset)
+    if schema is not None and found.makers and not found.all_outputs:
+        more = [f"`{s.name}`" for s in schema.outputs[1:] if takes_floats(s)]
+        texts += [f"the gradient comes through {' or '.join(more)}"] if more else []
+    worded = set()
+    for code in codes(found.makers, found.variadic, found.expand, found.whole):
+        lines = {line for *_, line in code.co_lines()}
+        worded |= {text for line, text in refusals(code.co_filename) if line in lines}
+    return "; ".join([*texts, *sorted(worded)])
+
+
+def way(op_type: str, domain: str, found: Rule, opset: int) -> str:
+    """Return how an operator is differentiated."""
+    if found.stops is not None:
+        return f"stops: {found.stops}"
+    if not found.makers:
+        return "rule" if found.expand is None else "expansion"
+    schema = definition(op_type, domain, opset)
+    operands = enumerate(schema.inputs if schema is not None else ())
+    flat = [f"`{s.name}`" for i, s in operands if takes_floats(s) and found.maker(i) is None]
+    return f"rule; none for {', '.join(flat)}" if flat else "rule"
+
+
+def definition(op_type: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
+    """Return the newest definition in the standard, if it has one."""
+    known = not domain and onnx.defs.has(op_type)
+    return onnx.defs.get_schema(op_type, opset) if known else None
+
+
+def takes_floats(parameter: onnx.defs.OpSchema.FormalParameter) -> bool:
+    return "tensor(float)" in parameter.types
+
+
+def history(opset: int) -> dict[str, list[onnx.defs.OpSchema]]:
+    """Return the definitions of the standard's operators up to an opset, oldest first."""
+    found: dict[str, list[onnx.defs.OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "" and schema.since_version <= opset:
+            found.setdefault(schema.name, []).append(schema)
+    return {
+        name: sorted(schemas, key=lambda s: s.since_version)
+        for name, schemas in sorted(found.items())
+    }
+
+
+def opsets(schemas: list[onnx.defs.OpSchema]) -> str:
+    versions = dict.fromkeys(max(s.since_version, LOWEST) for s in schemas if not s.deprecated)
+    return ", ".join(map(str, versions)) or "ONNX Runtime's"
+
+
+CASE_COUNT = Counter((case.domain, case.op) for case in CASES)
+
+
+@cache
+def in_parity() -> set[str]:
+    """Return the operators that tests against PyTorch name."""
+    return {
+        node.value
+        for file in sorted((ROOT / "tests" / "parity").glob("test_*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and ("", node.value) in RULES
+    }
+
+
+def checks(op_type: str, domain: str) -> str:
+    texts, key = [], (domain, op_type)
+    if CASE_COUNT[key]:
+        texts.append(f"{CASE_COUNT[key]} case{'s' * (CASE_COUNT[key] > 1)}")
+    if key in ELSEWHERE:
+        texts.append(f"`{ELSEWHERE[key]}`")
+    if not domain and op_type in TRUSTED | set(SAYS):
+        texts.append("ORT")
+    if not domain and op_type in in_parity():
+        texts.append("PyTorch")
+    return ", ".join(texts)
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def table(*header: str) -> list[str]:
+    return [row(*header), f"|{'---|' * len(header)}"]
+
+
+def described(op_type: str, domain: str, versions: str, opset: int) -> str:
+    """Return the row of an operator that the gradient reaches."""
+    found, checked = RULES.get((domain, op_type)), checks(op_type, domain)
+    if found is None:
+        needs = str(max(body_opset(op_type) or 0, 13))
+        return row(op_type, versions, "function body", needs, checked, "")
+    how = way(op_type, domain, found, opset)
+    if found.stops is not None:
+        return row(op_type, versions, how, "", "", "")
+    needs = str(found.opset) if isinstance(found.opset, int) else "depends"
+    return row(op_type, versions, how, needs, checked, limits(op_type, domain, found, opset))
+
+
+def tables(opset: int) -> Iterator[str]:
+    """Yield the lines of all tables."""
+    header = ("Operator", "Opsets", "Gradient", "Needs", "Checked", "Refused")
+    known = history(opset)
+    ruled = {name for domain, name in RULES if domain == ""}
+    replaced = [name for name, schemas in known.items() if schemas[-1].deprecated]
+    reasons = {name: why for names, why in WITHOUT.items() for name in names.split()}
+    unknown = set(known) - ruled - set(reasons) - set(replaced)
+    bodies = {name for name in unknown if body_opset(name) is not None}
+    if unknown - bodies:
+        raise ValueError(f"say in WITHOUT why there is no gradient: {sorted(unknown - bodies)}")
+    if ruled & set(reasons):
+        raise ValueError(f"these have a rule, so drop them: {sorted(ruled & set(reasons))}")
+    yield from ("", "## The standard", "", *table(*header))
+    for name in sorted(ruled | bodies):
+        yield described(name, "", opsets(known.get(name, [])), opset)
+    yield from ("", f"## Domain `{MICROSOFT}`", "", *table(*header))
+    for domain, name in sorted(RULES):
+        if domain == MICROSOFT:
+            yield described(name, domain, "1", opset)
+    yield from ("", "## Not differentiated", "")
+    yield f"Operators of the standard; {' and '.join(replaced)}, which it has dropped, are replaced"
+    yield "when a model is lifted."
+    yield from ("", *table("Operator", "Opsets", "Why"))
+    yield from (row(n, opsets(known[n]), reasons[n]) for n in sorted(reasons))
+
+
+def calls(file: Path, function: str) -> list[str]:
+    """Return the top-level calls of a function whose first argument is the example."""
+    text = file.read_text()
+    start = f'{function}("{EXAMPLE}"'
+    segments = (ast.get_source_segment(text, node) or "" for node in ast.parse(text).body)
+    return [segment for segment in segments if segment.startswith(start)]
+
+
+def introduction(version: str, opset: int) -> str:
+    maker = RULES["", EXAMPLE].makers[0]
+    assert maker is not None
+    file = Path(inspect.getsourcefile(maker) or "")
+    folder = ROOT / "tests" / "gradient" / "cases"
+    case_file = next(f for f in sorted(folder.glob("*.py")) if calls(f, "case"))
+    source = textwrap.dedent(inspect.getsource(maker)).strip()
+    return INTRODUCTION.format(
+        command=COMMAND,
+        version=version,
+        opset=opset,
+        lowest=LOWEST,
+        example=EXAMPLE,
+        file=file.relative_to(ROOT).as_posix(),
+        rule="\n".join([source, "", "", *calls(file, "rule")]),
+        case_file=case_file.relative_to(ROOT).as_posix(),
+        cases="\n".join(calls(case_file, "case")),
+    )
+
+
+def page(version: str, opset: int) -> str:
+    """Return the page for the standard up to an opset."""
+    return "\n".join([introduction(version, opset).rstrip(), *tables(opset), ""])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(onnx.__version__, onnx.defs.onnx_opset_version()))
