@@ -132,7 +132,8 @@ def test_inside_the_range_one_outside_zero(
     edge = np.minimum(np.abs(codes - low), np.abs(codes - high))
     codes = np.where(edge < extent / 200, (low + high) / 2, codes)
     x = ((codes - z) * s).astype(floats)
-    inside = (codes >= low) & (codes <= high)
+    half = 0.5 if whole else 0.0
+    inside = (codes >= np.where(z == low, low, low - half)) & (codes <= high + half)
     assert inside.any() and not inside.all()
     after = {None: SHAPE, "Reshape": (4, 6), "Transpose": SHAPE[::-1]}[between]
     seed = rng.normal(size=(targets, *after)).astype(floats)

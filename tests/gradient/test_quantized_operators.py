@@ -83,7 +83,8 @@ def saturated(y: np.ndarray, scale: Any, zero: Any, kind: str = "uint8") -> np.n
     """Encode without rounding."""
     low, high = np.iinfo(kind).min, np.iinfo(kind).max
     shift = 0 if zero is None else float(np.asarray(zero))
-    return np.clip(y / float(np.asarray(scale)) + shift, low, high)
+    least = low if shift == low else low - 0.5  # codes that begin at 0 stand for a ReLU
+    return np.clip(y / float(np.asarray(scale)) + shift, least, high + 0.5)
 
 
 def codes(*shape: int, kind: str = "uint8") -> np.ndarray:

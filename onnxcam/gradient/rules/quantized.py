@@ -8,6 +8,8 @@ quantized tensor is with respect to its codes and is itself float32.
 
 from __future__ import annotations
 
+from functools import partial
+
 import onnx_ir as ir
 
 from onnxcam.gradient.codes import LIMITS, along, as_float
@@ -15,9 +17,6 @@ from onnxcam.gradient.registry import Call, rule
 from onnxcam.surgeon.graph import constant
 
 _FLOAT = ir.DataType.FLOAT
-# What the largest value may be off by from rounding, of the range; else 2^-20.
-_SLACK = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
-
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization"}
 
 
@@ -36,10 +35,9 @@ def _dequantize(c: Call, g: ir.Value) -> ir.Value:
 def _quantize(c: Call, g: ir.Value) -> ir.Value:
     """For q = x / s + z where it fits: dx = g / s there.
 
-    What fits is the range that the codes stand for, ``|x - (m - z) s| <= h s``, with ``m`` the
-    middle of the codes and ``h`` half of their extent. Half a code beyond is still rounded
-    inside; but a range that begins at 0 is the ReLU that an optimizer dropped before it, and
-    there it matters that negative values pass nothing.
+    What fits are the values that are rounded to one of the codes without being cut off. But
+    where the codes begin at 0 (``z`` is the lowest), a quantizer or optimizer has dropped a ReLU
+    before them, so that negative values pass nothing.
     """
     x, codes = c.x(0), c.y.dtype
     if codes not in LIMITS:
@@ -55,19 +53,31 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
         dx = c.op("Relu", dx)
         if c.builder.policy == "deconvnet":
             return dx
-    slack = (high - low) * _SLACK.get(x.dtype or _FLOAT, 2.0**-20)
-    middle = c.builder.constant((low + high) / 2, _FLOAT)
-    half = c.builder.constant((high - low) / 2 + slack, _FLOAT)
-    zero = c.operand(2)
-    stored = constant(zero)
-    if zero is not None and (stored is None or stored.any()):
-        middle = c.op("Sub", middle, along(c, as_float(c, zero), x))
     values = _cast(c, x, x.dtype, _FLOAT)
-    centred = values
-    if zero is not None or low != -high:
-        centred = c.op("Sub", values, c.op("Mul", middle, scale))
-    fits = c.op("LessOrEqual", c.op("Abs", centred), c.op("Mul", half, scale))
+    centre, half = _range(c, scale, low, high)
+    centred = values if centre is None else c.op("Sub", values, centre)
+    fits = c.op("LessOrEqual", c.op("Abs", centred), half)
     return c.mask(fits, dx)
+
+
+def _range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value | None, ir.Value]:
+    """Return the middle and half the length of the range of values that fit.
+
+    It reaches half a code beyond the codes, and downwards to 0 where they begin there. The
+    runtime folds what is computed here from stored scales.
+    """
+    number = partial(c.builder.constant, dtype=_FLOAT)
+    if "INT" not in (c.y.dtype or ir.DataType.UINT8).name:  # narrow floats, around 0
+        return None, c.op("Mul", scale, number(high))
+    zero = c.operand(2)
+    shift = number(0) if zero is None else along(c, as_float(c, zero), c.x(0))
+    below = c.op("Sub", number(low), shift)  # of the lowest code, not above 0
+    margin = c.op("Cast", c.op("Cast", below, to=ir.DataType.BOOL), to=_FLOAT)
+    least = c.op("Sub", below, c.op("Mul", margin, number(0.5)))
+    most = c.op("Sub", number(high + 0.5), shift)
+    scaled = c.op("Mul", scale, number(0.5))
+    middle = c.op("Mul", c.op("Add", most, least), scaled)
+    return middle, c.op("Mul", c.op("Sub", most, least), scaled)
 
 
 def _absorbs_relu(c: Call) -> bool:
