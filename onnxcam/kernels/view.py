@@ -26,6 +26,11 @@ class Axis:
     first: int
     last: int
 
+    @staticmethod
+    def whole(length: int, elements: int) -> Axis:
+        """Return the axis of a map that covers the photograph from edge to edge."""
+        return Axis(length, elements / max(length, 1), 0.0, 0, length)
+
 
 @dataclass(frozen=True)
 class View:
@@ -33,6 +38,16 @@ class View:
 
     rows: Axis
     columns: Axis
+
+    @staticmethod
+    def whole(size: tuple[int, int], elements: tuple[int, int]) -> View:
+        """Return the view of a map that covers the photograph from edge to edge.
+
+        Args:
+            size: height and width of the photograph (or of any picture, the input tensor say).
+            elements: height and width of the map.
+        """
+        return View(Axis.whole(size[0], elements[0]), Axis.whole(size[1], elements[1]))
 
     @property
     def size(self) -> tuple[int, int]:
