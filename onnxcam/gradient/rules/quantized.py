@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.codes import LIMITS, along, as_float
@@ -63,15 +64,25 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
 def _range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value | None, ir.Value]:
     """Return the middle and half the length of the range of values that fit.
 
-    It reaches half a code beyond the codes, and downwards to 0 where they begin there. The
-    runtime folds what is computed here from stored scales.
+    It reaches half a code beyond the codes, and downwards to 0 where they begin there.
     """
     number = partial(c.builder.constant, dtype=_FLOAT)
     if "INT" not in (c.y.dtype or ir.DataType.UINT8).name:  # narrow floats, around 0
         return None, c.op("Mul", scale, number(high))
-    zero = c.operand(2)
+    zero, step = c.operand(2), constant(c.operand(1))
+    stored = np.zeros(()) if zero is None else constant(zero)
+    if step is not None and stored is not None and step.size == 1:
+        shift, size = float(stored.item()), float(step.item())
+        ends = low - shift - 0.5 * (shift > low), high - shift + 0.5
+        return number(sum(ends) / 2 * size), number((ends[1] - ends[0]) / 2 * size)
+    return _computed_range(c, scale, low, high)
+
+
+def _computed_range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value, ir.Value]:
+    """The same as operators; the runtime folds what depends on stored scales."""
+    number, zero = partial(c.builder.constant, dtype=_FLOAT), c.operand(2)
     shift = number(0) if zero is None else along(c, as_float(c, zero), c.x(0))
-    below = c.op("Sub", number(low), shift)  # of the lowest code, not above 0
+    below = c.op("Sub", number(low), shift)
     margin = c.op("Cast", c.op("Cast", below, to=ir.DataType.BOOL), to=_FLOAT)
     least = c.op("Sub", below, c.op("Mul", margin, number(0.5)))
     most = c.op("Sub", number(high + 0.5), shift)
