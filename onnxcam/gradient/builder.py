@@ -41,6 +41,8 @@ class Builder:
         self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
         self.ends: set[ir.Value] = set()  # tensors whose gradient is wanted
         self.folded: dict[ir.Value, ir.Value] = {}  # [T, N, ...] -> the same as [T*N, ...]
+        self.rows: ir.Value | None = None  # T as an int64 vector, where it has been computed
+        self.targets: dict[ir.Value, ir.Value] = {}  # value -> [T, *its shape] as a vector
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._count = count(_highest(graph) + 1)
 
@@ -56,6 +58,7 @@ class Builder:
         )
         builder.dequantized = dict(self.dequantized)
         builder.folded = dict(self.folded)
+        builder.targets = dict(self.targets)
         return builder
 
     def name(self, hint: str) -> str:

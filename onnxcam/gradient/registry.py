@@ -171,12 +171,15 @@ def _first_unknown(value: ir.Value) -> ir.Node | None:
 
 def unfold(builder: Builder, g: ir.Value, like: ir.Value, folded: bool = False) -> ir.Value:
     """Reshape ``g`` to ``[T, *like]``; see :meth:`Call.unfold`."""
-    sizes = dims(like) or []
-    rest = [d for d in sizes[1:] if isinstance(d, int)]
-    if sizes and isinstance(sizes[0], int) and len(rest) == len(sizes) - 1:
-        target = builder.ints(-1, sizes[0], *rest)
-    else:
-        target = builder.op("Concat", builder.ints(-1), builder.op("Shape", like), axis=0)
+    known = [d for d in dims(like) or [None] if isinstance(d, int)]
+    if like.shape is not None and len(known) == len(like.shape) and 0 not in known:
+        target = builder.ints(-1, *known)
+    elif like in builder.targets:
+        target = builder.targets[like]
+    else:  # -1 beside a length that turns out to be 0 is no shape
+        rows = builder.ints(-1) if builder.rows is None else builder.rows
+        target = builder.op("Concat", rows, builder.op("Shape", like), axis=0)
+        builder.targets[like] = target
     result = builder.op("Reshape", g, target)
     if folded:  # the runtime keeps its own layout between two convolutions without Reshape
         builder.folded[result] = g

@@ -40,7 +40,9 @@ def add_gradient(
         NoGradientError: an operator on the path has no rule, or ``of`` does not depend on one
             of ``to`` in a differentiable way.
     """
-    found = pull_back(builder, list(builder.graph), {of: seed}, to)
+    nodes = list(builder.graph)
+    builder.rows = builder.op("Slice", builder.op("Shape", seed), builder.ints(0), builder.ints(1))
+    found = pull_back(builder, nodes, {of: seed}, to)
     for value, g in zip(to, found, strict=True):
         if g is None:
             raise NoGradientError(
