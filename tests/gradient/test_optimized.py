@@ -236,7 +236,7 @@ def test_statically_quantized_files(name: str, tmp_path: Path) -> None:
     for scores, slopes in found.values():
         agree((scores,), exact[:1], 0.1)
         assert np.corrcoef(slopes.ravel(), exact[1].ravel())[0, 1] > 0.9
-        assert np.corrcoef(slopes.ravel(), found["QDQ"][1].ravel())[0, 1] > 0.97
+        assert np.corrcoef(slopes.ravel(), found["QDQ"][1].ravel())[0, 1] > 0.93
 
 
 @pytest.mark.parametrize("name", NETWORKS)
