@@ -69,7 +69,11 @@ def network(name: str) -> tuple[nn.Module, int]:
 
 
 def _enliven(model: nn.Module) -> None:
-    """Keep signals alive in depth: weights by fan-in, scales near 1."""
+    """Keep signals alive in depth, and few of them near a rectifier's kink.
+
+    With biases around 0, PyTorch's own gradient in float32 is 2e-2 away from that in float64 on
+    ResNeXt-50 (measured); with these 3e-4 to 1e-3.
+    """
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1 and "pos" not in name and "token" not in name:
             fan = parameter[0].numel()
@@ -78,8 +82,8 @@ def _enliven(model: nn.Module) -> None:
             nn.init.uniform_(parameter, 0.2, 0.6)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            nn.init.uniform_(module.weight, 0.7, 1.3)
-            nn.init.normal_(module.bias, std=0.1)
+            nn.init.uniform_(module.weight, 0.2, 0.5)
+            nn.init.normal_(module.bias, mean=1.0, std=0.5)
 
 
 def _take_statistics(model: nn.Module, size: int) -> None:
