@@ -35,9 +35,9 @@ def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     covered = [k * n for k, n in zip(w.kernel, counts, strict=True)]
     if covered != lengths:
         ints = c.builder.ints
-        sizes_of_x = c.dims(x)
+        sizes_of_x, kind = c.dims(x), x.type
         x = op("Slice", x, ints(0, 0), ints(*covered), ints(2, 3))
-        x.shape = ir.Shape([*sizes_of_x[:2], *covered])
+        x.shape, x.type = ir.Shape([*sizes_of_x[:2], *covered]), kind
     powers = 2.0 ** np.arange(np.prod(w.kernel))[::-1].reshape(w.kernel)
     weights = c.builder.constant(np.tile(powers, (channels, 1, 1, 1)), c.kind)
     hits = op("Cast", op("Equal", x, _repeat(c, y, w.kernel)), to=c.kind)
