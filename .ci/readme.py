@@ -1,7 +1,7 @@
-"""Print the README's shell commands, or its Python example, so that CI runs what it says.
+"""Print the README's shell commands, or its Python examples, so that CI runs what it says.
 
 python .ci/readme.py sh N    the N-th shell block, counted from 1
-python .ci/readme.py python  the Python example
+python .ci/readme.py python N the N-th Python example
 """
 
 import re
