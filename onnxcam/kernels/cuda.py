@@ -1,0 +1,338 @@
+"""The functions of :mod:`onnxcam.kernels.reference` on the GPU, by Numba CUDA.
+
+Not yet run on a GPU: so far checked in Numba's simulator and compiled to PTX.
+
+Arrays go in and come out on the device: anything with ``__cuda_array_interface__`` (CuPy,
+PyTorch, Numba, :class:`onnxcam.runtime.device.DeviceTensor`), contiguous. Nothing is copied to or
+from the host, and nothing waits: what is returned is ready for whatever comes next on the same
+stream. ``out`` takes the result where memory is at hand, which spares an allocation.
+
+The first call compiles for a second or two; the code is then kept on disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import threading
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from onnxcam.errors import KernelsError
+from onnxcam.kernels import shapes
+from onnxcam.kernels.view import View
+
+if importlib.util.find_spec("numba_cuda") is None:
+    raise KernelsError(
+        "the CUDA kernels need numba-cuda, which comes with 'pip install onnxcam[gpu]'."
+    )
+
+from numba import cuda
+
+from onnxcam.kernels import cuda_kernels as code
+
+DeviceArray = Any  # numba.cuda's, or what offers the same interface
+SIMULATED, THREADS = code.SIMULATED, code.THREADS
+BLOCKS_A_PROCESSOR = 4  # below this many, channels are shared out among more blocks
+FEWEST_CHANNELS = 64  # of a share
+_FLOATS = ("float32", "float16")
+_EMPTY = SimpleNamespace(size=0)  # what no kernel is given
+_kept = threading.local()
+
+
+def combine(
+    activations: DeviceArray,
+    gradients: DeviceArray,
+    *,
+    relu: bool = False,
+    stream: Any = 0,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """See :func:`onnxcam.kernels.reference.combine`; gradients and activations are read once."""
+    n, t, *space = shapes.combined(tuple(activations.shape), tuple(gradients.shape), pixels=True)
+    a, g = _flat(activations, _FLOATS), _flat(gradients, _FLOATS)
+    channels, places = int(activations.shape[1]), math.prod(space)
+    if places > THREADS and n * t * channels:  # first the weights, then the sum
+        weights = _scratch("weights", n * t * channels, stream)
+        _pool(g, weights, n * t * channels, places, stream)
+        return _weighted(a, weights, (n, t, *space), channels, False, relu, stream, out)
+    out, result = _result(out, (n, t, *space), "float32", stream)
+    if result.size:
+        rows = max(min(code.TILE // places, THREADS), 1)
+        lanes = 1 << (THREADS // rows).bit_length() - 1
+        shares, share = _shares(n * t, channels)
+        target = result if shares == 1 else _scratch("partial", shares * result.size, stream)
+        code.combine[(n * t, shares), THREADS, stream](
+            _readable(a, target), _readable(g, target), target, t, channels, places, share,
+            rows, lanes, relu and shares == 1,
+        )  # fmt: skip
+        _finish(target, result, shares, relu, stream)
+    return out
+
+
+def combine_weighted(
+    activations: DeviceArray,
+    weights: DeviceArray,
+    *,
+    relu: bool = False,
+    stream: Any = 0,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """See :func:`onnxcam.kernels.reference.combine_weighted`."""
+    shape = shapes.combined(tuple(activations.shape), tuple(weights.shape))
+    a, w = _flat(activations, _FLOATS), _flat(weights, _FLOATS)
+    pixels = len(weights.shape) > 3
+    return _weighted(a, w, shape, int(activations.shape[1]), pixels, relu, stream, out)
+
+
+def upsample(
+    raw: DeviceArray,
+    view: View,
+    *,
+    normalise: bool = False,
+    stream: Any = 0,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """See :func:`onnxcam.kernels.reference.upsample`."""
+    shape = shapes.upsampled(tuple(raw.shape), view)
+    maps, size = _flat(raw, _FLOATS), math.prod(shape[:-2])
+    out, result = _result(out, shape, "float32", stream)
+    if result.size:
+        peak = _peaks(maps, raw.shape, view, stream) if normalise else _scratch("peak", 1, stream)
+        code.upsample[_picture_grid(size, view), THREADS, stream](
+            _readable(maps, peak), peak, result, *_geometry(raw.shape, view), normalise
+        )
+    return out
+
+
+def upsampled_max(raw: DeviceArray, view: View, *, stream: Any = 0) -> float:
+    """See :func:`onnxcam.kernels.reference.upsampled_max`; waits for the result."""
+    shapes.upsampled(tuple(raw.shape), view)
+    return float(_peaks(_flat(raw, _FLOATS), raw.shape, view, stream).copy_to_host()[0])
+
+
+def fuse(
+    guided: DeviceArray,
+    raw: DeviceArray,
+    view: View | None = None,
+    *,
+    stream: Any = 0,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """See :func:`onnxcam.kernels.reference.fuse`; guided gradients are read once."""
+    view = shapes.fused(tuple(guided.shape), tuple(raw.shape), view)
+    g, maps = _flat(guided, _FLOATS), _flat(raw, _FLOATS)
+    out, result = _result(out, tuple(guided.shape), "float32", stream)
+    if result.size:
+        *outer, channels, _, _ = map(int, guided.shape)
+        code.fuse[_picture_grid(math.prod(outer), view), THREADS, stream](
+            g, _readable(maps, result), result, channels, *_geometry(raw.shape, view)
+        )
+    return out
+
+
+def paint(
+    photo: DeviceArray,
+    raw: DeviceArray,
+    view: View,
+    colours: DeviceArray,
+    alpha: float,
+    shade: float,
+    *,
+    stream: Any = 0,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """See :func:`onnxcam.kernels.reference.paint`."""
+    given = tuple(photo.shape), tuple(raw.shape), view, tuple(colours.shape)
+    shapes.painted(*given, alpha, shade)
+    pixels, table = _flat(photo, ("uint8",)), _flat(colours, ("uint8",))
+    maps = _flat(raw, _FLOATS)
+    out, result = _result(out, tuple(photo.shape), "uint8", stream)
+    if result.size:
+        peak = _peaks(maps, raw.shape, view, stream)
+        code.paint[_picture_grid(1, view), THREADS, stream](
+            pixels, _readable(maps, peak), peak, table, result,
+            *_geometry(raw.shape, view), float(alpha), float(shade),
+        )  # fmt: skip
+    return out
+
+
+def warm() -> dict[str, float]:
+    """Run every kernel once on small arrays, compiling what is not on disk yet.
+
+    Returns:
+        For each function its largest error against the reference: for maps relative to the
+        largest magnitude that goes into a sum, for pictures in grey levels.
+    """
+    from onnxcam.kernels import reference
+
+    rng = np.random.default_rng(0)
+    worst: dict[str, float] = {}
+
+    def check(name: str, arrays: tuple[Any, ...], scale: float, *rest: Any, **how: Any) -> None:
+        expected = getattr(reference, name)(*arrays, *rest, **how)
+        function: Callable[..., Any] = globals()[name]
+        found = function(*map(cuda.to_device, arrays), *map(_sent, rest), **how).copy_to_host()
+        error = np.abs(found.astype(float) - expected).max() / scale
+        worst[name] = max(worst.get(name, 0.0), float(error))
+
+    view = View.whole((9, 11), (3, 4))
+    photo = rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)
+    table = np.linspace(0, 255, 768).reshape(256, 3).astype(np.uint8)
+    for dtype in _FLOATS:
+        for side in (3, 17):  # a block's threads at most, and more
+            a = rng.uniform(-1, 1, (2, 5, side, side)).astype(dtype)
+            g = rng.uniform(-1, 1, (2, 1, 5, side, side)).astype(dtype)
+            check("combine", (a, g), 5.0)
+            check("combine_weighted", (a, g), 5.0)
+        raw = rng.uniform(0, 1, (2, 3, 4)).astype(dtype)
+        check("upsample", (raw,), 1.0, view, normalise=True)
+        check("fuse", (rng.uniform(-1, 1, (2, 3, 9, 11)).astype(dtype), raw), 1.0, view)
+        check("paint", (photo, raw[0]), 1.0, view, table, 0.5, 0.5)
+    return worst
+
+
+def _sent(value: Any) -> Any:
+    return cuda.to_device(value) if isinstance(value, np.ndarray) else value
+
+
+def _pool(g: Any, weights: Any, count: int, places: int, stream: Any) -> None:
+    if places > code.TILE:
+        code.pool_long[count, THREADS, stream](g, weights, places)
+    else:
+        rows = min(code.TILE // places, THREADS)
+        lanes = 1 << (THREADS // rows).bit_length() - 1
+        code.pool[-(-count // rows), THREADS, stream](g, weights, count, places, rows, lanes)
+
+
+def _weighted(
+    a: Any,
+    w: Any,
+    shape: tuple[int, ...],
+    channels: int,
+    pixels: bool,
+    relu: bool,
+    stream: Any,
+    out: Any,
+) -> Any:
+    out, result = _result(out, shape, "float32", stream)
+    if result.size:
+        n, t, *space = shape
+        places = math.prod(space)
+        stretches = -(-places // THREADS)
+        shares, share = _shares(n * t * stretches, channels)
+        target = result if shares == 1 else _scratch("partial", shares * result.size, stream)
+        code.weigh[(n * t, shares, stretches), THREADS, stream](
+            _readable(a, target), _readable(w, target), target, t, channels, places, share,
+            pixels, relu and shares == 1,
+        )  # fmt: skip
+        _finish(target, result, shares, relu, stream)
+    return out
+
+
+def _shares(blocks: int, channels: int) -> tuple[int, int]:
+    """Return among how many blocks to share out the channels, and how many each has."""
+    wanted = BLOCKS_A_PROCESSOR * _processors()
+    shares = min(-(-wanted // blocks), max(channels // FEWEST_CHANNELS, 1)) if blocks else 1
+    share = -(-channels // shares)
+    return (-(-channels // share) if share else 1), share
+
+
+def _finish(partial: Any, result: Any, shares: int, relu: bool, stream: Any) -> None:
+    if shares > 1:
+        blocks = -(-result.size // THREADS)
+        code.finish[blocks, THREADS, stream](partial, result, shares, result.size, relu)
+
+
+def _peaks(maps: Any, shape: tuple[int, ...], view: View, stream: Any) -> Any:
+    """Return the largest value of each map on its photograph."""
+    count = math.prod(tuple(shape)[:-2])
+    peak = _scratch("peak", max(count, 1), stream)
+    code.peaks[max(count, 1), THREADS, stream](_readable(maps, peak), peak, *_geometry(shape, view))
+    return peak
+
+
+def _picture_grid(count: int, view: View) -> tuple[int, int, int]:
+    tall, wide = view.size
+    return count, -(-tall // code.BAND), -(-wide // THREADS)
+
+
+def _geometry(
+    shape: tuple[int, ...], view: View
+) -> tuple[tuple[int, ...], tuple[float, float, float, float]]:
+    """Return what kernels take of a view, of which an empty map shows nothing."""
+    height, width = int(shape[len(shape) - 2]), int(shape[len(shape) - 1])
+    rows, columns = view.rows, view.columns
+    seen = (rows.first, rows.last, columns.first, columns.last) if height * width else (0,) * 4
+    return (
+        (height, width, *view.size, *seen),
+        (float(rows.scale), float(rows.offset), float(columns.scale), float(columns.offset)),
+    )
+
+
+def _flat(array: Any, dtypes: tuple[str, ...]) -> Any:
+    """Return a contiguous device array as one axis, without a copy."""
+    interface = getattr(array, "__cuda_array_interface__", None)
+    if interface is None and not getattr(array, "__cuda_ndarray__", False):
+        raise TypeError(
+            f"{type(array).__name__}: the CUDA kernels take arrays on the device; send NumPy's "
+            "with numba.cuda.to_device."
+        )
+    dtype = np.dtype(array.dtype if interface is None else interface["typestr"])
+    if dtype.name not in dtypes:
+        raise TypeError(f"{dtype}: expected {' or '.join(dtypes)}.")
+    shape = tuple(array.shape if interface is None else interface["shape"])
+    if 0 in shape:
+        return _EMPTY
+    if interface is None:  # the simulator's
+        if not array.flags.c_contiguous:
+            raise ValueError("the CUDA kernels take contiguous arrays.")
+        return array.reshape(-1)
+    strides = interface.get("strides")
+    steps = [dtype.itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    if strides is not None and any(
+        n > 1 and one != other for n, one, other in zip(shape, strides, steps, strict=True)
+    ):
+        raise ValueError("the CUDA kernels take contiguous arrays.")
+    flat = {
+        "shape": (math.prod(shape),),
+        "typestr": interface["typestr"],
+        "data": interface["data"],
+        "version": 3,
+    }
+    return cuda.from_cuda_array_interface(flat, owner=array, sync=False)
+
+
+def _readable(array: Any, other: Any) -> Any:
+    """Return an array that a kernel can be given: ``other`` for an empty one, which is not read."""
+    return array if array.size else other
+
+
+def _result(out: Any, shape: tuple[int, ...], dtype: str, stream: Any) -> tuple[Any, Any]:
+    """Return the array that the caller gets, made where none was given, and a flat view of it."""
+    if out is None:
+        out = cuda.device_array(shape, np.dtype(dtype), stream=stream)
+    elif tuple(out.shape) != shape:
+        raise ValueError(f"out {tuple(out.shape)}: the result has shape {shape}.")
+    return out, _flat(out, (dtype,))
+
+
+def _scratch(name: str, size: int, stream: Any) -> Any:
+    """Return memory of this thread and stream that its next call may use again."""
+    buffers = _kept.__dict__.setdefault("buffers", {})
+    key = name, 0 if SIMULATED else int(stream)
+    buffer = buffers.get(key)
+    if buffer is None or buffer.size < size:
+        buffer = buffers[key] = cuda.device_array(size, np.float32, stream=stream)
+    return buffer
+
+
+@cache
+def _processors() -> int:
+    if SIMULATED:
+        return 1
+    return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
