@@ -1,62 +1,185 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "numbers.h"
 
-/* Sums of a few dozen terms are taken in float, and those sums added up in double. */
-enum { LANES = 16, SPAN = 1024, CHANNELS_AT_ONCE = 32 };
+/* Sums of some dozen terms are taken in float, and those sums added up in double. */
+enum {
+    ROWS = 4,     /* rows summed at once: their reductions overlap */
+    SPAN = 512,   /* of a row, summed in float */
+    CHANNELS = 8, /* weighted at once: the sums are read and written once for all of them */
+    FLUSH = 16,   /* times so many channels are summed in float */
+    TILE = 512,   /* places whose sums stay in the cache while all channels pass */
+};
 
-static double sum(const float *values, size_t count) {
-    double total = 0;
-    for (size_t start = 0; start < count; start += SPAN) {
-        size_t end = count - start < SPAN ? count : start + SPAN;
-        float lanes[LANES] = {0};
-        size_t i = start;
-        for (; i + LANES <= end; i += LANES)
-            for (size_t j = 0; j < LANES; ++j) lanes[j] += values[i + j];
-        for (; i < end; ++i) lanes[0] += values[i];
-        for (size_t j = 0; j < LANES; ++j) total += (double)lanes[j];
-    }
-    return total;
-}
-
-static void add_weighted(float *restrict map, const float *restrict values, float weight,
-                         size_t count) {
-    for (size_t p = 0; p < count; ++p) map[p] += weight * values[p];
-}
-
-static void flush(double *restrict total, float *restrict part, size_t count) {
-    for (size_t p = 0; p < count; ++p) {
-        total[p] += (double)part[p];
-        part[p] = 0;
-    }
-}
-
-int onnxcam_combine(const float *activations, const float *gradients, float *out, size_t images,
-                    size_t targets, size_t channels, size_t places) {
-    if (places == 0) return 0;
-    double *total = malloc(places * sizeof *total);
-    float *part = calloc(places, sizeof *part);
-    if (!total || !part) {
-        free(total);
-        free(part);
-        return -1;
-    }
-    for (size_t n = 0; n < images; ++n) {
-        for (size_t t = 0; t < targets; ++t) {
-            memset(total, 0, places * sizeof *total);
-            const float *maps = activations + n * channels * places;
-            const float *slopes = gradients + (n * targets + t) * channels * places;
-            for (size_t k = 0; k < channels; ++k, maps += places, slopes += places) {
-                add_weighted(part, maps, (float)(sum(slopes, places) / (double)places), places);
-                if ((k + 1) % CHANNELS_AT_ONCE == 0) flush(total, part, places);
+ONNXCAM_INLINE void sum_rows(onnxcam_numbers rows, size_t first, size_t last, size_t places,
+                             float *restrict means) {
+    float buffer[ROWS][SPAN];
+    const double share = 1.0 / (double)places;
+    for (size_t row = first; row < last; row += ROWS) {
+        /* The last rows may be fewer; one of them is then summed again. */
+        const size_t more = last - row - 1;
+        const size_t at = row * places, next = more > 0 ? places : 0;
+        const size_t third = more > 1 ? 2 * places : next;
+        const size_t fourth = more > 2 ? 3 * places : third;
+        double totals[ROWS] = {0};
+        if (places < SPAN) ahead(rows, at, ROWS * places);
+        for (size_t start = 0; start < places; start += SPAN) {
+            const size_t count = places - start < SPAN ? places - start : SPAN;
+            const float *a = floats(rows, at + start, count, buffer[0]);
+            const float *b = floats(rows, at + next + start, count, buffer[1]);
+            const float *c = floats(rows, at + third + start, count, buffer[2]);
+            const float *d = floats(rows, at + fourth + start, count, buffer[3]);
+            float sum_a = 0, sum_b = 0, sum_c = 0, sum_d = 0;
+#pragma omp simd reduction(+ : sum_a, sum_b, sum_c, sum_d)
+            for (size_t i = 0; i < count; ++i) {
+                sum_a += a[i];
+                sum_b += b[i];
+                sum_c += c[i];
+                sum_d += d[i];
             }
-            flush(total, part, places);
-            float *target = out + (n * targets + t) * places;
-            for (size_t p = 0; p < places; ++p) target[p] = (float)total[p];
+            totals[0] += (double)sum_a;
+            totals[1] += (double)sum_b;
+            totals[2] += (double)sum_c;
+            totals[3] += (double)sum_d;
+        }
+        for (size_t i = 0; i < ROWS && i <= more; ++i) means[row + i] = (float)(totals[i] * share);
+    }
+}
+
+ONNXCAM_INLINE void means_of_body(onnxcam_numbers rows, size_t first, size_t last, size_t places,
+                                  float *means) {
+    /* Twice, so that the loops over float32 have no trace of float16. */
+    if (rows.half)
+        sum_rows((onnxcam_numbers){rows.data, 1}, first, last, places, means);
+    else
+        sum_rows((onnxcam_numbers){rows.data, 0}, first, last, places, means);
+}
+
+ONNXCAM_VERSIONS(means_of, (onnxcam_numbers rows, size_t first, size_t last, size_t places,
+                            float *means),
+                 (rows, first, last, places, means))
+
+void onnxcam_means(onnxcam_numbers rows, size_t first, size_t last, size_t places, float *means) {
+    if (places)
+        means_of(rows, first, last, places, means);
+    else
+        for (size_t row = first; row < last; ++row) means[row] = 0;
+}
+
+/* sums += the channels under one weight each. */
+ONNXCAM_INLINE void add_weighted(float *restrict sums, const float *const *values,
+                                 const float *weights, size_t count) {
+    const float *a = values[0], *b = values[1], *c = values[2], *d = values[3];
+    const float *e = values[4], *f = values[5], *g = values[6], *h = values[7];
+    const float wa = weights[0], wb = weights[1], wc = weights[2], wd = weights[3];
+    const float we = weights[4], wf = weights[5], wg = weights[6], wh = weights[7];
+    for (size_t p = 0; p < count; ++p)
+        sums[p] += ((wa * a[p] + wb * b[p]) + (wc * c[p] + wd * d[p])) +
+                   ((we * e[p] + wf * f[p]) + (wg * g[p] + wh * h[p]));
+}
+
+/* sums += the channels under a weight each pixel. */
+ONNXCAM_INLINE void add_products(float *restrict sums, const float *a, const float *wa,
+                                 const float *b, const float *wb, const float *c,
+                                 const float *wc, const float *d, const float *wd,
+                                 size_t count) {
+    for (size_t p = 0; p < count; ++p)
+        sums[p] += (wa[p] * a[p] + wb[p] * b[p]) + (wc[p] * c[p] + wd[p] * d[p]);
+}
+
+ONNXCAM_INLINE void flush(double *restrict totals, float *restrict sums, size_t count) {
+    for (size_t p = 0; p < count; ++p) {
+        totals[p] += (double)sums[p];
+        sums[p] = 0;
+    }
+}
+
+/* Memory of one call: sums and totals of each target, channels as float32, zeros. */
+typedef struct {
+    double *totals;
+    float *sums, *values, *weights, *zeros;
+} workspace;
+
+ONNXCAM_INLINE void tile_of(const onnxcam_combination *of, int half, int pixels, size_t image,
+                            size_t start, size_t count, const workspace *work, float *out) {
+    const size_t channels = of->channels, places = of->places;
+    const onnxcam_numbers activations = {of->activations.data, half};
+    for (size_t k = 0; k < channels; k += CHANNELS) {
+        const float *values[CHANNELS];
+        if (places < TILE) ahead(activations, (image * channels + k) * places, CHANNELS * places);
+        for (size_t i = 0; i < CHANNELS; ++i)
+            values[i] = k + i < channels
+                            ? floats(activations, (image * channels + k + i) * places + start,
+                                     count, work->values + i * TILE)
+                            : work->zeros;
+        for (size_t t = 0; t < of->targets; ++t) {
+            const size_t at = (image * of->targets + t) * channels + k;
+            float *sums = work->sums + t * TILE;
+            if (pixels) {
+                const float *weights[CHANNELS];
+                for (size_t i = 0; i < CHANNELS; ++i)
+                    weights[i] = k + i < channels
+                                     ? floats(of->weights, (at + i) * places + start, count,
+                                              work->weights + i * TILE)
+                                     : work->zeros;
+                for (size_t i = 0; i < CHANNELS; i += 4)
+                    add_products(sums, values[i], weights[i], values[i + 1], weights[i + 1],
+                                 values[i + 2], weights[i + 2], values[i + 3], weights[i + 3],
+                                 count);
+            } else {
+                float weights[CHANNELS] = {0};
+                for (size_t i = 0; i < CHANNELS && k + i < channels; ++i)
+                    weights[i] = ((const float *)of->weights.data)[at + i];
+                add_weighted(sums, values, weights, count);
+            }
+            if ((k / CHANNELS + 1) % FLUSH == 0) flush(work->totals + t * TILE, sums, count);
         }
     }
-    free(total);
-    free(part);
+    for (size_t t = 0; t < of->targets; ++t) {
+        double *totals = work->totals + t * TILE;
+        float *map = out + (image * of->targets + t) * places + start;
+        flush(totals, work->sums + t * TILE, count);
+        for (size_t p = 0; p < count; ++p) {
+            /* A NaN is not below 0 and stays. */
+            map[p] = of->relu && totals[p] < 0 ? 0.0f : (float)totals[p];
+            totals[p] = 0;
+        }
+    }
+}
+
+ONNXCAM_INLINE void tile_body(const onnxcam_combination *of, size_t image, size_t start,
+                              size_t count, const workspace *work, float *out) {
+    /* Each form of its own, so that their loops have no trace of the others. */
+    const int half = of->activations.half;
+    if (of->pixels)
+        tile_of(of, half, 1, image, start, count, work, out);
+    else if (half)
+        tile_of(of, 1, 0, image, start, count, work, out);
+    else
+        tile_of(of, 0, 0, image, start, count, work, out);
+}
+
+ONNXCAM_VERSIONS(tile, (const onnxcam_combination *of, size_t image, size_t start, size_t count,
+                        const workspace *work, float *out),
+                 (of, image, start, count, work, out))
+
+int onnxcam_combine(const onnxcam_combination *of, size_t image, size_t first, size_t last,
+                    float *out) {
+    const size_t tiles = of->targets + 2 * CHANNELS + 1;
+    double *totals = calloc(of->targets + 1, TILE * sizeof *totals);
+    float *buffers = calloc(tiles, TILE * sizeof *buffers);
+    if (!totals || !buffers) {
+        free(totals);
+        free(buffers);
+        return -1;
+    }
+    workspace work = {totals, buffers, buffers + of->targets * TILE, NULL, NULL};
+    work.weights = work.values + CHANNELS * TILE;
+    work.zeros = work.weights + CHANNELS * TILE;
+    for (size_t start = first; start < last; start += TILE)
+        tile(of, image, start, last - start < TILE ? last - start : TILE, &work, out);
+    free(totals);
+    free(buffers);
     return 0;
 }

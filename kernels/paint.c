@@ -2,47 +2,75 @@
 
 #include "sampling.h"
 
-enum { LEVELS = 256, CHANNELS = 3, ONE = 256, HALF = ONE / 2 };
+enum { LEVELS = 256, RGB = 3, ONE = 256, HALF = ONE / 2 };
 
 /* (a * keep + b * (ONE - keep)) / ONE, rounded; 16-bit arithmetic is enough and vectorises. */
-static void blend(const uint8_t *a, const uint8_t *b, uint8_t *out, size_t count, uint16_t keep) {
-    uint16_t other = (uint16_t)(ONE - keep);
+ONNXCAM_INLINE void blend_body(const uint8_t *restrict a, const uint8_t *restrict b,
+                               uint8_t *restrict out, size_t count, uint16_t keep) {
+    const uint16_t other = (uint16_t)(ONE - keep);
     for (size_t i = 0; i < count; ++i)
         out[i] = (uint8_t)((uint16_t)(a[i] * keep + b[i] * other + HALF) >> 8);
 }
 
-static void dim(const uint8_t *from, uint8_t *to, size_t pixels, uint16_t keep) {
-    for (size_t i = 0; i < pixels * CHANNELS; ++i)
+ONNXCAM_VERSIONS(blend,
+                 (const uint8_t *a, const uint8_t *b, uint8_t *out, size_t count, uint16_t keep),
+                 (a, b, out, count, keep))
+
+ONNXCAM_INLINE void dim_body(const uint8_t *restrict from, uint8_t *restrict to, size_t pixels,
+                             uint16_t keep) {
+    for (size_t i = 0; i < pixels * RGB; ++i)
         to[i] = (uint8_t)((uint16_t)(from[i] * keep + HALF) >> 8);
 }
 
-/* Colour levels of one run of pixels: value a at weight 0, a + slope at weight 1. */
-static void level_run(const float *weight, uint8_t *level, size_t count, float a, float slope) {
-    for (size_t x = 0; x < count; ++x) {
-        int32_t index = (int32_t)(a + slope * weight[x]);
-        index = index < 0 ? 0 : index;
-        level[x] = (uint8_t)(index > LEVELS - 1 ? LEVELS - 1 : index);
+ONNXCAM_VERSIONS(dim, (const uint8_t *from, uint8_t *to, size_t pixels, uint16_t keep),
+                 (from, to, pixels, keep))
+
+/* A level that is surely the first or last colour, and far from what a float cannot hold. */
+static float bounded(double level) {
+    const double bound = 1e30;
+    return (float)(level < -bound ? -bound : (level > bound ? bound : level));
+}
+
+/* Colour levels of a row of pixels; `scale` makes the peak the last level. */
+ONNXCAM_INLINE void levels_body(const float *row, size_t last_element, double scale,
+                                const axis_runs *runs, uint8_t *restrict level) {
+    const float *weight = runs->weight, top = LEVELS - 1;
+    for (size_t r = 0; r < runs->count; ++r) {
+        const size_t low = runs->low[r], high = low < last_element ? low + 1 : last_element;
+        /* Adding a half makes the conversion round to nearest. */
+        const float a = bounded((double)row[low] * scale + 0.5);
+        const float b = bounded((double)row[high] * scale + 0.5);
+        for (size_t x = runs->start[r]; x < runs->start[r + 1]; ++x) {
+            float value = lerp(a, b, weight[x]);
+            value = value > 0.0f ? value : 0.0f;
+            level[x] = (uint8_t)(int32_t)(value < top ? value : top);
+        }
     }
 }
+
+ONNXCAM_VERSIONS(levels,
+                 (const float *row, size_t last_element, double scale, const axis_runs *runs,
+                  uint8_t *level),
+                 (row, last_element, scale, runs, level))
 
 /* Look the levels up. Four bytes are written for each pixel and the next one overwrites the
  * fourth, so `row` has one byte more than its pixels need. */
 static void colour_row(const uint8_t *level, size_t count, const uint32_t *colours, uint8_t *row) {
-    for (size_t x = 0; x < count; ++x) memcpy(row + x * CHANNELS, colours + level[x], 4);
+    for (size_t x = 0; x < count; ++x) memcpy(row + x * RGB, colours + level[x], 4);
 }
 
-int onnxcam_paint(const uint8_t *photo, size_t height, size_t width, const float *map,
-                  size_t map_height, size_t map_width, onnxcam_axis rows, onnxcam_axis columns,
-                  const uint8_t *colours, float alpha, float shade, float peak, uint8_t *out) {
-    uint16_t keep = (uint16_t)((1.0f - alpha) * ONE + 0.5f);
-    uint16_t shaded = (uint16_t)(shade * ONE + 0.5f);
+int onnxcam_paint(const onnxcam_maps *of, const uint8_t *photo, const uint8_t *colours,
+                  float alpha, float shade, float peak, size_t first, size_t last, uint8_t *out) {
+    const size_t width = of->width;
+    const uint16_t keep = (uint16_t)((1.0f - alpha) * ONE + 0.5f);
+    const uint16_t shaded = (uint16_t)(shade * ONE + 0.5f);
     uint32_t packed[LEVELS];
     memset(packed, 0, sizeof packed);
-    for (size_t i = 0; i < LEVELS; ++i) memcpy(packed + i, colours + i * CHANNELS, CHANNELS);
-    column_runs runs;
-    if (find_runs(columns, map_width, &runs)) return -1;
-    float *row = malloc((map_width + 1) * sizeof *row);
-    uint8_t *level = malloc(width + 1), *coloured = malloc(width * CHANNELS + 4);
+    for (size_t i = 0; i < LEVELS; ++i) memcpy(packed + i, colours + i * RGB, RGB);
+    axis_runs runs;
+    if (find_runs(of->columns, of->map_width, &runs)) return -1;
+    float *row = malloc((of->map_width + 1) * sizeof *row);
+    uint8_t *level = malloc(width + 1), *coloured = malloc(width * RGB + 4);
     if (!row || !level || !coloured) {
         free(row);
         free(level);
@@ -50,29 +78,22 @@ int onnxcam_paint(const uint8_t *photo, size_t height, size_t width, const float
         free_runs(&runs);
         return -1;
     }
-    /* Adding 0.5 makes the conversion to a level round to nearest. */
-    float scale = peak > 0.0f ? (float)(LEVELS - 1) / peak : 0.0f;
-    size_t first = (size_t)columns.first, last = (size_t)columns.last;
-    for (ptrdiff_t y = 0; y < (ptrdiff_t)height; ++y) {
-        const uint8_t *from = photo + (size_t)y * width * CHANNELS;
-        uint8_t *to = out + (size_t)y * width * CHANNELS;
-        if (y < rows.first || y >= rows.last || !map_height || !map_width) {
+    const double scale = peak > 0.0f ? (LEVELS - 1) / (double)peak : 0.0;
+    const size_t left = (size_t)of->columns.first, right = (size_t)of->columns.last;
+    for (size_t y = first; y < last; ++y) {
+        const uint8_t *from = photo + y * width * RGB;
+        uint8_t *to = out + y * width * RGB;
+        if ((ptrdiff_t)y < of->rows.first || (ptrdiff_t)y >= of->rows.last || !of->map_height ||
+            !of->map_width) {
             dim(from, to, width, shaded);
             continue;
         }
-        dim(from, to, first, shaded);
-        dim(from + last * CHANNELS, to + last * CHANNELS, width - last, shaded);
-        blend_rows(map, map_width, map_height, sample_at(rows, y, map_height), row);
-        for (size_t r = 0; r < runs.count; ++r) {
-            size_t start = runs.start[r];
-            float a = row[runs.low[r]] * scale;
-            float b = row[map_width > 1 ? runs.low[r] + 1 : 0] * scale;
-            level_run(runs.weight + start, level + start, runs.start[r + 1] - start, a + 0.5f,
-                      b - a);
-        }
-        colour_row(level, last - first, packed, coloured);
-        blend(from + first * CHANNELS, coloured, to + first * CHANNELS, (last - first) * CHANNELS,
-              keep);
+        dim(from, to, left, shaded);
+        dim(from + right * RGB, to + right * RGB, width - right, shaded);
+        blend_rows(of, 0, sample_at(of->rows, (ptrdiff_t)y, of->map_height), row);
+        levels(row, of->map_width - 1, scale, &runs, level);
+        colour_row(level, right - left, packed, coloured);
+        blend(from + left * RGB, coloured, to + left * RGB, (right - left) * RGB, keep);
     }
     free(row);
     free(level);

@@ -5,10 +5,11 @@
 #ifndef ONNXCAM_SAMPLING_H
 #define ONNXCAM_SAMPLING_H
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels.h"
+#include "versions.h"
 
 /* Where a pixel falls: between element `low` and the next, `weight` of the way. */
 typedef struct {
@@ -26,34 +27,37 @@ static inline sample sample_at(onnxcam_axis axis, ptrdiff_t x, size_t length) {
     return found;
 }
 
-static inline float lerp(float a, float b, float weight) { return a + (b - a) * weight; }
+ONNXCAM_INLINE float lerp(float a, float b, float weight) { return a + (b - a) * weight; }
 
-/* Interpolate two rows of the map into one. */
-static inline void blend_rows(const float *map, size_t width, size_t height, sample at,
-                              float *row) {
-    const float *top = map + at.low * width;
-    const float *bottom = height > 1 ? top + width : top;
-    for (size_t i = 0; i < width; ++i) row[i] = lerp(top[i], bottom[i], at.weight);
+ONNXCAM_INLINE float finite_or_0(float value) { return fabsf(value) <= FLT_MAX ? value : 0.0f; }
+
+/* Interpolate two rows of a map into one. */
+static inline void blend_rows(const onnxcam_maps *of, size_t map, sample at, float *restrict row) {
+    const float *top = of->data + (map * of->map_height + at.low) * of->map_width;
+    const float *bottom = of->map_height > 1 ? top + of->map_width : top;
+    for (size_t i = 0; i < of->map_width; ++i)
+        row[i] = lerp(finite_or_0(top[i]), finite_or_0(bottom[i]), at.weight);
 }
 
-/* Runs of pixels along the columns. `start` has runs + 1 entries, counted from axis.first. */
+/* Runs of pixels along an axis. `start` has runs + 1 entries, counted from axis.first. */
 typedef struct {
     size_t count;
     size_t *start, *low;
     float *weight;
-} column_runs;
+} axis_runs;
 
-static inline void free_runs(column_runs *runs) {
+static inline void free_runs(axis_runs *runs) {
     free(runs->start);
     free(runs->low);
     free(runs->weight);
 }
 
-static inline int find_runs(onnxcam_axis axis, size_t length, column_runs *runs) {
+static inline int find_runs(onnxcam_axis axis, size_t length, axis_runs *runs) {
     size_t visible = axis.last > axis.first ? (size_t)(axis.last - axis.first) : 0;
+    /* A negative scale, or a step beyond the next element, starts a run a pixel. */
     runs->count = 0;
-    runs->start = malloc((length + 2) * sizeof *runs->start);
-    runs->low = malloc((length + 2) * sizeof *runs->low);
+    runs->start = malloc((visible + 1) * sizeof *runs->start);
+    runs->low = malloc((visible + 1) * sizeof *runs->low);
     runs->weight = malloc((visible + 1) * sizeof *runs->weight);
     if (!runs->start || !runs->low || !runs->weight) {
         free_runs(runs);

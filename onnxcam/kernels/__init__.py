@@ -19,23 +19,32 @@ from onnxcam.kernels.view import Axis, View
 __all__ = ["Axis", "Kernels", "View", "kernels", "kernels_name"]
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.float32] | NDArray[np.float16]
 Bytes = NDArray[np.uint8]
 
 
 class Kernels(Protocol):
     """What every implementation offers; see :mod:`onnxcam.kernels.reference`."""
 
-    def combine(self, activations: Floats, gradients: Floats) -> Floats:
+    def combine(self, activations: Numbers, gradients: Numbers, *, relu: bool = False) -> Floats:
         """Weight the activations by the pooled gradients and sum them."""
 
-    def upsample(self, raw: Floats, view: View) -> Floats:
-        """Resize a map onto the photograph."""
+    def combine_weighted(
+        self, activations: Numbers, weights: Numbers, *, relu: bool = False
+    ) -> Floats:
+        """Sum the activations under weights of each channel or of each pixel."""
 
-    def upsampled_max(self, raw: Floats, view: View) -> float:
+    def upsample(self, raw: Numbers, view: View, *, normalise: bool = False) -> Floats:
+        """Resize maps onto the photograph."""
+
+    def upsampled_max(self, raw: Numbers, view: View) -> float:
         """Return the largest value that ``upsample`` would give."""
 
+    def fuse(self, guided: Numbers, raw: Numbers, view: View | None = None) -> Floats:
+        """Multiply guided gradients by the resized map."""
+
     def paint(
-        self, photo: Bytes, raw: Floats, view: View, colours: Bytes, alpha: float, shade: float
+        self, photo: Bytes, raw: Numbers, view: View, colours: Bytes, alpha: float, shade: float
     ) -> Bytes:
         """Colour a map and blend it over the photograph."""
 

@@ -1,68 +1,154 @@
-"""The C kernels behind the same functions as :mod:`onnxcam.kernels.reference`."""
+"""The C kernels behind the same functions as :mod:`onnxcam.kernels.reference`.
+
+They compute in float32, sums of many terms in float64 at last, and take arrays as they are if
+these are contiguous float32 or float16; others are copied. Large work is split among ``threads``
+threads: by default ``ONNXCAM_THREADS``, or as many as this process may run on, eight at most.
+The result does not depend on their number.
+"""
 
 from __future__ import annotations
+
+import math
+import os
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.kernels import _native  # type: ignore[attr-defined]
+from onnxcam.errors import KernelsError
+from onnxcam.kernels import _native, shapes  # type: ignore[attr-defined]
 from onnxcam.kernels.view import Axis, View
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.float32] | NDArray[np.float16]
 Bytes = NDArray[np.uint8]
 
+_MOST_THREADS = 8  # the kernels wait for memory, which more threads do not make faster
 
-def combine(activations: Floats, gradients: Floats) -> Floats:
+
+def combine(
+    activations: Numbers, gradients: Numbers, *, relu: bool = False, threads: int | None = None
+) -> Floats:
     """See :func:`onnxcam.kernels.reference.combine`."""
-    n, t, k = gradients.shape[:3]
-    space = activations.shape[2:]
-    if gradients.shape != (n, t, k, *space) or activations.shape[:2] != (n, k):
-        raise ValueError(
-            f"gradients {gradients.shape} do not fit activations {activations.shape}: expected "
-            "[N, T, K, *S] and [N, K, *S]."
-        )
-    places = int(np.prod(space, dtype=np.int64))
-    out = np.zeros((n, t, places), np.float32)
+    n, t, *space = shapes.combined(activations.shape, gradients.shape, pixels=True)
+    k, places = activations.shape[1], math.prod(space)
+    out = np.empty((n, t, places), np.float32)
     _native.combine(
-        _floats(activations).reshape(n, k, places),
-        _floats(gradients).reshape(n, t, k, places),
+        _numbers(activations).reshape(n, k, places),
+        _numbers(gradients).reshape(n, t, k, places),
+        np.empty((n, t, k), np.float32),
+        relu,
         out,
+        _threads(threads),
     )
     return out.reshape(n, t, *space)
 
 
-def upsample(raw: Floats, view: View) -> Floats:
+def combine_weighted(
+    activations: Numbers, weights: Numbers, *, relu: bool = False, threads: int | None = None
+) -> Floats:
+    """See :func:`onnxcam.kernels.reference.combine_weighted`."""
+    n, t, *space = shapes.combined(activations.shape, weights.shape)
+    k, places = activations.shape[1], math.prod(space)
+    out = np.empty((n, t, places), np.float32)
+    a = _numbers(activations).reshape(n, k, places)
+    if weights.ndim == 3:
+        _native.combine_channels(a, _floats(weights), relu, out, _threads(threads))
+    else:
+        pixels = _numbers(weights).reshape(n, t, k, places)
+        _native.combine_pixels(a, pixels, relu, out, _threads(threads))
+    return out.reshape(n, t, *space)
+
+
+def upsample(
+    raw: Numbers, view: View, *, normalise: bool = False, threads: int | None = None
+) -> Floats:
     """See :func:`onnxcam.kernels.reference.upsample`."""
-    out = np.empty(view.size, np.float32)
-    _native.upsample(_floats(raw), _axis(view.rows), _axis(view.columns), out)
+    out = np.empty(shapes.upsampled(raw.shape, view), np.float32)
+    maps = _maps(raw)
+    _native.upsample(
+        maps, *_axes(view), normalise, out.reshape(len(maps), *view.size), _threads(threads)
+    )
     return out
 
 
-def upsampled_max(raw: Floats, view: View) -> float:
+def upsampled_max(raw: Numbers, view: View) -> float:
     """See :func:`onnxcam.kernels.reference.upsampled_max`."""
-    return float(_native.upsampled_max(_floats(raw), _axis(view.rows), _axis(view.columns)))
+    shapes.upsampled(raw.shape, view)
+    return float(_native.upsampled_max(_maps(raw), *_axes(view)))
+
+
+def fuse(
+    guided: Numbers, raw: Numbers, view: View | None = None, *, threads: int | None = None
+) -> Floats:
+    """See :func:`onnxcam.kernels.reference.fuse`."""
+    view = shapes.fused(guided.shape, raw.shape, view)
+    out = np.empty(guided.shape, np.float32)
+    maps = _maps(raw)
+    four = (len(maps), *guided.shape[-3:])
+    _native.fuse(
+        _numbers(guided).reshape(four), maps, *_axes(view), out.reshape(four), _threads(threads)
+    )
+    return out
 
 
 def paint(
-    photo: Bytes, raw: Floats, view: View, colours: Bytes, alpha: float, shade: float
+    photo: Bytes,
+    raw: Numbers,
+    view: View,
+    colours: Bytes,
+    alpha: float,
+    shade: float,
+    *,
+    threads: int | None = None,
 ) -> Bytes:
     """See :func:`onnxcam.kernels.reference.paint`."""
-    if photo.shape != (*view.size, 3) or colours.shape != (256, 3):
-        raise ValueError(f"photo {photo.shape} or colours {colours.shape} do not fit {view.size}.")
-    raw, rows, columns = _floats(raw), _axis(view.rows), _axis(view.columns)
-    out = np.empty_like(photo, order="C")
-    peak = _native.upsampled_max(raw, rows, columns)
+    shapes.painted(photo.shape, raw.shape, view, colours.shape, alpha, shade)
+    out = np.empty(photo.shape, np.uint8)
     colours = np.ascontiguousarray(colours, np.uint8)
     photo = np.ascontiguousarray(photo, np.uint8)
-    _native.paint(photo, raw, rows, columns, colours, alpha, shade, peak, out)
+    _native.paint(photo, _maps(raw), *_axes(view), colours, alpha, shade, out, _threads(threads))
     return out
 
 
-def _floats(array: NDArray[np.floating]) -> Floats:
+def _numbers(array: Numbers) -> Numbers:
+    """Return the array as the kernels read it: contiguous float32 or float16."""
+    if array.dtype == np.float16:
+        return np.ascontiguousarray(array, np.float16)
     return np.ascontiguousarray(array, np.float32)
 
 
+def _floats(array: Numbers) -> Floats:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _maps(raw: Numbers) -> Floats:
+    return _floats(raw).reshape(math.prod(raw.shape[:-2]), *raw.shape[-2:])
+
+
+def _axes(view: View) -> tuple[tuple[float, float, int, int], tuple[float, float, int, int]]:
+    return _axis(view.rows), _axis(view.columns)
+
+
 def _axis(axis: Axis) -> tuple[float, float, int, int]:
-    if not 0 <= axis.first <= axis.last <= axis.length:
-        raise ValueError(f"visible pixels {axis.first}..{axis.last} of {axis.length}")
     return axis.scale, axis.offset, axis.first, axis.last
+
+
+def _threads(asked: int | None) -> int:
+    if asked is not None:
+        return max(asked, 1)
+    wanted = os.environ.get("ONNXCAM_THREADS", "")
+    if not wanted:
+        return _processors()
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise KernelsError(f"ONNXCAM_THREADS={wanted}: give a number of threads, 1 or more.")
+    return int(wanted)
+
+
+@cache
+def _processors() -> int:
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        count = os.cpu_count() or 1
+    return min(count, _MOST_THREADS)
