@@ -71,25 +71,41 @@ def export(model: nn.Module, image: torch.Tensor, exporter: str, batch: str, pat
             )  # fmt: skip
 
 
-def reference(model: nn.Module, image: torch.Tensor, seeds: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return scores and gradients ``[T, N, 3, H, W]`` in float64."""
-    model = copy.deepcopy(model).double()
-    image = image.double().requires_grad_()
-    scores = model(image)
-    gradients = [
-        torch.autograd.grad(scores, image, torch.from_numpy(seed).double(), retain_graph=True)[0]
-        for seed in seeds
-    ]
-    return scores.detach().numpy(), torch.stack(gradients).numpy()
+class Reference:
+    """A network's own scores and gradients in float64, computed once for each pair of images."""
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        self.images = [
+            torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(n))
+            for n in range(IMAGES)
+        ]
+        with torch.no_grad():
+            classes = model(self.images[0]).shape[1]
+        seeds = np.random.default_rng(1).normal(size=(TARGETS, 2, classes))
+        self.seeds = seeds.astype(np.float32)
+        self._model = copy.deepcopy(model).double()
+        self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores ``[N, C]`` and gradients ``[T, N, 3, H, W]``."""
+        if index not in self._found:
+            image = self.images[index].double().requires_grad_()
+            scores = self._model(image)
+            gradients = [
+                torch.autograd.grad(scores, image, torch.from_numpy(g).double(), retain_graph=True)
+                for g in self.seeds
+            ]
+            rows = torch.stack([g for (g,) in gradients]).numpy()
+            self._found[index] = scores.detach().numpy(), rows
+        return self._found[index]
 
 
-def check(model: nn.Module, size: int, exporter: str, batch: str) -> Outcome:
+def check(model: nn.Module, reference: Reference, exporter: str, batch: str) -> Outcome:
     """Export the network, differentiate the file and compare."""
-    images = [torch.randn(2, 3, size, size, generator=_generator(n)) for n in range(IMAGES)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            export(model, images[0], exporter, batch, path)
+            export(model, reference.images[0], exporter, batch, path)
         except Exception as error:
             return Outcome("not exported", note=type(error).__name__)
         start = time.perf_counter()
@@ -104,8 +120,8 @@ def check(model: nn.Module, size: int, exporter: str, batch: str) -> Outcome:
         made.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     best = Outcome("wrong", np.inf, seconds=seconds)
-    for image in images:
-        outcome = compare(model, session, image, seconds)
+    for index in range(IMAGES):
+        outcome = compare(reference, index, session, seconds)
         if outcome.verdict != "wrong":
             return outcome
         best = min(best, outcome, key=lambda o: o.error)
@@ -113,15 +129,12 @@ def check(model: nn.Module, size: int, exporter: str, batch: str) -> Outcome:
 
 
 def compare(
-    model: nn.Module, session: onnxruntime.InferenceSession, image: torch.Tensor, seconds: float
+    reference: Reference, index: int, session: onnxruntime.InferenceSession, seconds: float
 ) -> Outcome:
-    """Compare scores and gradients on two images."""
-    with torch.no_grad():
-        classes = model(image).shape[1]
-    seeds = np.random.default_rng(1).normal(size=(TARGETS, 2, classes)).astype(np.float32)
-    feeds = {"input": image.numpy(), "seed:output": seeds}
+    """Compare scores and gradients on one pair of images."""
+    feeds = {"input": reference.images[index].numpy(), "seed:output": reference.seeds}
     scores, found = session.run(["output", "gradient:input"], feeds)
-    their_scores, theirs = reference(model, image, seeds)
+    their_scores, theirs = reference[index]
     off = np.linalg.norm(scores - their_scores) / np.linalg.norm(their_scores)
     if off > TOLERANCE:
         return Outcome("not exported", note=f"the file's scores are off by {off:.1e}")
@@ -131,21 +144,18 @@ def compare(
     return Outcome("right" if error <= TOLERANCE else "wrong", error, seconds=seconds)
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def main() -> None:
     """Sweep the named architectures, all without names."""
     for name in sys.argv[1:] or NAMES:
         try:
             model, size = network(name)
+            reference = Reference(model, size)
         except Exception as error:
             print(f"{name}: not built ({type(error).__name__}: {error})", flush=True)
             continue
         for exporter, batch in EXPORTS:
             try:
-                outcome = check(model, size, exporter, batch)
+                outcome = check(model, reference, exporter, batch)
             except Exception as error:
                 outcome = Outcome("failed", note=f"{type(error).__name__}: {str(error)[:200]}")
             print(f"{name} {exporter} {batch}: {outcome} {outcome.seconds:.1f}s", flush=True)
