@@ -31,6 +31,8 @@ from onnxcam.explanation import Explanation
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.methods import GradCam
+from onnxcam.runtime.batching import ahead
+from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers, Session
 from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS, Engine
 from onnxcam.targets import Targets, arrange, resolve
@@ -73,7 +75,8 @@ class Explainer:
             preprocess: ``"auto"``, the name or file of a card, a dict like a card's
                 ``[preprocess]`` table, or a :class:`Preprocess`.
             labels: a file with a label a line, or the labels themselves.
-            providers: ``"cpu"``, ``"cuda"``, ``"auto"``, or ONNX Runtime's names.
+            providers: ``"cpu"``; ``"cuda"``, an error where it cannot be used; ``"auto"``, CUDA
+                where it can; or ONNX Runtime's names.
             cache: keep the instrumented model on disk for the next time, see
                 :mod:`onnxcam.cache`.
             engine: who differentiates: ``"rules"``, onnxcam itself, or ``"ort"``, ONNX Runtime's
@@ -139,6 +142,11 @@ class Explainer:
     def providers(self) -> list[str]:
         """Execution providers in use, best first."""
         return self._session.providers
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was moved to and from the GPU so far."""
+        return self._session.traffic
 
     def explain(self, image: ImageLike, targets: Targets = None) -> list[Explanation]:
         """Explain one image.
@@ -228,26 +236,40 @@ class Explainer:
         """Explain ready images ``[N, ...]``."""
         item = self._ready_item(tensor)
         size = self.plan.image.batch or BATCH
-        for start in range(0, len(tensor), size):
+
+        def prepare(start: int) -> _Batch:
             part = tensor[start : start + size]
-            yield from self._run(part, [item] * len(part), targets[start : start + size])
+            return self._batch(part, [item] * len(part), targets[start : start + size])
+
+        starts = range(0, len(tensor), size)
+        # On the CPU nothing is left to prepare that would be worth a thread.
+        batches = map(prepare, starts) if self._session.device is None else ahead(starts, prepare)
+        for batch in batches:
+            yield from self._run(batch)
 
     def _explain_images(
         self, images: Sequence[ImageLike], targets: Sequence[list[int]]
     ) -> Iterator[list[Explanation]]:
-        """Explain photographs, or a list that has ready arrays among them."""
+        """Explain photographs, or a list that has ready arrays among them.
+
+        The next batch is decoded (and uploaded) while the present one runs.
+        """
         size = self.plan.image.batch or BATCH
-        for start in range(0, len(images), size):
+
+        def prepare(start: int) -> list[_Batch]:
             tensors, items = zip(
                 *(self._prepare(image) for image in images[start : start + size]), strict=True
             )
             wanted = targets[start : start + size]
             if len({t.shape for t in tensors}) > 1:  # a dynamic size: one at a time
-                for tensor, item, codes in zip(tensors, items, wanted, strict=True):
-                    yield from self._run(tensor, [item], [codes])
-            else:
-                whole = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
-                yield from self._run(whole, items, wanted)
+                singles = zip(tensors, items, wanted, strict=True)
+                return [self._batch(tensor, [item], [codes]) for tensor, item, codes in singles]
+            whole = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
+            return [self._batch(whole, items, wanted)]
+
+        for batches in ahead(range(0, len(images), size), prepare):
+            for batch in batches:
+                yield from self._run(batch)
 
     def _prepare(self, image: ImageLike) -> tuple[NDArray[Any], _Item]:
         takes = self.plan.image
@@ -295,26 +317,31 @@ class Explainer:
             )
         return tensor
 
-    def _run(
+    def _batch(
         self, tensor: NDArray[Any], items: Sequence[_Item], targets: Sequence[list[int]]
-    ) -> list[list[Explanation]]:
-        """Run one batch and make its explanations."""
+    ) -> _Batch:
+        """Make one run's inputs, the images already on the session's device."""
         count = len(items)
         missing = (self.plan.image.batch or count) - count
         if missing:  # the model takes no fewer: repeat the last image
             tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
-        feeds, rows = {self.plan.image.name: tensor}, [[0]] * count
+        feeds, rows = {self.plan.image.name: self._session.upload(tensor)}, [[0]] * count
         predicted = all(wanted == [-1] for wanted in targets)  # what the graph does by itself
         if not predicted:
             codes, ranks, rows = arrange(targets)
             if missing:
                 codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
             feeds |= {TARGETS: codes, RANKS: ranks}
-        values = self._values(feeds)
+        return _Batch(feeds, len(tensor), items, targets, rows, predicted)
+
+    def _run(self, batch: _Batch) -> list[list[Explanation]]:
+        """Run one batch and make its explanations."""
+        items, targets, rows = batch.items, batch.targets, batch.rows
+        values = self._values(batch.feeds)
         scores, signed = values[self.plan.scores], values[SIGNED].astype(np.float32, copy=False)
-        if len(signed) != len(tensor) or len(scores) != len(tensor):
+        if len(signed) != batch.size or len(scores) != batch.size:
             raise LayerError(
-                f"{self.path}: {len(tensor)} image(s) went in, but the maps of layer "
+                f"{self.path}: {batch.size} image(s) went in, but the maps of layer "
                 f"'{self.plan.layer.name}' have shape {list(signed.shape)}: the first axis of "
                 "every tensor must be the images."
             )
@@ -325,7 +352,7 @@ class Explainer:
             )
         self._check_finite(scores, signed)
         classes = values[CLASSES]
-        if not predicted and int(classes.max()) >= scores.shape[1]:
+        if not batch.predicted and int(classes.max()) >= scores.shape[1]:
             raise TargetError(
                 f"{self.path}: a target is out of range of {scores.shape[1]} classes."
             )
@@ -334,10 +361,10 @@ class Explainer:
                 self._explanation(items[n], signed[n, t], scores[n], int(classes[t, n]), code)
                 for t, code in zip(rows[n], targets[n], strict=True)
             ]
-            for n in range(count)
+            for n in range(len(items))
         ]
 
-    def _values(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _values(self, feeds: dict[str, Any]) -> dict[str, NDArray[Any]]:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         outputs = [self.plan.scores, CLASSES, SIGNED]
         if self._engine == "rules" or TARGETS not in feeds:
@@ -400,3 +427,18 @@ class _Item(NamedTuple):
     geometry: Geometry
     photo: NDArray[np.uint8] | None
     source: str | None
+
+
+class _Batch(NamedTuple):
+    """What one run needs.
+
+    ``size`` counts the images with those that only fill up; ``rows`` are the rows of the run's
+    targets that each image wants; ``predicted`` says that all want the predicted class.
+    """
+
+    feeds: dict[str, Any]
+    size: int
+    items: Sequence[_Item]
+    targets: Sequence[list[int]]
+    rows: list[list[int]]
+    predicted: bool

@@ -20,17 +20,30 @@ OPTIONAL = (*RUNTIMES, "numba-cuda")
 
 def doctor(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile all CUDA kernels into the cache.")
+    ] = False,
 ) -> None:
-    """Tell versions, providers and kernels in use, what is missing and how to get it."""
-    report = examine()
+    """Tell versions, providers, GPU and kernels in use, what is missing and how to get it.
+
+    One kernel of each implementation that can run here is run, and compared with the reference.
+    """
+    report = examine(warm)
     if json_:
         typer.echo(json.dumps(report, indent=2))
         return
     typer.echo(f"python     {report['python']} on {report['platform']}")
     for name, found in report["packages"].items():
         typer.echo(f"{name:<24} {found or 'not installed'}")
+    typer.echo(f"runtime    {report['runtime'] or 'none'}")
     typer.echo(f"providers  {', '.join(report['providers']) or 'none'}")
+    typer.echo(f"gpu        {report['gpu']}")
+    typer.echo(f"cuda       {report['cuda']}")
     typer.echo(f"kernels    {report['kernels']}")
+    for name, finding in report["checks"].items():
+        typer.echo(f"  {name:<8} {finding}")
+    if report["warm"] is not None:
+        typer.echo(f"warm       {report['warm']}")
     typer.echo(f"engines    {', '.join(report['engines'])}")
     for line in report["advice"]:
         typer.echo(f"advice     {line}")
@@ -38,8 +51,9 @@ def doctor(
         typer.echo("All is well.")
 
 
-def examine() -> dict[str, Any]:
+def examine(warm: bool = False) -> dict[str, Any]:
     """Return the state of the installation as JSON-ready data."""
+    from onnxcam import health
     from onnxcam.errors import EngineError, RuntimeMissingError
     from onnxcam.gradient.ort import builder_class
     from onnxcam.kernels import kernels_name
@@ -47,9 +61,13 @@ def examine() -> dict[str, Any]:
 
     advice: list[str] = []
     providers: list[str] = []
+    runtime: str | None = None
+    cuda = "not usable: there is no ONNX Runtime"
     packages = {name: _version(name) for name in (*PACKAGES, *OPTIONAL)}
     try:
-        providers = load_runtime().get_available_providers()
+        loaded = load_runtime()
+        providers = loaded.get_available_providers()
+        runtime, cuda = health.describe_runtime(loaded), health.check_provider(loaded)
     except RuntimeMissingError as error:
         advice.append(str(error))
     together = [name for name in RUNTIMES if packages[name]]
@@ -72,12 +90,28 @@ def examine() -> dict[str, Any]:
             "install where a C and C++ compiler is found: install one (for Debian: apt-get "
             "install g++), then 'pip install --force-reinstall --no-deps onnxcam'."
         )
+    gpu = health.describe_gpu()
+    checks = {
+        kernels: health.check_kernels(kernels),
+        "cuda": health.check_cuda_kernels(gpu, "combine"),
+    }
+    # Where there is a GPU, whatever keeps it idle is worth advice.
+    if not gpu.startswith("none"):
+        found = {"ONNX Runtime on the GPU": cuda, "the CUDA kernels": checks["cuda"]}
+        advice += [f"{what}: {text}." for what, text in found.items() if not text.startswith("ok")]
+    if not checks[kernels].startswith("ok"):
+        advice.append(f"the {kernels} kernels do not work: {checks[kernels]}. Report this, please.")
     return {
         "python": sys.version.split()[0],
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": packages,
+        "runtime": runtime,
         "providers": providers,
+        "gpu": gpu,
+        "cuda": cuda,
         "kernels": kernels,
+        "checks": checks,
+        "warm": health.warm(gpu) if warm else None,
         "engines": engines,
         "advice": advice,
     }

@@ -16,6 +16,7 @@ from onnxcam.errors import ImageError, NotFiniteError, PictureError
 
 if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
+    from onnxcam.explanation import Explanation
 
 FEW = 3  # more images than this get a progress bar
 
@@ -79,7 +80,11 @@ def explain(
         typer.Option("--cache/--no-cache", help="Keep the instrumented model on disk."),
     ] = True,
     provider: Annotated[
-        str, typer.Option(help="cpu, cuda, auto, or ONNX Runtime's name of a provider.")
+        str,
+        typer.Option(
+            help="auto: the GPU where it can be used, else the CPU; cuda: the GPU or an error; "
+            "cpu; or ONNX Runtime's name of a provider."
+        ),
     ] = "auto",
     engine: Annotated[
         EngineName,
@@ -97,6 +102,7 @@ def explain(
     from onnxcam.cli.images import find_images
     from onnxcam.cli.outputs import Outputs
     from onnxcam.explainer import Explainer
+    from onnxcam.runtime.batching import ahead
 
     paths = find_images(images, out)
     outputs = Outputs(out, format_.value, arrays)
@@ -121,10 +127,20 @@ def explain(
         "images": done,
         "failed": failed,
     }
+
+    def look(path: Path) -> list[Explanation] | ImageError | NotFiniteError:
+        try:
+            return explainer.explain(path, target)
+        except (ImageError, NotFiniteError) as error:
+            return error
+
     try:
-        for path in _progress(paths):
+        # The next image is explained while the overlays of the present one are written.
+        for path, found in zip(_progress(paths), ahead(paths, look), strict=True):
             try:
-                records = outputs.save(explainer.explain(path, target), path.stem)
+                if isinstance(found, Exception):
+                    raise found
+                records = outputs.save(found, path.stem)
             except (ImageError, NotFiniteError, PictureError) as error:
                 failed.append({"image": str(path), "error": str(error)})
                 what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
@@ -163,6 +179,8 @@ def _introduce(explainer: Explainer) -> None:
     typer.echo(f"score  {plan.score} ({plan.score_note})")
     typer.echo(f"layer  {plan.layer}")
     typer.echo(f"images prepared as in {explainer.preprocess_from}")
+    if explainer.providers[0] != "CPUExecutionProvider":
+        typer.echo(f"runs on {explainer.providers[0]}")
 
 
 def _report(records: list[dict[str, Any]], out: Path) -> None:

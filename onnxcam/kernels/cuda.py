@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from onnxcam.errors import KernelsError
-from onnxcam.kernels import shapes
+from onnxcam.kernels import reference, shapes
 from onnxcam.kernels.view import View
 
 if importlib.util.find_spec("numba_cuda") is None:
@@ -161,38 +161,41 @@ def paint(
     return out
 
 
-def warm() -> dict[str, float]:
-    """Run every kernel once on small arrays, compiling what is not on disk yet.
+def check(*names: str) -> dict[str, float]:
+    """Run functions on small arrays, compiling what is not on disk yet; by default all.
 
     Returns:
         For each function its largest error against the reference: for maps relative to the
         largest magnitude that goes into a sum, for pictures in grey levels.
     """
-    from onnxcam.kernels import reference
-
-    rng = np.random.default_rng(0)
     worst: dict[str, float] = {}
 
-    def check(name: str, arrays: tuple[Any, ...], scale: float, *rest: Any, **how: Any) -> None:
+    def compare(name: str, arrays: tuple[Any, ...], scale: float, *rest: Any, **how: Any) -> None:
+        if names and name not in names:
+            return
         expected = getattr(reference, name)(*arrays, *rest, **how)
         function: Callable[..., Any] = globals()[name]
         found = function(*map(cuda.to_device, arrays), *map(_sent, rest), **how).copy_to_host()
         error = np.abs(found.astype(float) - expected).max() / scale
         worst[name] = max(worst.get(name, 0.0), float(error))
 
+    rng = np.random.default_rng(0)
     view = View.whole((9, 11), (3, 4))
     photo = rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)
     table = np.linspace(0, 255, 768).reshape(256, 3).astype(np.uint8)
     for dtype in _FLOATS:
-        for side in (3, 17):  # a block's threads at most, and more
-            a = rng.uniform(-1, 1, (2, 5, side, side)).astype(dtype)
-            g = rng.uniform(-1, 1, (2, 1, 5, side, side)).astype(dtype)
-            check("combine", (a, g), 5.0)
-            check("combine_weighted", (a, g), 5.0)
+        # As many places as a block has threads, as it stages, and beyond (the simulator is slow).
+        for channels, side in ((5, 3), (5, 17), (1, 65))[: 2 if SIMULATED else 3]:
+            a = rng.uniform(-1, 1, (1, channels, side, side)).astype(dtype)
+            g = rng.uniform(-1, 1, (1, 1, channels, side, side)).astype(dtype)
+            compare("combine", (a, g), channels)
+            compare("combine_weighted", (a, g), channels)
+        many = rng.uniform(-1, 1, (2, 1, 400, 3)).astype(dtype)  # shared out among blocks
+        compare("combine", (many[0], many[1:]), 400.0)
         raw = rng.uniform(0, 1, (2, 3, 4)).astype(dtype)
-        check("upsample", (raw,), 1.0, view, normalise=True)
-        check("fuse", (rng.uniform(-1, 1, (2, 3, 9, 11)).astype(dtype), raw), 1.0, view)
-        check("paint", (photo, raw[0]), 1.0, view, table, 0.5, 0.5)
+        compare("upsample", (raw,), 1.0, view, normalise=True)
+        compare("fuse", (rng.uniform(-1, 1, (2, 3, 9, 11)).astype(dtype), raw), 1.0, view)
+        compare("paint", (photo, raw[0]), 1.0, view, table, 0.5, 0.5)
     return worst
 
 

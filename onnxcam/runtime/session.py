@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.errors import InferenceError, RuntimeMissingError
+from onnxcam.runtime.device import DeviceTensor, Traffic
+from onnxcam.runtime.gpu import CUDA, cuda_problem, load_problem
 
 # A name, or names with or without options as ONNX Runtime takes them.
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]] | None
 
-_SHORT = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+CPU = "CPUExecutionProvider"
+_SHORT = {"cpu": CPU, "cuda": CUDA}
 
 
 def load_runtime() -> Any:
@@ -44,37 +50,54 @@ def load_runtime() -> Any:
 def choose_providers(requested: Providers) -> list[Any]:
     """Return execution providers, best first.
 
-    ``None`` and ``"auto"`` take CUDA where the runtime has it, with the CPU behind it.
+    ``None`` and ``"auto"`` take CUDA where runtime, driver and GPU allow it, with the CPU behind
+    it. A list with CUDA and the CPU allows the CPU likewise.
 
     Raises:
-        RuntimeMissingError: a requested provider is not in the installed runtime.
+        RuntimeMissingError: a requested provider is not in the installed runtime, or CUDA was
+            requested and something that it needs is missing.
     """
-    available: list[str] = load_runtime().get_available_providers()
+    runtime = load_runtime()
+    available: list[str] = runtime.get_available_providers()
     if requested is None or requested == "auto":
-        preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        return [p for p in preferred if p in available]
+        return [CUDA, CPU] if CUDA in available and cuda_problem(runtime) is None else [CPU]
     names = [requested] if isinstance(requested, str) else list(requested)
     chosen = [_SHORT.get(n.lower(), n) if isinstance(n, str) else n for n in names]
-    for entry in chosen:
-        name = entry if isinstance(entry, str) else entry[0]
+    asked = [_name(entry) for entry in chosen]
+    if CUDA in asked:
+        problem = cuda_problem(runtime)
+        if problem and CPU not in asked:
+            raise RuntimeMissingError(f"CUDA cannot be used: {problem}.")
+        if problem:
+            chosen = [entry for entry in chosen if _name(entry) != CUDA]
+    for name in map(_name, chosen):
         if name not in available:
-            way_out = (
-                " Install 'onnxcam[gpu]' in place of 'onnxcam[cpu]'."
-                if name == "CUDAExecutionProvider"
-                else ""
-            )
             raise RuntimeMissingError(
-                f"provider '{name}' is not in this ONNX Runtime, which has "
-                f"{', '.join(available)}.{way_out}"
+                f"provider '{name}' is not in this ONNX Runtime, which has {', '.join(available)}."
             )
     return chosen
 
 
+def _name(entry: str | tuple[str, Mapping[str, Any]]) -> str:
+    return entry if isinstance(entry, str) else entry[0]
+
+
 class Session:
-    """One loaded model; :meth:`run` may be called from several threads at once."""
+    """One loaded model; :meth:`run` may be called from several threads at once.
+
+    Attributes:
+        providers: execution providers in use, best first.
+        outputs: names of the model's outputs.
+        traffic: what was moved to and from the device.
+    """
 
     def __init__(
-        self, model: bytes | Path, folder: Path, providers: Providers = None, name: str = "model"
+        self,
+        model: bytes | Path,
+        folder: Path,
+        providers: Providers = None,
+        name: str = "model",
+        stream: Any = None,
     ) -> None:
         """Load a model.
 
@@ -83,6 +106,8 @@ class Session:
             folder: where its external weights are.
             providers: see :func:`choose_providers`.
             name: the model's name in messages.
+            stream: a CUDA stream (Numba's, or what ``int`` makes a handle of) to run on, shared
+                with kernels; without it ONNX Runtime has one of its own.
 
         Raises:
             RuntimeMissingError: no runtime or no such provider.
@@ -95,36 +120,117 @@ class Session:
             "session.model_external_initializers_file_folder_path", str(folder)
         )
         chosen = choose_providers(providers)
+        names = [_name(entry) for entry in chosen]
+        if CUDA in names and hasattr(runtime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()):  # what it lacks is told below
+                runtime.preload_dlls()
         if isinstance(model, bytes) and _version(runtime) < (1, 21):
             model = _with_outer_weights(model, folder)
         try:
             self._session = runtime.InferenceSession(
-                model if isinstance(model, bytes) else str(model), options, providers=chosen
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=[_on_stream(entry, stream) for entry in chosen],
+                enable_fallback=0,
             )
         except Exception as error:
             raise InferenceError(
                 f"{name}: ONNX Runtime refuses the model: {_first_line(error)}"
             ) from error
-        self._name = name
+        self._runtime, self._name, self._stream = runtime, name, stream
         self.providers: list[str] = self._session.get_providers()
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
+        self.traffic = Traffic()
+        if CUDA in names and CUDA not in self.providers:
+            problem = load_problem(runtime)
+            if CPU not in names:
+                raise RuntimeMissingError(f"CUDA cannot be used: {problem}.")
+            warnings.warn(f"the GPU is not used: {problem}.", stacklevel=2)
+        self.device: str | None = "cuda" if self.providers[0] == CUDA else None
+
+    def upload(self, array: NDArray[Any]) -> Any:
+        """Return an input that a later run finds on its device: the array itself on the CPU."""
+        if self.device is None:
+            return array
+        self.traffic.add(to_device=array.nbytes)
+        array = np.ascontiguousarray(array)
+        return self._runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
 
     def run(
-        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
         """Run the model and return the outputs by name.
+
+        Args:
+            feeds: inputs by name: arrays, or what :meth:`upload` returned.
+            outputs: names of the wanted outputs, by default all.
 
         Raises:
             InferenceError: the runtime fails.
         """
         names = list(outputs) if outputs is not None else self.outputs
         try:
-            values = self._session.run(names, dict(feeds))
+            if self.device is None:
+                values = self._session.run(names, dict(feeds))
+            else:
+                values = [v.numpy() for v in self._bound(feeds, names, "cpu")]
+                self.traffic.add(to_host=sum(v.nbytes for v in values))
         except Exception as error:
-            raise InferenceError(
-                f"{self._name}: ONNX Runtime failed: {_first_line(error)}"
-            ) from error
+            raise self._failure(error) from error
         return {name: np.asarray(v) for name, v in zip(names, values, strict=True)}
+
+    def run_on_device(
+        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> dict[str, DeviceTensor]:
+        """Run the model and leave the outputs on its device.
+
+        With a stream of the caller's the run is only enqueued there, and so is ready for kernels
+        on that stream. Needs a session on a GPU.
+
+        Raises:
+            InferenceError: the runtime fails, or the session runs on the CPU.
+        """
+        if self.device is None:
+            raise InferenceError(
+                f"{self._name}: the session runs on {', '.join(self.providers)}, not on a GPU."
+            )
+        names = list(outputs) if outputs is not None else self.outputs
+        try:
+            values = self._bound(feeds, names, self.device, wait=self._stream is None)
+        except Exception as error:
+            raise self._failure(error) from error
+        tensors = (DeviceTensor(v, self._stream, self.traffic) for v in values)
+        return dict(zip(names, tensors, strict=True))
+
+    def _bound(
+        self, feeds: Mapping[str, Any], names: Sequence[str], device: str, wait: bool = True
+    ) -> list[Any]:
+        """Run with inputs and outputs where they are wanted."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            if isinstance(value, np.ndarray):
+                self.traffic.add(to_device=value.nbytes)
+                # bind_cpu_input would know no input with a default, such as the targets.
+                value = self._runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name, device)
+        options = self._runtime.RunOptions()
+        if not wait:
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._session.run_with_iobinding(binding, options)
+        return list(binding.get_outputs())
+
+    def _failure(self, error: Exception) -> InferenceError:
+        return InferenceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}")
+
+
+def _on_stream(entry: Any, stream: Any) -> Any:
+    """Return a provider that runs on a given stream."""
+    if stream is None or _name(entry) != CUDA:
+        return entry
+    options = {} if isinstance(entry, str) else dict(entry[1])
+    return CUDA, {**options, "user_compute_stream": str(int(stream))}
 
 
 def _version(runtime: Any) -> tuple[int, ...]:

@@ -231,8 +231,8 @@ def test_channels_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-def test_warm_runs_every_kernel() -> None:
-    worst = cuda.warm()
+def test_check_runs_every_kernel() -> None:
+    worst = cuda.check()
     assert set(worst) == {"combine", "combine_weighted", "upsample", "fuse", "paint"}
     assert worst.pop("paint") <= 2 and max(worst.values()) < 1e-5
 
