@@ -172,15 +172,18 @@ def _first_unknown(value: ir.Value) -> ir.Node | None:
 def unfold(builder: Builder, g: ir.Value, like: ir.Value, folded: bool = False) -> ir.Value:
     """Reshape ``g`` to ``[T, *like]``; see :meth:`Call.unfold`."""
     known = [d for d in dims(like) or [None] if isinstance(d, int)]
+    settings: dict[str, int] = {}
     if like.shape is not None and len(known) == len(like.shape) and 0 not in known:
         target = builder.ints(-1, *known)
-    elif like in builder.targets:
-        target = builder.targets[like]
     else:  # -1 beside a length that turns out to be 0 is no shape
-        rows = builder.ints(-1) if builder.rows is None else builder.rows
-        target = builder.op("Concat", rows, builder.op("Shape", like), axis=0)
-        builder.targets[like] = target
-    result = builder.op("Reshape", g, target)
+        if like not in builder.targets:
+            rows = builder.ints(-1) if builder.rows is None else builder.rows
+            shape = builder.op("Shape", like)
+            builder.targets[like] = builder.op("Concat", rows, shape, axis=0)
+        target = builder.targets[like]
+        if builder.rows is not None and builder.opset >= 14:
+            settings["allowzero"] = 1  # without it, 0 stands for the length before
+    result = builder.op("Reshape", g, target, **settings)
     if folded:  # the runtime keeps its own layout between two convolutions without Reshape
         builder.folded[result] = g
     return result

@@ -17,7 +17,7 @@ from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
 from onnxcam.gradient.steep import is_steep
-from onnxcam.surgeon.graph import LAYOUT, NCHWC, describe, is_float, leads_to, reads
+from onnxcam.surgeon.graph import LAYOUT, NCHWC, describe, dims, is_float, leads_to, reads
 
 _BFLOAT16 = 22  # the opset from which on all operators that rules use take it
 
@@ -41,15 +41,30 @@ def add_gradient(
             of ``to`` in a differentiable way.
     """
     nodes = list(builder.graph)
-    builder.rows = builder.op("Slice", builder.op("Shape", seed), builder.ints(0), builder.ints(1))
+    shape = builder.op("Shape", seed)
+    builder.rows = builder.op("Slice", shape, builder.ints(0), builder.ints(1))
     found = pull_back(builder, nodes, {of: seed}, to)
+    if not builder.rows.uses():
+        builder.graph.remove([builder.rows.producer(), shape.producer()], safe=True)
     for value, g in zip(to, found, strict=True):
         if g is None:
             raise NoGradientError(
                 f"'{of.name}' does not depend on '{value.name}' in a differentiable way, so "
                 f"there is no gradient between them.{_why(builder.graph, of, value)}"
             )
-    return [g for g in found if g is not None]
+    made = [g for g in found if g is not None]
+    empty = [0 in (dims(value) or ()) for value in to]
+    return [_empty(builder, v) if e else g for v, e, g in zip(to, empty, made, strict=True)]
+
+
+def _empty(builder: Builder, value: ir.Value) -> ir.Value:
+    """Return the gradient of what has no elements.
+
+    Where operators give it, ONNX Runtime 1.31 may take an axis of length 0 for one of length 1.
+    """
+    assert builder.rows is not None
+    shape = builder.op("Concat", builder.rows, builder.op("Shape", value), axis=0)
+    return builder.op("Expand", builder.constant(0.0, value.dtype), shape)
 
 
 def pull_back(

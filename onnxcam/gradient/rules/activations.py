@@ -7,6 +7,7 @@ At a kink the gradient is that of the side where the function is flat: ``Relu`` 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
@@ -151,11 +152,29 @@ rule("Swish", _swish)
 # --- softmax
 
 
+def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """Yield what reads a value, and at which operand, past conversions."""
+    for use in value.uses():
+        yield use.node, use.idx
+        if use.node.op_type in ("Cast", "CastLike", "Identity") and use.idx == 0:
+            yield from _readers(use.node.outputs[0])
+
+
+def _selected(c: Call) -> ir.Value:
+    """Return y, and 0 in place of NaN where the model selects from it.
+
+    Attention that is masked altogether makes NaN, which models replace. The cotangent of what
+    they replace is 0, and 0 NaN would be NaN.
+    """
+    guards = (n.op_type == "IsNaN" or (n.op_type == "Where" and i) for n, i in _readers(c.y))
+    return c.op("Where", c.op("IsNaN", c.y), c.like(0.0), c.y) if any(guards) else c.y
+
+
 def _softmax(c: Call, g: ir.Value) -> ir.Value:
     """Return dx = y (g - sum(g y))."""
-    axis = c.axis(c.x(0), -1)
-    inner = c.builder.sum(c.op("Mul", g, c.y), [axis], keepdims=True)
-    return c.op("Mul", c.y, c.op("Sub", g, inner))
+    axis, y = c.axis(c.x(0), -1), _selected(c)
+    inner = c.builder.sum(c.op("Mul", g, y), [axis], keepdims=True)
+    return c.op("Mul", y, c.op("Sub", g, inner))
 
 
 def _log_softmax(c: Call, g: ir.Value) -> ir.Value:

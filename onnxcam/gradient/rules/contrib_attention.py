@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -46,7 +47,7 @@ class _Masks:
             filtered = c.like(c.attribute("mask_filter_value", -10000.0))
             scores = c.op("Add", scores, c.op("Where", allowed, c.like(0.0), filtered))
         if c.attribute("unidirectional", 0):
-            lowest = c.like(float(np.finfo(c.kind.numpy()).min))
+            lowest = c.like(float(ml_dtypes.finfo(c.kind.numpy()).min))
             scores = c.op("Where", _before(c, scores), scores, lowest)
         return scores
 

@@ -36,22 +36,21 @@ def _lrn(c: Call, g: ir.Value) -> ir.Value:
     alpha, beta = c.attribute("alpha", 1e-4), c.attribute("beta", 0.75)
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     x, op = c.x(0), c.op
-    squares = _over_channels(c, op("Mul", x, x), size, before, after)
+    squares = op("Mul", x, x)
+    squares = op("Reshape", _over_channels(c, squares, size, before, after), c.builder.shape(x))
     s = op("Add", op("Mul", squares, c.like(alpha / size)), c.like(c.attribute("bias", 1.0)))
     direct = op("Mul", g, op("Pow", s, c.like(-beta)))
     through = op("Div", op("Mul", direct, x), s)
-    back = _over_channels(c, through, size, after, before)
+    back = c.unfold(_over_channels(c, through, size, after, before), x)
     indirect = op("Mul", op("Mul", x, c.like(2.0 * alpha * beta / size)), back)
     return op("Sub", direct, indirect)
 
 
 def _over_channels(c: Call, value: ir.Value, size: int, before: int, after: int) -> ir.Value:
-    """Sum over windows of channels of ``[..., N, K, *S]``, by a convolution with ones."""
-    x = c.x(0)
+    """Sum over windows of channels of ``[..., N, K, *S]``, as ``[-1, 1, K, places]``."""
     flat = c.op("Reshape", value, _flat_shape(c))
     ones = c.builder.constant(np.ones([1, 1, size, 1]), c.kind)
-    summed = c.op("Conv", flat, ones, pads=[before, 0, after, 0], kernel_shape=[size, 1])
-    return c.unfold(summed, x)
+    return c.op("Conv", flat, ones, pads=[before, 0, after, 0], kernel_shape=[size, 1])
 
 
 def _flat_shape(c: Call) -> ir.Value:

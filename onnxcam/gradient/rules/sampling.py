@@ -51,9 +51,13 @@ def _affine_grid(c: Call, g: ir.Value) -> ir.Value:
     """
     op, ints = c.op, c.builder.ints
     space = c.rank(c.y) - 2
-    identity = c.builder.constant(np.eye(space, space + 1)[None], c.kind)
+    # In half precision the runtime has no kernel, and fails on a constant.
+    halves = c.kind in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    kind = ir.DataType.FLOAT if halves else c.kind
+    identity = c.builder.constant(np.eye(space, space + 1)[None], kind)
     sizes = op("Concat", ints(1), op("Slice", c.x(1), ints(1), ints(space + 2)), axis=0)
     grid = op("Reshape", c.builder.copy(c.node, [identity, sizes]), ints(-1, space))
+    grid = op("Cast", grid, to=c.kind) if halves else grid
     ones = op("Expand", c.like(1.0), vector(c, volume(c, c.y, 1, space + 1), 1))
     places = op("Transpose", op("Reshape", g, ints(0, 0, -1, space)), perm=[0, 1, 3, 2])
     return op("MatMul", places, op("Concat", grid, ones, axis=1))
