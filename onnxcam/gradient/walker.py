@@ -41,11 +41,11 @@ def add_gradient(
             of ``to`` in a differentiable way.
     """
     nodes = list(builder.graph)
-    shape = builder.op("Shape", seed)
-    builder.rows = builder.op("Slice", shape, builder.ints(0), builder.ints(1))
+    builder.rows = builder.op("Slice", builder.op("Shape", seed), builder.ints(0), builder.ints(1))
+    counting = appended(builder.graph, nodes[-1] if nodes else None)
     found = pull_back(builder, nodes, {of: seed}, to)
     if not builder.rows.uses():
-        builder.graph.remove([builder.rows.producer(), shape.producer()], safe=True)
+        builder.graph.remove(counting, safe=True)
     for value, g in zip(to, found, strict=True):
         if g is None:
             raise NoGradientError(

@@ -47,7 +47,7 @@ class _Masks:
             filtered = c.like(c.attribute("mask_filter_value", -10000.0))
             scores = c.op("Add", scores, c.op("Where", allowed, c.like(0.0), filtered))
         if c.attribute("unidirectional", 0):
-            lowest = c.like(float(ml_dtypes.finfo(c.kind.numpy()).min))
+            lowest = c.like(float(ml_dtypes.finfo(c.kind.numpy()).min))  # type: ignore[no-untyped-call]
             scores = c.op("Where", _before(c, scores), scores, lowest)
         return scores
 
