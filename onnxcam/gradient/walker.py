@@ -44,8 +44,6 @@ def add_gradient(
     builder.rows = builder.op("Slice", builder.op("Shape", seed), builder.ints(0), builder.ints(1))
     counting = appended(builder.graph, nodes[-1] if nodes else None)
     found = pull_back(builder, nodes, {of: seed}, to)
-    if not builder.rows.uses():
-        builder.graph.remove(counting, safe=True)
     for value, g in zip(to, found, strict=True):
         if g is None:
             raise NoGradientError(
@@ -53,8 +51,12 @@ def add_gradient(
                 f"there is no gradient between them.{_why(builder.graph, of, value)}"
             )
     made = [g for g in found if g is not None]
-    empty = [0 in (dims(value) or ()) for value in to]
-    return [_empty(builder, v) if e else g for v, e, g in zip(to, empty, made, strict=True)]
+    for index, value in enumerate(to):
+        if 0 in (dims(value) or ()):
+            made[index] = _empty(builder, value)
+    if not builder.rows.uses():
+        builder.graph.remove(counting, safe=True)
+    return made
 
 
 def _empty(builder: Builder, value: ir.Value) -> ir.Value:
