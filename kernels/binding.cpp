@@ -20,8 +20,8 @@ using Out = nb::ndarray<T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
 template <size_t Rank>
 using Numbers = nb::ndarray<nb::ro, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
 
-// One thread is worth waking for so much work.
-static constexpr size_t BYTES_A_THREAD = 256 << 10;
+// Another thread is worth waking for so much work.
+static constexpr size_t BYTES_A_THREAD = 512 << 10;
 // More units than threads even out what else the machine does.
 static constexpr size_t UNITS_A_THREAD = 4;
 
@@ -42,13 +42,15 @@ static onnxcam_maps maps(const In<float, 3> &raw, size_t height, size_t width, n
 
 static size_t ceiling(size_t a, size_t b) { return (a + b - 1) / b; }
 
+static size_t worth(size_t threads, size_t bytes) {
+    return std::min(threads, std::max<size_t>(bytes / BYTES_A_THREAD, 1));
+}
+
 // Calls kernel(first, last) on ranges of 0..count without the GIL.
-template <typename Kernel>
-static void split(size_t count, size_t bytes, size_t threads, Kernel kernel) {
+template <typename Kernel> static void split(size_t count, size_t threads, Kernel kernel) {
     bool failed;
     {
         nb::gil_scoped_release released;
-        threads = std::min(threads, std::max<size_t>(bytes / BYTES_A_THREAD, 1));
         const size_t units = std::min(count, threads > 1 ? threads * UNITS_A_THREAD : 1);
         failed = Pool::run(units, threads, [&](size_t unit) {
             return kernel(count * unit / units, count * (unit + 1) / units);
@@ -62,12 +64,12 @@ static void combine(const Numbers<3> &a, onnxcam_numbers weights, bool pixels, b
                     const Out<float, 3> &out, size_t threads) {
     const onnxcam_combination of = {numbers(a),  weights,    out.shape(0), out.shape(1),
                                     a.shape(1), a.shape(2), pixels,       relu};
-    const size_t bytes = a.nbytes() * (pixels ? 1 + of.targets : 1);
+    threads = worth(threads, a.nbytes() * (pixels ? 1 + of.targets : 1));
     // Where the images are too few for the threads, their places are split too.
     const size_t wanted = threads > 1 && of.images ? ceiling(2 * threads, of.images) : 1;
     const size_t width = std::max<size_t>(ceiling(ceiling(of.places, wanted), 16) * 16, 16);
     const size_t pieces = ceiling(of.places, width);
-    split(of.images * pieces, bytes, threads, [&](size_t first, size_t last) {
+    split(of.images * pieces, threads, [&](size_t first, size_t last) {
         int failed = 0;
         for (size_t i = first; i < last && !failed; ++i) {
             const size_t start = i % pieces * width;
@@ -83,7 +85,7 @@ NB_MODULE(_native, m) {
                         Out<float, 3> out, size_t threads) {
         const onnxcam_numbers rows = numbers(gradients);
         const size_t places = gradients.shape(3);
-        split(means.size(), gradients.nbytes(), threads, [&](size_t first, size_t last) {
+        split(means.size(), worth(threads, gradients.nbytes()), [&](size_t first, size_t last) {
             onnxcam_means(rows, first, last, places, means.data());
             return 0;
         });
@@ -100,14 +102,14 @@ NB_MODULE(_native, m) {
     m.def("upsample", [](In<float, 3> raw, nb::tuple rows, nb::tuple columns, bool normalise,
                          Out<float, 3> out, size_t threads) {
         const onnxcam_maps of = maps(raw, out.shape(1), out.shape(2), rows, columns);
-        split(of.maps * of.height, out.nbytes(), threads, [&](size_t first, size_t last) {
+        split(of.maps * of.height, worth(threads, out.nbytes()), [&](size_t first, size_t last) {
             return onnxcam_upsample(&of, normalise, first, last, out.data());
         });
     });
     m.def("upsampled_max", [](In<float, 3> raw, nb::tuple rows, nb::tuple columns) {
         const onnxcam_maps of = maps(raw, 0, 0, rows, columns);
         float peak = 0;
-        split(1, 0, 1, [&](size_t, size_t) { return onnxcam_upsampled_max(&of, 0, &peak); });
+        split(1, 1, [&](size_t, size_t) { return onnxcam_upsampled_max(&of, 0, &peak); });
         return peak;
     });
     m.def("fuse", [](Numbers<4> guided, In<float, 3> raw, nb::tuple rows, nb::tuple columns,
@@ -115,7 +117,7 @@ NB_MODULE(_native, m) {
         const onnxcam_maps of = maps(raw, out.shape(2), out.shape(3), rows, columns);
         const onnxcam_numbers values = numbers(guided);
         const size_t channels = out.shape(1);
-        split(of.maps * of.height, out.nbytes(), threads, [&](size_t first, size_t last) {
+        split(of.maps * of.height, worth(threads, out.nbytes()), [&](size_t first, size_t last) {
             return onnxcam_fuse(&of, values, channels, first, last, out.data());
         });
     });
@@ -124,8 +126,8 @@ NB_MODULE(_native, m) {
                       size_t threads) {
         const onnxcam_maps of = maps(raw, out.shape(0), out.shape(1), rows, columns);
         float peak = 0;
-        split(1, 0, 1, [&](size_t, size_t) { return onnxcam_upsampled_max(&of, 0, &peak); });
-        split(of.height, 2 * out.nbytes(), threads, [&](size_t first, size_t last) {
+        split(1, 1, [&](size_t, size_t) { return onnxcam_upsampled_max(&of, 0, &peak); });
+        split(of.height, worth(threads, 2 * out.nbytes()), [&](size_t first, size_t last) {
             return onnxcam_paint(&of, photo.data(), colours.data(), alpha, shade, peak, first,
                                  last, out.data());
         });

@@ -166,20 +166,25 @@ ONNXCAM_VERSIONS(tile, (const onnxcam_combination *of, size_t image, size_t star
 
 int onnxcam_combine(const onnxcam_combination *of, size_t image, size_t first, size_t last,
                     float *out) {
-    const size_t tiles = of->targets + 2 * CHANNELS + 1;
-    double *totals = calloc(of->targets + 1, TILE * sizeof *totals);
-    float *buffers = calloc(tiles, TILE * sizeof *buffers);
-    if (!totals || !buffers) {
+    const size_t sums = of->targets * TILE, channels = CHANNELS * TILE;
+    double *totals = malloc((sums + 1) * sizeof *totals);
+    float *floats = malloc((sums + 2 * channels + TILE) * sizeof *floats);
+    if (!totals || !floats) {
         free(totals);
-        free(buffers);
+        free(floats);
         return -1;
     }
-    workspace work = {totals, buffers, buffers + of->targets * TILE, NULL, NULL};
-    work.weights = work.values + CHANNELS * TILE;
-    work.zeros = work.weights + CHANNELS * TILE;
+    workspace work = {totals, floats, floats + sums, floats + sums + channels,
+                      floats + sums + 2 * channels};
+    const size_t widest = last - first < TILE ? last - first : TILE;
+    for (size_t t = 0; t < of->targets; ++t) {
+        memset(work.totals + t * TILE, 0, widest * sizeof *totals);
+        memset(work.sums + t * TILE, 0, widest * sizeof *floats);
+    }
+    memset(work.zeros, 0, widest * sizeof *floats);
     for (size_t start = first; start < last; start += TILE)
         tile(of, image, start, last - start < TILE ? last - start : TILE, &work, out);
     free(totals);
-    free(buffers);
+    free(floats);
     return 0;
 }
