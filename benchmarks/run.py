@@ -16,8 +16,8 @@ from pathlib import Path
 
 import command
 import gradcam
+import kernels
 import memory
-import paint
 import surgery
 
 NOTES = Path(__file__).with_name("notes.md")
@@ -41,8 +41,9 @@ def main() -> None:
         "gradcam": gradcam.run(),
         "surgery": surgery.run(),
         "command": command.run(),
-        "painting": paint.painting(),
-        "combining": paint.combining(),
+        "painting": kernels.painting(),
+        "combining": kernels.combining(),
+        "resizing": kernels.resizing(),
         "memory": memory.run(),
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python "
         f"{platform.python_version()}; {datetime.date.today()}.",
