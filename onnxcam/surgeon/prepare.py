@@ -71,7 +71,7 @@ def check_valid(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
-    _name_default_domain(proto)
+    _name_default_domain(proto, opset or BASE_OPSET)
     _constants_to_initializers(proto.graph)
     if proto.functions:
         proto = _inline(proto, path)
@@ -85,11 +85,33 @@ def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
     while any(n.op_type == "If" for n in all_nodes(proto.graph)):
         if not fold_constants(proto, known_lengths(_skeleton(proto)[0], path)):
             break  # the run decides which branch it takes
+    model = _described(proto, path)
+    while _unknown_rank(model) and _folded_further(proto, path):
+        model = _described(proto, path)
+    return model
+
+
+def _described(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    """Return the model with the shapes that can be inferred."""
     model = ir.serde.deserialize_model(proto)
     model.graph.sort()  # runtimes accept files that list a node before its inputs
     ir.external_data.set_base_dir(model.graph, str(path.absolute().parent))
     infer_shapes(model, _skeleton(proto)[0], path)
     return model
+
+
+def _unknown_rank(model: ir.Model) -> bool:
+    """Whether inference ended, and lengths could be what it lacks."""
+    nodes = list(model.graph)
+    ended = any(v.shape is None and v.name for n in nodes for v in n.outputs)
+    return ended and any(n.op_type in ("Shape", "Size") for n in nodes)
+
+
+def _folded_further(proto: onnx.ModelProto, path: Path) -> bool:
+    """Fold what follows from inferred lengths; return whether there was anything."""
+    count = len(proto.graph.node)
+    fold_constants(proto, known_lengths(_skeleton(proto)[0], path))
+    return len(proto.graph.node) < count
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -118,11 +140,16 @@ def _remove_producers(graph: onnx.GraphProto, names: set[str]) -> None:
             del graph.node[index]
 
 
-def _name_default_domain(proto: onnx.ModelProto) -> None:
-    """``ai.onnx`` is another spelling of the default domain, which has no name."""
+def _name_default_domain(proto: onnx.ModelProto, opset: int) -> None:
+    """``ai.onnx`` is another spelling of the default domain, which has no name.
+
+    A model that uses other domains only need not import it, but its gradient does.
+    """
     for entry in proto.opset_import:
         if entry.domain == "ai.onnx":
             entry.domain = ""
+    if not any(entry.domain == "" for entry in proto.opset_import):
+        proto.opset_import.append(onnx.helper.make_opsetid("", opset))
     graphs = [proto.graph, *proto.functions]
     while graphs:
         for node in graphs.pop().node:
