@@ -2,6 +2,7 @@
 
 pip install -e '.[cpu,test]' torch==2.13.0 onnxscript opencv-python-headless
 pip install --no-deps torchvision==0.28.0 grad-cam==1.5.7 ttach==0.0.3 captum==0.9.0 torchcam==0.5.0
+pip install --no-deps onnx-ad==0.3.0
 pip install tqdm scikit-learn matplotlib
 python benchmarks/run.py
 """
@@ -14,6 +15,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import backward
 import command
 import gradcam
 import kernels
@@ -39,6 +41,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     tables = {
         "gradcam": gradcam.run(),
+        "backward": backward.run(),
         "surgery": surgery.run(),
         "command": command.run(),
         "painting": kernels.painting(),
