@@ -137,6 +137,8 @@ def _tensors(
     for name in (of_name, *to_names):
         if name not in known:
             raise TensorError(f"no tensor '{name}' in the main graph.{nearest(name, known)}")
+        if not isinstance(known[name].type, ir.TensorType | None):
+            raise TensorError(f"'{name}' is a sequence or optional; only tensors have gradients.")
         if not is_float(known[name]):
             kind = known[name].dtype
             raise TensorError(

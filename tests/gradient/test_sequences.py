@@ -17,6 +17,8 @@ OPERATORS = (
     "SequenceAt",
     "SequenceErase",
     "ConcatFromSequence",
+    "Optional",
+    "OptionalGetElement",
 )
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\ngraph ({inputs}) => (float y0) {{ {body} }}'
 
@@ -55,9 +57,15 @@ ONE = {
     + number("j", 2)
     + "s = SplitToSequence(x0, n) a = SequenceAt(s, i) b = SequenceAt(s, j) "
     + "y0 = Concat<axis=0>(b, a, b)",
+    "optional": "s = SplitToSequence(x0) o = Optional(s) h = OptionalGetElement(o) "
+    + "i = Identity(h) y0 = ConcatFromSequence<axis=0>(i)",
+    "held": "o = Optional(x0) h = OptionalGetElement(o) y0 = Add(h, x0)",
     "squared": "s = SequenceConstruct(x0, x0) y0 = ConcatFromSequence<axis=1>(s)",
 }
 TWO = {
+    "held": number("i", 1)
+    + "s = SequenceConstruct(x0, x1) o = Optional(s) h = OptionalGetElement(o)"
+    + "a = SequenceAt(h, i) y0 = Concat<axis=0>(a, x0)",
     "at": number("i", -2)
     + number("j", 0)
     + "s = SequenceConstruct(x0, x1, x0) a = SequenceAt(s, i) b = SequenceAt(s, j)"

@@ -1,4 +1,4 @@
-"""Sequences of tensors that are made and read in the same graph.
+"""Sequences of tensors that are made and read in the same graph, and optional values.
 
 The cotangent of a sequence is a tensor. Of the parts of a split tensor it is that of the tensor,
 ``[T, *S]``. Of items put together it is theirs, flat and one after the other, ``[T, elements]``.
@@ -22,16 +22,25 @@ from onnxcam.gradient.lengths import (
 from onnxcam.gradient.registry import Call, rule, stop
 
 _END = np.iinfo(np.int64).max
+_PASSES_ON = ("Identity", "Optional", "OptionalGetElement")
+
+
+def _source(sequence: ir.Value) -> ir.Node | None:
+    """Return what made a sequence, past what only passes it on."""
+    node = sequence.producer()
+    while node is not None and node.op_type in _PASSES_ON and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
 
 
 def _made_by(value: ir.Value, op_type: str) -> ir.Node | None:
-    node = value.producer()
+    node = _source(value)
     return node if node is not None and node.op_type == op_type and not node.domain else None
 
 
 def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
     """Return what a sequence was put together from."""
-    node = sequence.producer()
+    node = _source(sequence)
     if node is not None and node.op_type == "SequenceConstruct":
         return [v for v in node.inputs if v is not None]
     if node is not None and node.op_type == "SequenceEmpty":
@@ -45,7 +54,7 @@ def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
             del items[_position(maker, 1, -1)]
         return items
     source = "outside" if node is None else node.op_type
-    raise c.refuse(f"its sequence comes from {source}")
+    raise c.refuse(f"its sequence comes from {source}, so that its items are not known")
 
 
 def _position(c: Call, index: int, default: int) -> int:
@@ -173,5 +182,7 @@ def _concat(c: Call, g: ir.Value) -> ir.Value:
 
 
 rule("ConcatFromSequence", _concat)
+rule("Optional OptionalGetElement", lambda c, g: g)
+stop("OptionalHasElement", "it says whether there is a value")
 stop("SequenceLength", "it counts")
 stop("SequenceEmpty", "it holds nothing")
