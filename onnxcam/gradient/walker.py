@@ -121,11 +121,18 @@ def _no_rule(
 
 def _why(graph: ir.Graph, of: ir.Value, to: ir.Value) -> str:
     """Name the operators at which the gradient stopped."""
-    stopped = {
-        node.op_type: found.stops
-        for node in path_nodes(list(graph), [of], [to])
-        if (found := find_rule(node)) is not None and found.stops is not None
-    }
+    on_path = path_nodes(list(graph), [of], [to])
+    carrying = {to} | {o for n in on_path for o in n.outputs}
+    stopped: dict[str, str] = {}
+    for node in on_path:
+        found = find_rule(node)
+        if found is not None and found.stops is not None:
+            stopped[node.op_type] = found.stops
+        elif found is not None and (found.makers or found.variadic):
+            read = [i for i, v in enumerate(node.inputs) if v in carrying]
+            if not any(found.maker(i) for i in read):
+                places = " and ".join(map(str, read))
+                stopped[node.op_type] = f"it takes operand {places} as a setting, not as data"
     if stopped:
         return "".join(f" {op_type} passes none: {why}." for op_type, why in stopped.items())
     if to in leads_to(of):

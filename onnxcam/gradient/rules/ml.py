@@ -18,7 +18,7 @@ def _array_feature_extractor(c: Call) -> list[ir.Value]:
 
 
 def _scaler(c: Call) -> list[ir.Value]:
-    """y = (x - offset) scale, one of each for all features or for every one."""
+    """Return (x - offset) scale, one of each for all features or for every one."""
     x, kind = c.x(0), ir.DataType.FLOAT
     offset = c.builder.constant(np.array(c.attribute("offset", [0.0])), kind)
     scale = c.builder.constant(np.array(c.attribute("scale", [1.0])), kind)

@@ -27,7 +27,12 @@ def _resize(c: Call, g: ir.Value) -> ir.Value:
     return g
 
 
-rule("Resize", _resize, None, None, None)
+def _region(c: Call, g: ir.Value) -> None:
+    if c.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        raise c.refuse("the region that it crops depends on what it is differentiated by")
+
+
+rule("Resize", _resize, _region, None, None)
 
 
 def _axes(c: Call) -> list[int]:

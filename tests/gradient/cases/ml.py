@@ -18,5 +18,12 @@ def _scaled(x: np.ndarray, offset: list[float], scale: list[float]) -> np.ndarra
 ML = "ai.onnx.ml"
 case("ArrayFeatureExtractor", weight(2, 3, 5), i64(4, 1, 1), domain=ML, obvious=_picked)
 case("ArrayFeatureExtractor", weight(5), i64(3, 0), domain=ML, obvious=_picked)
-case("Scaler", weight(2, 3), domain=ML, obvious=_scaled, offset=[0.5, 1.0, -2.0], scale=[2.0, 0.3, -1.0])
+case(
+    "Scaler",
+    weight(2, 3),
+    domain=ML,
+    obvious=_scaled,
+    offset=[0.5, 1.0, -2.0],
+    scale=[2.0, 0.3, -1.0],
+)
 case("Scaler", weight(2, 3), domain=ML, obvious=_scaled, offset=[0.5], scale=[0.25])
