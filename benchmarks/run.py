@@ -18,9 +18,10 @@ from pathlib import Path
 import backward
 import command
 import gradcam
-import kernels
 import memory
 import surgery
+
+import kernels
 
 NOTES = Path(__file__).with_name("notes.md")
 PACKAGES = (
