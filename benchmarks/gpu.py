@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 from measure import table
 
+if not hasattr(np, "row_stack"):  # which numba-cuda 0.30 calls and NumPy 2.5 no longer has
+    np.row_stack = np.vstack  # type: ignore[attr-defined]
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 PACKAGES = ("onnxcam", "torch", "onnxruntime-gpu", "onnxruntime", "numba-cuda", "numba", "onnx")
@@ -410,13 +412,10 @@ def shared_stream(place: Place, network: Network) -> str:
         a, g = found[plan.layer.name], found[GRADIENTS]
         if place.rehearse:
             a, g = place.cuda.to_device(a.numpy()), place.cuda.to_device(g.numpy()[0][:, None])
-        else:  # [1, N, K, *S] to [N, 1, K, *S], which lie alike
-            interface = dict(g.__cuda_array_interface__)
+        else:
             n, k, *space = a.shape
-            interface["shape"] = (n, 1, k, *space)
-            g = type("View", (), {"__cuda_array_interface__": interface, "owner": g})()
-            g.shape = interface["shape"]
-        maps = place.kernels.combine(a, g, stream=place.stream)
+            g = g.reshape(n, 1, k, *space)  # [1, N, K, *S] lies alike
+        maps = place.kernels.combine(a, g)  # on the stream that the outputs name
         copied = maps.copy_to_host(stream=place.stream)
         place.wait()
         worst = max(worst, float(np.abs(copied - inside).max() / np.abs(inside).max()))

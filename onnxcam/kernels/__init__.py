@@ -1,14 +1,15 @@
 """The few array functions that explanations are finished with, and the choice among them.
 
-``reference`` (NumPy) is the definition; ``native`` (C) does the same on the CPU, faster. The
-native one is used where it was built; ``ONNXCAM_KERNELS=reference`` asks for the other.
+``reference`` (NumPy) is the definition; ``native`` (C) does the same on the CPU, faster, and
+``cuda`` (Numba CUDA) on the GPU. Arrays on the GPU go to ``cuda``; for all others the native one
+is used where it was built, and ``ONNXCAM_KERNELS=reference`` asks for the other.
 """
 
 from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from onnxcam.errors import KernelsError
 from onnxcam.kernels.view import Axis, View
 
-__all__ = ["Axis", "Kernels", "View", "kernels", "kernels_name"]
+__all__ = ["Axis", "Kernels", "View", "kernels", "kernels_for", "kernels_name"]
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.float32] | NDArray[np.float16]
@@ -51,7 +52,7 @@ class Kernels(Protocol):
 
 @cache
 def kernels() -> Kernels:
-    """Return the implementation in use."""
+    """Return the implementation in use on the host."""
     wanted = os.environ.get("ONNXCAM_KERNELS", "")
     if wanted not in ("", "native", "reference"):
         raise KernelsError(f"ONNXCAM_KERNELS={wanted}: choose native or reference.")
@@ -69,6 +70,19 @@ def kernels() -> Kernels:
     from onnxcam.kernels import reference
 
     return reference
+
+
+def kernels_for(array: Any) -> Kernels:
+    """Return the implementation for an array, on the GPU or the host.
+
+    Raises:
+        KernelsError: the array is on the GPU and numba-cuda is not installed.
+    """
+    if isinstance(array, np.ndarray) or not hasattr(array, "__cuda_array_interface__"):
+        return kernels()
+    from onnxcam.kernels import cuda
+
+    return cuda
 
 
 def kernels_name() -> str:

@@ -5,7 +5,9 @@ Not yet run on a GPU: so far checked in Numba's simulator and compiled to PTX.
 Arrays go in and come out on the device: anything with ``__cuda_array_interface__`` (CuPy,
 PyTorch, Numba, :class:`onnxcam.runtime.device.DeviceTensor`), contiguous. Nothing is copied to or
 from the host, and nothing waits: what is returned is ready for whatever comes next on the same
-stream. ``out`` takes the result where memory is at hand, which spares an allocation.
+``stream``. By default that is the stream which the first array names (PyTorch's arrays name none:
+then it is CUDA's default one). ``out`` takes the result where memory is at hand, which spares an
+allocation.
 
 The first call compiles for a second or two; the code is then kept on disk.
 """
@@ -16,7 +18,8 @@ import importlib.util
 import math
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +38,12 @@ from numba import cuda
 
 from onnxcam.kernels import cuda_kernels as code
 
+if not code.SIMULATED and not hasattr(np, "row_stack") and version("numba-cuda") < "0.31":
+    raise KernelsError(
+        f"numba-cuda {version('numba-cuda')} does not compile with NumPy {np.__version__}: 'pip "
+        'install "numpy<2.5"\'.'
+    )
+
 DeviceArray = Any  # numba.cuda's, or what offers the same interface
 SIMULATED, THREADS = code.SIMULATED, code.THREADS
 BLOCKS_A_PROCESSOR = 4  # below this many, channels are shared out among more blocks
@@ -49,11 +58,12 @@ def combine(
     gradients: DeviceArray,
     *,
     relu: bool = False,
-    stream: Any = 0,
+    stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.combine`; gradients and activations are read once."""
     n, t, *space = shapes.combined(tuple(activations.shape), tuple(gradients.shape), pixels=True)
+    stream = _stream(stream, activations)
     a, g = _flat(activations, _FLOATS), _flat(gradients, _FLOATS)
     channels, places = int(activations.shape[1]), math.prod(space)
     if places > THREADS and n * t * channels:  # first the weights, then the sum
@@ -79,11 +89,12 @@ def combine_weighted(
     weights: DeviceArray,
     *,
     relu: bool = False,
-    stream: Any = 0,
+    stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.combine_weighted`."""
     shape = shapes.combined(tuple(activations.shape), tuple(weights.shape))
+    stream = _stream(stream, activations)
     a, w = _flat(activations, _FLOATS), _flat(weights, _FLOATS)
     pixels = len(weights.shape) > 3
     return _weighted(a, w, shape, int(activations.shape[1]), pixels, relu, stream, out)
@@ -94,11 +105,12 @@ def upsample(
     view: View,
     *,
     normalise: bool = False,
-    stream: Any = 0,
+    stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.upsample`."""
     shape = shapes.upsampled(tuple(raw.shape), view)
+    stream = _stream(stream, raw)
     maps, size = _flat(raw, _FLOATS), math.prod(shape[:-2])
     out, result = _result(out, shape, "float32", stream)
     if result.size:
@@ -109,10 +121,13 @@ def upsample(
     return out
 
 
-def upsampled_max(raw: DeviceArray, view: View, *, stream: Any = 0) -> float:
+def upsampled_max(raw: DeviceArray, view: View, *, stream: Any = None) -> float:
     """See :func:`onnxcam.kernels.reference.upsampled_max`; waits for the result."""
     shapes.upsampled(tuple(raw.shape), view)
-    return float(_peaks(_flat(raw, _FLOATS), raw.shape, view, stream).copy_to_host()[0])
+    stream = _stream(stream, raw)
+    return float(
+        _peaks(_flat(raw, _FLOATS), raw.shape, view, stream).copy_to_host(stream=stream)[0]
+    )
 
 
 def fuse(
@@ -120,11 +135,12 @@ def fuse(
     raw: DeviceArray,
     view: View | None = None,
     *,
-    stream: Any = 0,
+    stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.fuse`; guided gradients are read once."""
     view = shapes.fused(tuple(guided.shape), tuple(raw.shape), view)
+    stream = _stream(stream, guided)
     g, maps = _flat(guided, _FLOATS), _flat(raw, _FLOATS)
     out, result = _result(out, tuple(guided.shape), "float32", stream)
     if result.size:
@@ -143,12 +159,13 @@ def paint(
     alpha: float,
     shade: float,
     *,
-    stream: Any = 0,
+    stream: Any = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.paint`."""
     given = tuple(photo.shape), tuple(raw.shape), view, tuple(colours.shape)
     shapes.painted(*given, alpha, shade)
+    stream = _stream(stream, photo)
     pixels, table = _flat(photo, ("uint8",)), _flat(colours, ("uint8",))
     maps = _flat(raw, _FLOATS)
     out, result = _result(out, tuple(photo.shape), "uint8", stream)
@@ -301,13 +318,28 @@ def _flat(array: Any, dtypes: tuple[str, ...]) -> Any:
         n > 1 and one != other for n, one, other in zip(shape, strides, steps, strict=True)
     ):
         raise ValueError("the CUDA kernels take contiguous arrays.")
-    flat = {
-        "shape": (math.prod(shape),),
-        "typestr": interface["typestr"],
-        "data": interface["data"],
-        "version": 3,
-    }
-    return cuda.from_cuda_array_interface(flat, owner=array, sync=False)
+    return _at(int(interface["data"][0]), math.prod(shape), dtype.str)
+
+
+@lru_cache(256)
+def _at(address: int, size: int, typestr: str) -> Any:
+    """Return Numba's array over memory that somebody else owns."""
+    flat = {"shape": (size,), "typestr": typestr, "data": (address, False), "version": 3}
+    return cuda.from_cuda_array_interface(flat, sync=False)
+
+
+def _stream(given: Any, array: Any) -> Any:
+    """Return the stream to run on: the given one, else the array's, else the default."""
+    if given is not None:
+        return given
+    interface = getattr(array, "__cuda_array_interface__", None) or {}
+    handle = interface.get("stream") or 1
+    return 0 if handle == 1 else _external(handle)  # 1 is CUDA's default stream
+
+
+@lru_cache(64)
+def _external(handle: int) -> Any:
+    return cuda.external_stream(handle)
 
 
 def _readable(array: Any, other: Any) -> Any:

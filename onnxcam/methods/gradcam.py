@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.kernels import kernels
+from onnxcam.kernels import kernels_for
 
 Floats = NDArray[np.float32]
 
@@ -28,10 +28,10 @@ class GradCam:
         """Return signed maps ``[N, T, *S]``.
 
         Args:
-            activations: ``[N, K, *S]`` float32.
-            gradients: ``[N, T, K, *S]`` float32.
+            activations: ``[N, K, *S]`` float32, on the GPU or the host.
+            gradients: ``[N, T, K, *S]`` float32, at the same place.
         """
-        return kernels().combine(activations, gradients)
+        return kernels_for(activations).combine(activations, gradients)
 
     @staticmethod
     def rectify(signed: Floats) -> Floats:

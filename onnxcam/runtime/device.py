@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -45,8 +46,9 @@ class Traffic:
 class DeviceTensor:
     """An output of a session that was left on the device.
 
-    Kernels, CuPy and PyTorch read it in place, through ``__cuda_array_interface__`` or DLPack. It
-    is ready for work on the session's stream; work on another stream must wait for that one.
+    Kernels, CuPy and PyTorch read it in place, through ``__cuda_array_interface__`` or (in its
+    first shape) DLPack. It is ready for work on the session's stream; work on another stream must
+    wait for that one.
     """
 
     def __init__(self, value: Any, stream: Any, traffic: Traffic) -> None:
@@ -73,11 +75,19 @@ class DeviceTensor:
     def __dlpack_device__(self) -> Any:
         return self._value.__dlpack_device__()
 
+    def reshape(self, *shape: int) -> DeviceTensor:
+        """Return the same memory under another shape of as many elements."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise ValueError(f"{self.shape} cannot become {shape}.")
+        view = DeviceTensor(self._value, self._stream, self._traffic)
+        view.shape = shape
+        return view
+
     def numpy(self) -> NDArray[Any]:
         """Wait for the stream and copy to the host."""
         if self._stream:
             self._stream.synchronize()
-        array: NDArray[Any] = self._value.numpy()
+        array: NDArray[Any] = self._value.numpy().reshape(self.shape)
         if self._value.device_name() == "cuda":
             self._traffic.add(to_host=array.nbytes)
         return array

@@ -9,6 +9,7 @@ The simulator runs each of a block's threads as one of Python's. It has no strea
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda")
 
 from numba import cuda as device
 
-from onnxcam.kernels import Axis, View, cuda, cuda_kernels, reference
+from onnxcam.kernels import Axis, View, cuda, cuda_kernels, kernels, kernels_for, reference
 
 DTYPES = ("float32", "float16")
 quick = settings(deadline=None, max_examples=20, derandomize=True)
@@ -235,6 +236,46 @@ def test_check_runs_every_kernel() -> None:
     worst = cuda.check()
     assert set(worst) == {"combine", "combine_weighted", "upsample", "fuse", "paint"}
     assert worst.pop("paint") <= 2 and max(worst.values()) < 1e-5
+
+
+def test_the_stream_is_the_array_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Array:
+        def __init__(self, stream: int | None) -> None:
+            self.__cuda_array_interface__ = {"stream": stream}
+
+    monkeypatch.setattr(cuda, "_external", lambda handle: f"stream {handle}")
+    assert cuda._stream(None, Array(77)) == "stream 77"
+    assert cuda._stream("mine", Array(77)) == "mine"
+    assert cuda._stream(None, Array(1)) == cuda._stream(None, Array(None)) == 0
+    assert cuda._stream(None, sent(np.ones(3))) == 0
+
+
+def test_arrays_on_the_gpu_go_to_its_kernels() -> None:
+    class Array:
+        __cuda_array_interface__: ClassVar = {"stream": None}
+
+    assert kernels_for(Array()) is cuda
+    assert kernels_for(np.ones(3)) is kernels_for([1.0]) is kernels()
+
+
+def test_arrays_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What kernels are given of arrays from elsewhere: address, size, type."""
+
+    class Array:
+        def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> None:
+            self.shape = shape
+            self.__cuda_array_interface__ = {
+                "shape": shape, "strides": strides, "typestr": "<f2", "data": (4096, False),
+            }  # fmt: skip
+
+    monkeypatch.setattr(cuda, "_at", lambda *given: given)
+    halves = ("float16",)
+    assert cuda._flat(Array((2, 3, 4), None), halves) == (4096, 24, "<f2")
+    assert cuda._flat(Array((2, 1, 4), (8, 999, 2)), halves) == (4096, 8, "<f2")
+    assert cuda._flat(Array((2, 0, 4), None), halves).size == 0
+    for strides in ((8, 16, 2), (24, 8, 4)):
+        with pytest.raises(ValueError, match="contiguous"):
+            cuda._flat(Array((2, 3, 4), strides), halves)
 
 
 def test_blocks_are_of_the_simulator() -> None:

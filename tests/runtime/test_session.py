@@ -195,6 +195,8 @@ def test_outputs_left_on_the_device(cnn: Path) -> None:
         assert found[name].shape == expected.shape and found[name].dtype == expected.dtype
         np.testing.assert_array_equal(found[name].numpy(), expected)
         np.testing.assert_array_equal(np.from_dlpack(found[name]), expected)
+        flat = found[name].reshape(expected.size)
+        np.testing.assert_array_equal(flat.numpy(), expected.ravel())
         assert not hasattr(found[name], "__cuda_array_interface__"), "it is on the host"
     assert session.traffic.to_device == images.nbytes and session.traffic.to_host == 0
 
@@ -236,6 +238,9 @@ def test_a_tensor_on_the_gpu_shows_its_address() -> None:
         "stream": 77,
     }
     assert tensor.numpy().shape == (2, 3) and stream.waited == 1 and traffic.to_host == 12
+    assert tensor.reshape(6).__cuda_array_interface__["shape"] == (6,)
+    with pytest.raises(ValueError, match=r"\(2, 3\) cannot become \(7,\)"):
+        tensor.reshape(7)
     default = session.DeviceTensor(Value(), None, traffic)
     assert default.__cuda_array_interface__["stream"] == 1
 
