@@ -23,9 +23,9 @@ def _depth_to_space(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _space_to_depth(c: Call, g: ir.Value) -> ir.Value:
-    """DepthToSpace undoes it."""
-    block = int(c.attribute("blocksize", 1))
-    return c.unfold(c.op("DepthToSpace", c.fold(g, c.y), blocksize=block), c.x(0))
+    """DepthToSpace of the same mode, which opset 28 brought, undoes it."""
+    block, mode = int(c.attribute("blocksize", 1)), c.attribute("mode", "DCR")
+    return c.unfold(c.op("DepthToSpace", c.fold(g, c.y), blocksize=block, mode=mode), c.x(0))
 
 
 rule("DepthToSpace", _depth_to_space)
