@@ -86,7 +86,7 @@ NB_MODULE(_native, m) {
         const onnxcam_numbers rows = numbers(gradients);
         const size_t places = gradients.shape(3);
         split(means.size(), worth(threads, gradients.nbytes()), [&](size_t first, size_t last) {
-            onnxcam_means(rows, first, last, places, means.data());
+            onnxcam_means(rows, means.size(), first, last, places, means.data());
             return 0;
         });
         combine(a, {means.data(), 0}, false, relu, out, threads);

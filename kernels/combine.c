@@ -7,6 +7,8 @@
 enum {
     ROWS = 4,     /* rows summed at once: their reductions overlap */
     SPAN = 512,   /* of a row, summed in float */
+    LONG_SPAN = 2048,
+    CACHED = 1 << 20, /* so many numbers may well be in a cache */
     CHANNELS = 8, /* weighted at once: the sums are read and written once for all of them */
     FLUSH = 16,   /* times so many channels are summed in float */
     TILE = 512,   /* places whose sums stay in the cache while all channels pass */
@@ -47,22 +49,42 @@ ONNXCAM_INLINE void sum_rows(onnxcam_numbers rows, size_t first, size_t last, si
     }
 }
 
-ONNXCAM_INLINE void means_of_body(onnxcam_numbers rows, size_t first, size_t last, size_t places,
-                                  float *means) {
-    /* Twice, so that the loops over float32 have no trace of float16. */
-    if (rows.half)
-        sum_rows((onnxcam_numbers){rows.data, 1}, first, last, places, means);
-    else
-        sum_rows((onnxcam_numbers){rows.data, 0}, first, last, places, means);
+/* Long rows that lie in memory rather than a cache are read fastest one after another. */
+ONNXCAM_INLINE void sum_long_rows(const float *rows, size_t first, size_t last, size_t places,
+                                  float *restrict means) {
+    for (size_t row = first; row < last; ++row) {
+        double total = 0;
+        for (size_t start = 0; start < places; start += LONG_SPAN) {
+            const size_t count = places - start < LONG_SPAN ? places - start : LONG_SPAN;
+            const float *values = rows + row * places + start;
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (size_t i = 0; i < count; ++i) sum += values[i];
+            total += (double)sum;
+        }
+        means[row] = (float)(total / (double)places);
+    }
 }
 
-ONNXCAM_VERSIONS(means_of, (onnxcam_numbers rows, size_t first, size_t last, size_t places,
-                            float *means),
-                 (rows, first, last, places, means))
+ONNXCAM_INLINE void means_of_body(onnxcam_numbers rows, int cached, size_t first, size_t last,
+                                  size_t places, float *means) {
+    /* Each form of its own, so that the loops over float32 have no trace of float16. */
+    if (rows.half)
+        sum_rows((onnxcam_numbers){rows.data, 1}, first, last, places, means);
+    else if (cached || places < LONG_SPAN)
+        sum_rows((onnxcam_numbers){rows.data, 0}, first, last, places, means);
+    else
+        sum_long_rows(rows.data, first, last, places, means);
+}
 
-void onnxcam_means(onnxcam_numbers rows, size_t first, size_t last, size_t places, float *means) {
+ONNXCAM_VERSIONS(means_of, (onnxcam_numbers rows, int cached, size_t first, size_t last,
+                            size_t places, float *means),
+                 (rows, cached, first, last, places, means))
+
+void onnxcam_means(onnxcam_numbers rows, size_t count, size_t first, size_t last, size_t places,
+                   float *means) {
     if (places)
-        means_of(rows, first, last, places, means);
+        means_of(rows, count * places < CACHED, first, last, places, means);
     else
         for (size_t row = first; row < last; ++row) means[row] = 0;
 }

@@ -25,8 +25,9 @@ typedef struct {
     ptrdiff_t first, last;
 } onnxcam_axis;
 
-/* means[r] = the mean of row r, first <= r < last, of a matrix of `places` columns. */
-void onnxcam_means(onnxcam_numbers rows, size_t first, size_t last, size_t places, float *means);
+/* means[r] = the mean of row r, first <= r < last, of a matrix [count, places]. */
+void onnxcam_means(onnxcam_numbers rows, size_t count, size_t first, size_t last, size_t places,
+                   float *means);
 
 /* Activations [images, channels, places] and weights [images, targets, channels], which are
  * float32, or [images, targets, channels, places] if pixels. */

@@ -102,6 +102,17 @@ def test_combine(
         assert np.abs(found - expected).max(initial=0) <= 1e-5 * scale
 
 
+def test_combine_of_large_layers() -> None:
+    """Rows that are read one after another, since they lie in no cache."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(1, 1, size=(2, 150, 61, 83)).astype("f")
+    g = rng.normal(1, 1, size=(2, 1, 150, 61, 83)).astype("f")
+    expected = reference.combine(a, g)
+    _, scale = combine_by_loop(a, g.astype(float).mean((3, 4)))
+    for kernels in BOTH[1:]:
+        assert np.abs(kernels.combine(a, g) - expected).max() <= 1e-5 * scale
+
+
 @settings(deadline=None, max_examples=40)
 @given(SHAPES, TYPES, st.integers(0, 2**32 - 1))
 def test_combine_of_gradients_that_cancel(
