@@ -30,7 +30,7 @@ def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
         return None
     channels, lengths, counts = sizes[0], sizes[1:3], sizes[4:]
     plain = not w.padded and w.strides == w.kernel and w.dilations == [1, 1]
-    if not plain or c.kind not in _RESIZED or np.prod(w.kernel) > _MOST:
+    if not plain or c.kind not in _RESIZED or not 1 < np.prod(w.kernel) <= _MOST:
         return None
     covered = [k * n for k, n in zip(w.kernel, counts, strict=True)]
     if covered != lengths:
