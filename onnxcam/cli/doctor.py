@@ -98,7 +98,11 @@ def examine(warm: bool = False) -> dict[str, Any]:
     # Where there is a GPU, whatever keeps it idle is worth advice.
     if not gpu.startswith("none"):
         found = {"ONNX Runtime on the GPU": cuda, "the CUDA kernels": checks["cuda"]}
-        advice += [f"{what}: {text}." for what, text in found.items() if not text.startswith("ok")]
+        advice += [
+            f"{what}: {text.rstrip('.')}."
+            for what, text in found.items()
+            if not text.startswith("ok")
+        ]
     if not checks[kernels].startswith("ok"):
         advice.append(f"the {kernels} kernels do not work: {checks[kernels]}. Report this, please.")
     return {

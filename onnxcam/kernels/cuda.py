@@ -36,16 +36,16 @@ if importlib.util.find_spec("numba_cuda") is None:
 
 from numba import cuda
 
-from onnxcam.kernels import cuda_kernels as code
+from onnxcam.kernels import cuda_common, cuda_pictures, cuda_sums
 
-if not code.SIMULATED and not hasattr(np, "row_stack") and version("numba-cuda") < "0.31":
+if not cuda_common.SIMULATED and not hasattr(np, "row_stack") and version("numba-cuda") < "0.31":
     raise KernelsError(
         f"numba-cuda {version('numba-cuda')} does not compile with NumPy {np.__version__}: 'pip "
         'install "numpy<2.5"\'.'
     )
 
 DeviceArray = Any  # numba.cuda's, or what offers the same interface
-SIMULATED, THREADS = code.SIMULATED, code.THREADS
+SIMULATED, THREADS = cuda_common.SIMULATED, cuda_common.THREADS
 BLOCKS_A_PROCESSOR = 4  # below this many, channels are shared out among more blocks
 FEWEST_CHANNELS = 64  # of a share
 _FLOATS = ("float32", "float16")
@@ -72,11 +72,11 @@ def combine(
         return _weighted(a, weights, (n, t, *space), channels, False, relu, stream, out)
     out, result = _result(out, (n, t, *space), "float32", stream)
     if result.size:
-        rows = max(min(code.TILE // places, THREADS), 1)
+        rows = max(min(cuda_sums.TILE // places, THREADS), 1)
         lanes = 1 << (THREADS // rows).bit_length() - 1
         shares, share = _shares(n * t, channels)
         target = result if shares == 1 else _scratch("partial", shares * result.size, stream)
-        code.combine[(n * t, shares), THREADS, stream](
+        cuda_sums.combine[(n * t, shares), THREADS, stream](
             _readable(a, target), _readable(g, target), target, t, channels, places, share,
             rows, lanes, relu and shares == 1,
         )  # fmt: skip
@@ -115,7 +115,7 @@ def upsample(
     out, result = _result(out, shape, "float32", stream)
     if result.size:
         peak = _peaks(maps, raw.shape, view, stream) if normalise else _scratch("peak", 1, stream)
-        code.upsample[_picture_grid(size, view), THREADS, stream](
+        cuda_pictures.upsample[_picture_grid(size, view), THREADS, stream](
             _readable(maps, peak), peak, result, *_geometry(raw.shape, view), normalise
         )
     return out
@@ -145,7 +145,7 @@ def fuse(
     out, result = _result(out, tuple(guided.shape), "float32", stream)
     if result.size:
         *outer, channels, _, _ = map(int, guided.shape)
-        code.fuse[_picture_grid(math.prod(outer), view), THREADS, stream](
+        cuda_pictures.fuse[_picture_grid(math.prod(outer), view), THREADS, stream](
             g, _readable(maps, result), result, channels, *_geometry(raw.shape, view)
         )
     return out
@@ -171,7 +171,7 @@ def paint(
     out, result = _result(out, tuple(photo.shape), "uint8", stream)
     if result.size:
         peak = _peaks(maps, raw.shape, view, stream)
-        code.paint[_picture_grid(1, view), THREADS, stream](
+        cuda_pictures.paint[_picture_grid(1, view), THREADS, stream](
             pixels, _readable(maps, peak), peak, table, result,
             *_geometry(raw.shape, view), float(alpha), float(shade),
         )  # fmt: skip
@@ -221,12 +221,12 @@ def _sent(value: Any) -> Any:
 
 
 def _pool(g: Any, weights: Any, count: int, places: int, stream: Any) -> None:
-    if places > code.TILE:
-        code.pool_long[count, THREADS, stream](g, weights, places)
+    if places > cuda_sums.TILE:
+        cuda_sums.pool_long[count, THREADS, stream](g, weights, places)
     else:
-        rows = min(code.TILE // places, THREADS)
+        rows = min(cuda_sums.TILE // places, THREADS)
         lanes = 1 << (THREADS // rows).bit_length() - 1
-        code.pool[-(-count // rows), THREADS, stream](g, weights, count, places, rows, lanes)
+        cuda_sums.pool[-(-count // rows), THREADS, stream](g, weights, count, places, rows, lanes)
 
 
 def _weighted(
@@ -246,7 +246,7 @@ def _weighted(
         stretches = -(-places // THREADS)
         shares, share = _shares(n * t * stretches, channels)
         target = result if shares == 1 else _scratch("partial", shares * result.size, stream)
-        code.weigh[(n * t, shares, stretches), THREADS, stream](
+        cuda_sums.weigh[(n * t, shares, stretches), THREADS, stream](
             _readable(a, target), _readable(w, target), target, t, channels, places, share,
             pixels, relu and shares == 1,
         )  # fmt: skip
@@ -265,20 +265,22 @@ def _shares(blocks: int, channels: int) -> tuple[int, int]:
 def _finish(partial: Any, result: Any, shares: int, relu: bool, stream: Any) -> None:
     if shares > 1:
         blocks = -(-result.size // THREADS)
-        code.finish[blocks, THREADS, stream](partial, result, shares, result.size, relu)
+        cuda_sums.finish[blocks, THREADS, stream](partial, result, shares, result.size, relu)
 
 
 def _peaks(maps: Any, shape: tuple[int, ...], view: View, stream: Any) -> Any:
     """Return the largest value of each map on its photograph."""
     count = math.prod(tuple(shape)[:-2])
     peak = _scratch("peak", max(count, 1), stream)
-    code.peaks[max(count, 1), THREADS, stream](_readable(maps, peak), peak, *_geometry(shape, view))
+    cuda_pictures.peaks[max(count, 1), THREADS, stream](
+        _readable(maps, peak), peak, *_geometry(shape, view)
+    )
     return peak
 
 
 def _picture_grid(count: int, view: View) -> tuple[int, int, int]:
     tall, wide = view.size
-    return count, -(-tall // code.BAND), -(-wide // THREADS)
+    return count, -(-tall // cuda_pictures.BAND), -(-wide // THREADS)
 
 
 def _geometry(

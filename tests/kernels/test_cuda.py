@@ -22,7 +22,7 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda")
 
 from numba import cuda as device
 
-from onnxcam.kernels import Axis, View, cuda, cuda_kernels, kernels, kernels_for, reference
+from onnxcam.kernels import Axis, View, cuda, cuda_common, kernels, kernels_for, reference
 
 DTYPES = ("float32", "float16")
 quick = settings(deadline=None, max_examples=20, derandomize=True)
@@ -279,4 +279,4 @@ def test_arrays_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_blocks_are_of_the_simulator() -> None:
-    assert cuda.SIMULATED and cuda_kernels.THREADS == 16
+    assert cuda.SIMULATED and cuda_common.THREADS == 16

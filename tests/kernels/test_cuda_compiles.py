@@ -20,7 +20,7 @@ pytest.importorskip("nvidia.cu13", reason="needs numba-cuda[cu13]")
 from numba import cuda
 from numba.cuda import dispatcher, types
 
-from onnxcam.kernels import cuda_kernels
+from onnxcam.kernels import cuda_pictures, cuda_sums
 
 CAPABILITY = (9, 0)
 integer, number, flag = types.int64, types.float64, types.boolean
@@ -47,7 +47,7 @@ def signatures(values: types.Type) -> dict[str, tuple[types.Type, ...]]:
 def test_compiles(name: str, values: types.Type, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = SimpleNamespace(compute_capability=CAPABILITY)
     monkeypatch.setattr(dispatcher, "get_current_device", lambda: gpu)
-    kernel = getattr(cuda_kernels, name)
+    kernel = getattr(cuda_sums, name, None) or getattr(cuda_pictures, name)
     ptx, _ = cuda.compile_ptx(kernel.py_func, signatures(values)[name], cc=CAPABILITY, opt=True)
     assert ".target sm_90" in ptx
     assert ".local" not in ptx, "arrays or spills in local memory"
@@ -56,7 +56,7 @@ def test_compiles(name: str, values: types.Type, monkeypatch: pytest.MonkeyPatch
 def test_combine_has_eight_loads_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = SimpleNamespace(compute_capability=CAPABILITY)
     monkeypatch.setattr(dispatcher, "get_current_device", lambda: gpu)
-    kernel = cuda_kernels.combine.py_func
+    kernel = cuda_sums.combine.py_func
     ptx, _ = cuda.compile_ptx(kernel, signatures(floats)["combine"], cc=CAPABILITY, opt=True)
     moves = [line.split()[0] for line in ptx.splitlines() if "ld.global" in line or "st." in line]
     assert any(moves[i : i + 8] == ["ld.global.f32"] * 8 for i in range(len(moves)))

@@ -1,0 +1,242 @@
+"""Pooling gradients and summing weighted activations: GPU code of :mod:`onnxcam.kernels.cuda`."""
+
+from __future__ import annotations
+
+from numba import cuda, float32, float64, uint64
+
+from onnxcam.kernels.cuda_common import THREADS, compiled, read
+
+TILE = 4096  # elements that a block stages in shared memory
+PADDED = TILE + TILE // 32
+CHUNK = 512  # channels whose weights a block holds
+
+
+@cuda.jit(device=True)
+def _put(stage, i, value):
+    """Stage element ``i`` and return this thread's next one."""
+    stage[uint64(i + (i >> 5))] = value
+    return i + THREADS
+
+
+@cuda.jit(device=True)
+def _row_means(values, start, rows, places, lanes, stage, part, means, first):
+    """Write the means of consecutive rows into ``means[first:]``.
+
+    The rows, at most TILE values together, are staged in shared memory with one element's gap
+    after every 32, so that ``lanes`` threads (a power of two) can sum each of them without
+    meeting in a bank.
+    """
+    me = cuda.threadIdx.x
+    count = rows * places
+    i = me
+    while i + 7 * THREADS < count:
+        at = start + i
+        v0 = read(values, at)
+        v1 = read(values, at + THREADS)
+        v2 = read(values, at + 2 * THREADS)
+        v3 = read(values, at + 3 * THREADS)
+        v4 = read(values, at + 4 * THREADS)
+        v5 = read(values, at + 5 * THREADS)
+        v6 = read(values, at + 6 * THREADS)
+        v7 = read(values, at + 7 * THREADS)
+        i = _put(stage, i, v0)
+        i = _put(stage, i, v1)
+        i = _put(stage, i, v2)
+        i = _put(stage, i, v3)
+        i = _put(stage, i, v4)
+        i = _put(stage, i, v5)
+        i = _put(stage, i, v6)
+        i = _put(stage, i, v7)
+    while i < count:
+        i = _put(stage, i, read(values, start + i))
+    cuda.syncthreads()
+    row = me // lanes
+    lane = me - row * lanes
+    total = float32(0)
+    if row < rows:
+        for j in range(lane, places, lanes):
+            at = row * places + j
+            total += read(stage, at + (at >> 5))
+    part[me] = total
+    cuda.syncthreads()
+    if row < rows and lane == 0:
+        for j in range(1, lanes):
+            total += part[me + j]
+        means[first + row] = total / float32(places)
+
+
+@cuda.jit(device=True)
+def _groups_total(total, sums, width, groups):
+    """Return to the first group's threads the sum over all groups of ``width`` threads."""
+    me = cuda.threadIdx.x
+    sums[me] = total
+    cuda.syncthreads()
+    if me < width:
+        for group in range(1, groups):
+            total += sums[me + group * width]
+    return total
+
+
+@compiled
+def combine(activations, gradients, out, targets, channels, places, share, rows, lanes, relu):
+    """Pool gradients and sum weighted activations, for maps of at most a block's threads.
+
+    Block ``(x, y)`` has slice ``x`` of ``[N, T]`` and the ``y``-th share of the channels. It
+    pools the gradients of up to CHUNK channels, then reads these channels' activations, whose
+    places keep to the same threads.
+    """
+    stage = cuda.shared.array(PADDED, float32)
+    part = cuda.shared.array(THREADS, float32)
+    means = cuda.shared.array(CHUNK, float32)
+    sums = cuda.shared.array(THREADS, float64)
+    me = cuda.threadIdx.x
+    groups = THREADS // places
+    group = me // places
+    pair = cuda.blockIdx.x
+    begin = cuda.blockIdx.y * share
+    end = min(begin + share, channels)
+    total = float64(0)
+    for first in range(begin, end, CHUNK):
+        last = min(first + CHUNK, end)
+        for row in range(first, last, rows):
+            start = (pair * channels + row) * places
+            count = min(rows, last - row)
+            _row_means(gradients, start, count, places, lanes, stage, part, means, row - first)
+        cuda.syncthreads()
+        if group < groups:
+            step = groups * places
+            k = group
+            at = (pair // targets * channels + first) * places + me
+            while k + 7 * groups < last - first:
+                a0 = read(activations, at)
+                a1 = read(activations, at + step)
+                a2 = read(activations, at + 2 * step)
+                a3 = read(activations, at + 3 * step)
+                a4 = read(activations, at + 4 * step)
+                a5 = read(activations, at + 5 * step)
+                a6 = read(activations, at + 6 * step)
+                a7 = read(activations, at + 7 * step)
+                near = (read(means, k) * a0 + read(means, k + groups) * a1) + (
+                    read(means, k + 2 * groups) * a2 + read(means, k + 3 * groups) * a3
+                )
+                far = (read(means, k + 4 * groups) * a4 + read(means, k + 5 * groups) * a5) + (
+                    read(means, k + 6 * groups) * a6 + read(means, k + 7 * groups) * a7
+                )
+                total += float64(near + far)
+                k += 8 * groups
+                at += 8 * step
+            while k < last - first:
+                total += float64(read(means, k) * read(activations, at))
+                k += groups
+                at += step
+    total = _groups_total(total, sums, places, groups)
+    if me < places:
+        if relu and total < 0:
+            total = 0.0
+        out[(cuda.blockIdx.y * cuda.gridDim.x + pair) * places + me] = float32(total)
+
+
+@compiled
+def pool(gradients, means, count, places, rows, lanes):
+    """Average rows of at most TILE places, some rows a block."""
+    stage = cuda.shared.array(PADDED, float32)
+    part = cuda.shared.array(THREADS, float32)
+    first = cuda.blockIdx.x * rows
+    mine = min(rows, count - first)
+    _row_means(gradients, first * places, mine, places, lanes, stage, part, means, first)
+
+
+@compiled
+def pool_long(gradients, means, places):
+    """Average one row of any length a block."""
+    sums = cuda.shared.array(THREADS, float64)
+    me = cuda.threadIdx.x
+    start = cuda.blockIdx.x * places
+    total = float64(0)
+    i = me
+    while i + 7 * THREADS < places:
+        at = start + i
+        near = (read(gradients, at) + read(gradients, at + THREADS)) + (
+            read(gradients, at + 2 * THREADS) + read(gradients, at + 3 * THREADS)
+        )
+        far = (read(gradients, at + 4 * THREADS) + read(gradients, at + 5 * THREADS)) + (
+            read(gradients, at + 6 * THREADS) + read(gradients, at + 7 * THREADS)
+        )
+        total += float64(near + far)
+        i += 8 * THREADS
+    while i < places:
+        total += float64(gradients[start + i])
+        i += THREADS
+    sums[me] = total
+    cuda.syncthreads()
+    half = THREADS // 2  # a power of two
+    while half > 0:
+        if me < half:
+            sums[me] += sums[me + half]
+        cuda.syncthreads()
+        half //= 2
+    if me == 0:
+        means[cuda.blockIdx.x] = float32(sums[0] / places)
+
+
+@compiled
+def weigh(activations, weights, out, targets, channels, places, share, pixels, relu):
+    """Sum activations under given weights, a channel's or (``pixels``) a place's.
+
+    Block ``(x, y, z)`` has slice ``x`` of ``[N, T]``, the ``y``-th share of the channels and the
+    ``z``-th stretch of places. Where places are few, groups of threads take every
+    ``groups``-th channel.
+    """
+    sums = cuda.shared.array(THREADS, float64)
+    me = cuda.threadIdx.x
+    width = min(places, THREADS)
+    groups = THREADS // width
+    group = me // width
+    place = cuda.blockIdx.z * THREADS + me - group * width
+    pair = cuda.blockIdx.x
+    begin = cuda.blockIdx.y * share
+    end = min(begin + share, channels)
+    total = float64(0)
+    if group < groups and place < places:
+        step = groups * places
+        k = begin + group
+        at = (pair // targets * channels + k) * places + place
+        # Where a weight is a place's, weights lie as activations do.
+        hop = step if pixels else groups
+        by = (pair * channels + k) * places + place if pixels else pair * channels + k
+        while k + 3 * groups < end:
+            a0 = read(activations, at)
+            a1 = read(activations, at + step)
+            a2 = read(activations, at + 2 * step)
+            a3 = read(activations, at + 3 * step)
+            w0 = read(weights, by)
+            w1 = read(weights, by + hop)
+            w2 = read(weights, by + 2 * hop)
+            w3 = read(weights, by + 3 * hop)
+            total += float64((w0 * a0 + w1 * a1) + (w2 * a2 + w3 * a3))
+            k += 4 * groups
+            at += 4 * step
+            by += 4 * hop
+        while k < end:
+            total += float64(read(weights, by) * read(activations, at))
+            k += groups
+            at += step
+            by += hop
+    total = _groups_total(total, sums, width, groups)
+    if group == 0 and place < places:
+        if relu and total < 0:
+            total = 0.0
+        out[(cuda.blockIdx.y * cuda.gridDim.x + pair) * places + place] = float32(total)
+
+
+@compiled
+def finish(partial, out, shares, count, relu):
+    """Add up the partial maps that the channels' shares gave."""
+    i = cuda.grid(1)
+    if i < count:
+        total = float64(0)
+        for share in range(shares):
+            total += float64(partial[share * count + i])
+        if relu and total < 0:
+            total = 0.0
+        out[i] = float32(total)
