@@ -1,4 +1,4 @@
-"""onnx's shape inference, and what it lacks for inner graphs.
+"""onnx's shape inference, and what it lacks for inner graphs and Attention.
 
 It does not look at constants of the outer graph from inside an inner one, so these get copies.
 It infers no shapes for the states of a Loop, since the standard lets each iteration change
@@ -28,6 +28,10 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     _copy_constants(model.graph, {})
     known = _infer(model)
+    opened = _open_attention(model.graph, known.graph)
+    if opened:
+        known = _infer(model)
+        known.graph.value_info.extend(opened)
     while True:
         states = list(_states(known.graph, {}))
         assumed = [i for i, state in enumerate(states) if state.assume()]
@@ -39,6 +43,36 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
         if not any(states[i].before.HasField("shape") for i in assumed):
             return known
         known = _infer(known)
+
+
+def _open_attention(graph: onnx.GraphProto, inferred: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Put inputs in place of Attention of unknown lengths; return these.
+
+    onnx 1.23 adds and multiplies such lengths as if they were 0.
+    """
+    infos = {v.name: v for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    opened = []
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if node.op_type != "Attention" or node.domain:
+            continue
+        read, made = (
+            [infos[n] for n in names if n in infos] for names in (node.input, node.output)
+        )
+        if any(map(_empty_axes, read)) or not any(map(_empty_axes, made)):
+            continue
+        for info in made:
+            for axis in _empty_axes(info):
+                axis.Clear()
+        opened += made
+        del graph.node[index]
+    graph.input.extend(opened)
+    return opened
+
+
+def _empty_axes(info: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    lengths = info.type.tensor_type.shape.dim
+    return [d for d in lengths if d.HasField("dim_value") and d.dim_value == 0]
 
 
 def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
