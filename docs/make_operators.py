@@ -33,7 +33,7 @@ from tests.gradient.test_rules import ELSEWHERE  # noqa: E402
 
 PAGE = Path(__file__).with_name("operators.md")
 COMMAND = "python docs/make_operators.py"
-MICROSOFT = "com.microsoft"
+DOMAINS = ("com.microsoft", "ai.onnx.ml")
 LOWEST = 7  # opset; models of a lower one are lifted
 EXAMPLE = "Transpose"
 
@@ -41,8 +41,6 @@ EXAMPLE = "Transpose"
 WITHOUT = {
     "Constant RandomNormal RandomUniform": "it has no operands",
     "ImageDecoder": "it reads the bytes of a file",
-    "Optional OptionalGetElement OptionalHasElement": "its values may be absent, so that "
-    "there may be nothing to hand a gradient to",
     "SequenceMap": "its sequence is the state of a loop, whose parts rules cannot tell apart",
     "RegexFullMatch StringConcat StringNormalizer StringSplit": "it works on text",
     "TfIdfVectorizer": "it counts integers or words",
@@ -292,6 +290,13 @@ def described(op_type: str, domain: str, versions: str, opset: int) -> str:
     return row(op_type, versions, how, needs, checked, limits(op_type, domain, found, opset))
 
 
+def since(domain: str, op_type: str) -> str:
+    """Return the opsets of another domain in which an operator changed; 1 if onnx has none."""
+    every = onnx.defs.get_all_schemas_with_history()
+    found = {s.since_version for s in every if (s.domain, s.name) == (domain, op_type)}
+    return ", ".join(map(str, sorted(found))) or "1"
+
+
 def tables(opset: int) -> Iterator[str]:
     """Yield the lines of all tables."""
     header = ("Operator", "Opsets", "Gradient", "Needs", "Checked", "Refused")
@@ -308,10 +313,11 @@ def tables(opset: int) -> Iterator[str]:
     yield from ("", "## The standard", "", *table(*header))
     for name in sorted(ruled | bodies):
         yield described(name, "", opsets(known.get(name, [])), opset)
-    yield from ("", f"## Domain `{MICROSOFT}`", "", *table(*header))
-    for domain, name in sorted(RULES):
-        if domain == MICROSOFT:
-            yield described(name, domain, "1", opset)
+    for other in DOMAINS:
+        yield from ("", f"## Domain `{other}`", "", *table(*header))
+        for domain, name in sorted(RULES):
+            if domain == other:
+                yield described(name, domain, since(domain, name), opset)
     yield from ("", "## Not differentiated", "")
     yield f"Operators of the standard; {' and '.join(replaced)}, which it has dropped, are replaced"
     yield "when a model is lifted."
