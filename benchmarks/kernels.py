@@ -8,7 +8,7 @@ import cv2
 import exports
 import numpy as np
 import torch
-from measure import side_by_side, table
+from measure import quickest, table
 from torch.nn.functional import interpolate
 
 exports.torchvision_models()
@@ -23,7 +23,7 @@ LAYERS = {"7x7x2048": (2048, 7), "14x14x512": (512, 14), "56x56x256": (256, 56)}
 BATCHES = (1, 8, 64)
 THREADS = (1, 2)
 SIDE = 224
-SECONDS = 0.1  # a block of one function
+ROUNDS = 8
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -47,11 +47,10 @@ def compared(
             "theirs": theirs,
         }
         if not cells:
-            seconds, _ = side_by_side({"numpy": numpy}, 1, SECONDS)
-            cells.append(f"{seconds['numpy'] * 1e3:.2f}")
-        seconds, ratios = side_by_side(functions, rounds, SECONDS)
+            cells.append(f"{quickest({'numpy': numpy}, 1)['numpy'] * 1e3:.3g}")
+        seconds = quickest(functions, rounds)
         cells += [f"{seconds[name] * 1e3:.3g}" for name in functions]
-        cells.append(f"**{ratios['theirs']:.2f}**")
+        cells.append(f"**{seconds['theirs'] / seconds['native']:.2f}**")
     return cells
 
 
@@ -63,7 +62,7 @@ def header(*first: str, theirs: str) -> list[str]:
     return cells
 
 
-def painting(rounds: int = 5) -> str:
+def painting(rounds: int = ROUNDS) -> str:
     """The overlay of a photograph, against ``cv2.resize`` and ``show_cam_on_image``."""
     rng = np.random.default_rng(0)
     raw = rng.uniform(size=(7, 7)).astype(np.float32)
@@ -91,7 +90,7 @@ def painting(rounds: int = 5) -> str:
     return table(header("photograph", theirs="OpenCV"), rows)
 
 
-def combining(rounds: int = 5) -> str:
+def combining(rounds: int = ROUNDS) -> str:
     """The map from activations and gradients, against ``mean``, ``einsum`` and ``relu``."""
     rows = []
     for name, (channels, side) in LAYERS.items():
@@ -117,7 +116,7 @@ def combining(rounds: int = 5) -> str:
     return table(header("layer", "batch", "targets", theirs="PyTorch"), rows)
 
 
-def resizing(rounds: int = 5) -> str:
+def resizing(rounds: int = ROUNDS) -> str:
     """Maps resized to the input tensor, alone and times guided gradients: ``interpolate``."""
     rows = []
     view = View.whole((SIDE, SIDE), (7, 7))
