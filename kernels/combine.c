@@ -3,15 +3,15 @@
 
 #include "numbers.h"
 
-/* Sums of some dozen terms are taken in float, and those sums added up in double. */
+/* Sums of many terms are taken in float piece by piece, and the pieces added up in double. */
 enum {
-    ROWS = 4,     /* rows summed at once: their reductions overlap */
-    SPAN = 512,   /* of a row, summed in float */
-    LONG_SPAN = 2048,
-    CACHED = 1 << 20, /* so many numbers may well be in a cache */
-    CHANNELS = 8, /* weighted at once: the sums are read and written once for all of them */
-    FLUSH = 16,   /* times so many channels are summed in float */
-    TILE = 512,   /* places whose sums stay in the cache while all channels pass */
+    ROWS = 4,          /* summed at once: their reductions overlap */
+    SPAN = 512,        /* a piece of these rows */
+    CACHED = 1 << 20,  /* a matrix of fewer numbers may well be in a cache */
+    LONG_SPAN = 2048,  /* a piece of rows in larger ones */
+    CHANNELS = 8,      /* weighted at once: the sums are read and written once for all of them */
+    FLUSH = 16,        /* times so many channels are a piece */
+    TILE = 512,        /* places whose sums stay in the cache while all channels pass */
 };
 
 ONNXCAM_INLINE void sum_rows(onnxcam_numbers rows, size_t first, size_t last, size_t places,
