@@ -24,7 +24,14 @@ def first_maximum(x: np.ndarray, seed: np.ndarray, kernel: int, stride: int) -> 
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(
     ("size", "kernel", "stride"),
-    [((6, 8), 2, 2), ((7, 5), 2, 2), ((9, 6), 3, 3), ((11, 9), 3, 3), ((7, 9), 3, 2), ((5, 5), 2, 1)],
+    [
+        ((6, 8), 2, 2),
+        ((7, 5), 2, 2),
+        ((9, 6), 3, 3),
+        ((11, 9), 3, 3),
+        ((7, 9), 3, 2),
+        ((5, 5), 2, 1),
+    ],
 )
 def test_max_pool(size: tuple[int, int], kernel: int, stride: int, dynamic: bool) -> None:
     rng = np.random.default_rng(5)

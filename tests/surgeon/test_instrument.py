@@ -159,10 +159,10 @@ def test_several_targets_equal_single_runs(save) -> None:
 
 def test_an_operator_without_a_rule_is_named_only_on_the_path(save) -> None:
     text = """
-        <ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]>
-        net (float[1,3,16,16] image) => (float[1,4] scores) {
+        <ir_version: 8, opset_import: ["" : 17, "com.example" : 1]>
+        net (float[1,3,16,16] image) => (float[1,4] scores) <float[1,3,16,16] odd> {
             early = Conv <pads=[1,1,1,1]> (image, w0)
-            odd = ai.onnx.ml.Binarizer (early)
+            odd = com.example.Odd (early)
             maps0 = Add (early, odd)
             maps = Conv <pads=[1,1,1,1]> (maps0, w)
             relu = Relu (maps)
@@ -180,7 +180,7 @@ def test_an_operator_without_a_rule_is_named_only_on_the_path(save) -> None:
     model.graph.node[1].name = "the_odd_one"
     path = save(model)
     instrument(path)
-    with pytest.raises(NoGradientError, match=r"Binarizer \(node 'the_odd_one', opset 17\)"):
+    with pytest.raises(NoGradientError, match=r"com\.example\.Odd \(node 'the_odd_one', opset 17\)"):
         instrument(path, layer="early")
 
 
