@@ -89,7 +89,10 @@ def _body(call: Call, schema: onnx.defs.OpSchema) -> onnx.FunctionProto:
         types = [_type(call, value) for value in call.node.inputs]
         proto = ir.serde.serialize_node(call.node).SerializeToString()
         stored = schema.get_context_dependent_function_with_opset_version(version, proto, types)
-    return onnx.FunctionProto.FromString(stored)
+    found = onnx.FunctionProto.FromString(stored)
+    if not found.node:
+        raise call.refuse("the standard defines it by other operators for known lengths only")
+    return found
 
 
 def _type(call: Call, value: ir.Value | None) -> bytes:
