@@ -180,7 +180,9 @@ def test_an_operator_without_a_rule_is_named_only_on_the_path(save) -> None:
     model.graph.node[1].name = "the_odd_one"
     path = save(model)
     instrument(path)
-    with pytest.raises(NoGradientError, match=r"com\.example\.Odd \(node 'the_odd_one', opset 17\)"):
+    with pytest.raises(
+        NoGradientError, match=r"com\.example\.Odd \(node 'the_odd_one', opset 17\)"
+    ):
         instrument(path, layer="early")
 
 
