@@ -63,7 +63,8 @@ Which operators onnxcam differentiates, how, how that is checked, and what is re
   differences in float64, with one cotangent and with three, and most with lengths that only the
   run knows; or the test in `tests/gradient` that does it in another way. ORT: also against ONNX
   Runtime's own gradient builder (`tests/ort_training`). PyTorch: also by itself against autograd
-  (`tests/parity`), which whole networks are compared with, whatever their operators.
+  (`tests/parity`), which whole networks are compared with, whatever their operators. Besides, the
+  standard's own node tests: [node-cases.md](node-cases.md).
 * **Refused**: what can end in an error that names the node, in the words of the code. Besides,
   any operator may be refused where a rank is unknown, or for a gradient through an output that its
   rule does not know. Expansions and function bodies also refuse what the operators in them refuse.

@@ -1,0 +1,55 @@
+"""Half of the standard's own node tests as they are given, the other with lengths of the run.
+
+``python -m tests.gradient.node_cases`` checks all of them in both ways.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import onnx
+import onnxruntime
+import pytest
+
+import onnxcam.gradient  # noqa: F401  (registers the rules)
+from onnxcam.gradient.registry import RULES, Call, Rule
+
+from .node_cases import Results, collect, result, sweep
+from .node_check import CRASH, check, verdict
+from .node_models import symbolic
+from .node_probe import RIGHT, WRONG
+
+PARTS = 8
+RIGHT_ONES = 1215  # of onnx 1.23, in ONNX Runtime 1.31
+
+
+@cache
+def found(part: int) -> Results:
+    variant = symbolic if part % 2 else None
+    return sweep(collect()[part::PARTS], variant)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_gradients_equal_central_differences(part: int) -> None:
+    bad = {n: p for n, p in found(part).items() if result(n, p) in (WRONG, CRASH)}
+    assert not bad
+
+
+def test_no_fewer_are_right() -> None:
+    counts = Counter(result(n, p) for part in range(PARTS) for n, p in found(part).items())
+    if onnx.__version__[:5] == "1.23." and onnxruntime.__version__[:5] == "1.31.":
+        assert counts[RIGHT] >= RIGHT_ONES, counts
+
+
+def test_an_error_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = RULES["", "Sigmoid"]
+
+    def unsound(call: Call, g):  # one percent off
+        made = sound.makers[0](call, g)
+        return call.op("Mul", made, call.like(1.01))
+
+    case = next(case for case in collect() if case.name == "test_sigmoid")
+    assert verdict(check(case)) == RIGHT
+    monkeypatch.setitem(RULES, ("", "Sigmoid"), Rule((unsound,)))
+    assert verdict(check(case)) == WRONG
