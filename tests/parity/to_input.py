@@ -30,7 +30,8 @@ TOLERANCE = 1e-3  # relative L2; kinks make the maximum useless
 TARGETS = 2
 # One rectifier or maximum that decides otherwise in float32 than in float64 changes the gradient
 # by 1e-3 to 1e-2, in PyTorch's own float32 gradient as often as here (measured on VGG-11: 2.8e-3,
-# 1.3e-6, 3.2e-3, 1.5e-3 on four pairs of images). A wrong rule is wrong on every image.
+# 1.3e-6, 3.2e-3, 1.5e-3 on four pairs of images). A wrong rule is wrong on every image. On
+# GoogLeNet, whose 13 pools overlap, no pair is free of it; there PyTorch's own error is the measure.
 IMAGES = 6
 EXPORTS = [(e, b) for e in ("torchscript", "dynamo") for b in ("fixed", "dynamic")]
 
@@ -83,21 +84,28 @@ class Reference:
             classes = model(self.images[0]).shape[1]
         seeds = np.random.default_rng(1).normal(size=(TARGETS, 2, classes))
         self.seeds = seeds.astype(np.float32)
-        self._model = copy.deepcopy(model).double()
+        self._single, self._model = model, copy.deepcopy(model).double()
         self._found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores ``[N, C]`` and gradients ``[T, N, 3, H, W]``."""
         if index not in self._found:
-            image = self.images[index].double().requires_grad_()
-            scores = self._model(image)
-            gradients = [
-                torch.autograd.grad(scores, image, torch.from_numpy(g).double(), retain_graph=True)
-                for g in self.seeds
-            ]
-            rows = torch.stack([g for (g,) in gradients]).numpy()
-            self._found[index] = scores.detach().numpy(), rows
+            self._found[index] = self._gradients(self._model, self.images[index].double())
         return self._found[index]
+
+    def own_error(self, index: int) -> float:
+        """Return how far PyTorch's own gradient in float32 is off."""
+        theirs, own = self[index][1], self._gradients(self._single, self.images[index])[1]
+        return float(np.linalg.norm(own - theirs) / np.linalg.norm(theirs))
+
+    def _gradients(self, model: nn.Module, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        image = image.clone().requires_grad_()
+        scores = model(image)
+        rows = [
+            torch.autograd.grad(scores, image, torch.from_numpy(g).to(image), retain_graph=True)[0]
+            for g in self.seeds
+        ]
+        return scores.detach().numpy(), torch.stack(rows).numpy()
 
 
 def check(model: nn.Module, reference: Reference, exporter: str, batch: str) -> Outcome:
@@ -141,7 +149,11 @@ def compare(
     norm = np.linalg.norm(theirs)
     assert norm > 1e-4, "a dead network, where every comparison passes"
     error = float(np.linalg.norm(found - theirs) / norm)
-    return Outcome("right" if error <= TOLERANCE else "wrong", error, seconds=seconds)
+    if error <= TOLERANCE:
+        return Outcome("right", error, seconds=seconds)
+    own = reference.own_error(index)
+    note = f"PyTorch in float32: {own:.1e}"
+    return Outcome("right" if error <= own else "wrong", error, note, seconds)
 
 
 def main() -> None:
