@@ -8,9 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 NCHWC = "com.microsoft.nchwc"  # ONNX Runtime's operators on blocks of channels
-LAYOUT = (
-    "Save the optimized model at level 'extended' in place of 'all', or give the original file"
-)
+LAYOUT = "Save the optimized model at level 'extended' in place of 'all', or give the original file"
 _LONG = 80  # longer names, which some exporters join from many, are shortened in messages
 
 FLOATS = {
