@@ -18,8 +18,10 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
         OutputError: the place cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
+        if path.exists() and not path.is_file():  # a rename would put a file in its place
+            raise OutputError(f"{path}: is not a file. Choose another with -o.")
+        temporary = path.with_name(f".{secrets.token_hex(4)}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:

@@ -92,7 +92,7 @@ def add_gradients_ort(
     def prepared(opset: int) -> ir.Model:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        return prepare(copy, path, opset)
+        return prepare(copy, path, opset, frozenset([of, *to]))
 
     wanted = list(dict.fromkeys(to))
     built = build(prepared, of, wanted)

@@ -9,7 +9,14 @@ from typing import get_args
 import onnx
 import onnx_ir as ir
 
-from onnxcam.errors import EngineError, NoGradientError, TensorError, nearest
+from onnxcam.errors import (
+    EngineError,
+    ModelError,
+    NoGradientError,
+    OnnxcamError,
+    TensorError,
+    nearest,
+)
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder, Policy
 from onnxcam.gradient.policy import POLICIES
@@ -33,7 +40,8 @@ def add_gradients(
 ) -> onnx.ModelProto:
     """Return ``model`` with the gradient of one tensor with respect to others.
 
-    The result has the inputs and outputs of ``model``, one more input ``seed:OF``, cotangents
+    The result has the inputs and outputs of ``model`` (of weights that are inputs as well, IR 3's
+    way, the weights alone), one more input ``seed:OF``, cotangents
     ``[T, *shape of OF]``, and for each tensor of ``to`` one more output ``gradient:TO``,
     ``[T, *shape of TO]``: row ``t`` is the product of cotangent ``t`` with the Jacobian. One
     cotangent is one row of the Jacobian; several come in one run. Both are of the tensors'
@@ -58,10 +66,11 @@ def add_gradients(
         ModelError, ExternalDataError: the model cannot be read or is invalid in itself.
         TensorError: a tensor does not exist or is not of floating point.
         NoGradientError: an operator between them has no rule, or there is no path.
-        EngineError: ONNX Runtime's builder is not there or cannot differentiate the model.
+        EngineError: there is no such policy or engine, or ONNX Runtime's builder is not there
+            or cannot differentiate the model.
     """
     if policy not in POLICIES:
-        raise ValueError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
+        raise EngineError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
     path = Path("model.onnx") if isinstance(model, onnx.ModelProto) else Path(model)
     wanted = [to] if isinstance(to, str) else list(dict.fromkeys(to))
     if engine == "ort":
@@ -77,12 +86,19 @@ def add_gradients(
             proto = read_model(path)
         check_external_data(path, proto)
         check_valid(proto, path)
-        return prepare(proto, path, opset)
+        return prepare(proto, path, opset, frozenset([of, *wanted]))
 
     try:
         return _add(prepared, of, wanted, policy)
     except (TensorError, NoGradientError) as error:
         raise type(error)(f"{path.name}: {error}") from error
+    except OnnxcamError:
+        raise
+    except Exception as error:  # shapes that contradict each other come to light in the rules
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(
+            f"{path.name}: cannot be differentiated, since its graph contradicts itself ({reason})."
+        ) from error
 
 
 def _by_runtime(

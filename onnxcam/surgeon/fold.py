@@ -42,23 +42,27 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from all_nodes(inner)
 
 
-def fold_constants(proto: onnx.ModelProto, lengths: Lengths | None = None) -> bool:
+def fold_constants(
+    proto: onnx.ModelProto, lengths: Lengths | None = None, keep: frozenset[str] = frozenset()
+) -> bool:
     """Replace small nodes with constant inputs by initializers, in place.
 
     Args:
         proto: the model.
         lengths: the shapes of values of the main graph, as far as they are known.
+        keep: tensors that are not taken for constants, since their gradient is wanted.
 
     Returns:
         Whether an If was replaced by one of its branches.
     """
-    folder = _Folder(proto, lengths or {})
+    folder = _Folder(proto, lengths or {}, keep)
     folder.fold(proto.graph, {})
     return folder.replaced
 
 
 class _Folder:
-    def __init__(self, proto: onnx.ModelProto, lengths: Lengths) -> None:
+    def __init__(self, proto: onnx.ModelProto, lengths: Lengths, keep: frozenset[str]) -> None:
+        self.keep = keep
         self.opset = opset_of(proto)
         self.lengths = lengths
         self.vectors: dict[str, list[int | None]] = {}  # of lengths, known in part
@@ -70,8 +74,8 @@ class _Folder:
         """Fold the nodes of one graph, in which the constants of the outer one are known."""
         own = {v.name for v in (*graph.input, *graph.initializer)}
         known = {name: array for name, array in outer.items() if name not in own}
-        known |= _stored(graph)
-        outputs = {o.name for o in graph.output}
+        known |= self.stored(graph)
+        outputs = {o.name for o in graph.output} | self.keep
         folded: Arrays = {}
         kept = onnx.GraphProto()
         pending = deque(graph.node)
@@ -81,7 +85,7 @@ class _Folder:
             branch = _taken_branch(node, known)
             if branch is not None:
                 pending.extendleft(reversed(self.opened(graph, node, branch)))
-                known |= _stored(graph)
+                known |= self.stored(graph)
                 opened.update(node.output)
                 self.replaced = True
                 continue
@@ -192,6 +196,12 @@ class _Folder:
             nodes.append(onnx.helper.make_node("Identity", [new.get(source, source)], [name]))
         return nodes
 
+    def stored(self, graph: onnx.GraphProto) -> Arrays:
+        """Return the small weights of a graph."""
+        inside = (t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL)
+        small = (t for t in inside if nbytes(t) <= SMALL_BYTES and t.name not in self.keep)
+        return {t.name: onnx.numpy_helper.to_array(t) for t in small}
+
     def fresh(self, name: str) -> str:
         """Return ``name``, numbered where it is taken."""
         found, count = name, 1
@@ -200,13 +210,6 @@ class _Folder:
             found = f"{name}.{count}"
         self.names.add(found)
         return found
-
-
-def _stored(graph: onnx.GraphProto) -> Arrays:
-    """Return the small weights of a graph."""
-    inside = (t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL)
-    small = (t for t in inside if nbytes(t) <= SMALL_BYTES)
-    return {t.name: onnx.numpy_helper.to_array(t) for t in small}
 
 
 def _taken_branch(node: onnx.NodeProto, known: Arrays) -> onnx.GraphProto | None:

@@ -22,11 +22,13 @@ def read_model(path: str | Path) -> onnx.ModelProto:
             outside the model's own folder.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ModelError(f"{path}: is a directory. Give the .onnx file itself.")
-    if not path.exists():
-        raise ModelError(f"{path}: no such file.")
     try:
+        if path.is_dir():
+            raise ModelError(f"{path}: is a directory. Give the .onnx file itself.")
+        if not path.exists():
+            raise ModelError(f"{path}: no such file.")
+        if not path.is_file():
+            raise ModelError(f"{path}: is a device or a pipe. Give the .onnx file itself.")
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error

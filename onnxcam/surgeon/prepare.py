@@ -23,6 +23,7 @@ from onnxcam.surgeon.load import opset_of, read_model
 from onnxcam.surgeon.runtime_ops import put_back, set_aside
 from onnxcam.surgeon.shapes import infer_shapes, known_lengths
 
+_NAMES_OF_NOTHING = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
 
 
@@ -41,10 +42,18 @@ def load(path: str | Path, opset: int | None = None) -> ir.Model:
     return prepare(read_model(path), path, opset)
 
 
-def prepare(proto: onnx.ModelProto, path: Path, opset: int | None = None) -> ir.Model:
-    """As :func:`load`, for a model already read; ``path`` places its external data."""
+def prepare(
+    proto: onnx.ModelProto,
+    path: Path,
+    opset: int | None = None,
+    keep: frozenset[str] = frozenset(),
+) -> ir.Model:
+    """As :func:`load`, for a model already read; ``path`` places its external data.
+
+    ``keep`` names tensors that are not taken for constants, even where they are.
+    """
     try:
-        return _prepare(proto, path, opset)
+        return _prepare(proto, path, opset, keep)
     except OnnxcamError:
         raise
     except Exception as error:  # onnx and onnx_ir raise many kinds on a broken graph
@@ -70,7 +79,9 @@ def check_valid(proto: onnx.ModelProto, path: Path) -> None:
             raise ModelError(f"{path}: not a valid model: {reason}") from error
 
 
-def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
+def _prepare(
+    proto: onnx.ModelProto, path: Path, opset: int | None, keep: frozenset[str]
+) -> ir.Model:
     _name_default_domain(proto, opset or BASE_OPSET)
     _constants_to_initializers(proto.graph)
     if proto.functions:
@@ -81,12 +92,13 @@ def _prepare(proto: onnx.ModelProto, path: Path, opset: int | None) -> ir.Model:
     if proto.ir_version < 4:
         proto.ir_version = 4  # from here on, initializers need not be inputs as well
     _drop_initializer_inputs(proto)
-    fold_constants(proto)
+    _forget_names_of_nothing(proto)
+    fold_constants(proto, keep=keep)
     while any(n.op_type == "If" for n in all_nodes(proto.graph)):
-        if not fold_constants(proto, known_lengths(_skeleton(proto)[0], path)):
+        if not fold_constants(proto, known_lengths(_skeleton(proto)[0], path), keep):
             break  # the run decides which branch it takes
     model = _described(proto, path)
-    while _unknown_rank(model) and _folded_further(proto, path):
+    while _unknown_rank(model) and _folded_further(proto, path, keep):
         model = _described(proto, path)
     return model
 
@@ -107,11 +119,19 @@ def _unknown_rank(model: ir.Model) -> bool:
     return ended and any(n.op_type in ("Shape", "Size") for n in nodes)
 
 
-def _folded_further(proto: onnx.ModelProto, path: Path) -> bool:
+def _folded_further(proto: onnx.ModelProto, path: Path, keep: frozenset[str]) -> bool:
     """Fold what follows from inferred lengths; return whether there was anything."""
     count = len(proto.graph.node)
-    fold_constants(proto, known_lengths(_skeleton(proto)[0], path))
+    fold_constants(proto, known_lengths(_skeleton(proto)[0], path), keep)
     return len(proto.graph.node) < count
+
+
+def _forget_names_of_nothing(proto: onnx.ModelProto) -> None:
+    """Some tools call every unknown length the same; the standard takes these for equal."""
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param.lower() in _NAMES_OF_NOTHING:
+                dim.Clear()
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -223,9 +243,7 @@ def _skeleton(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.T
 def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
     """Lift the default domain with onnx's converter, minding what it gets wrong."""
     before = opset_of(proto)
-    asymmetric = before < 11 and any(
-        n.op_type in ("Upsample", "Resize") for n in all_nodes(proto.graph)
-    )
+    shrinking = _shrinking(proto, path) if before < 11 else set()
     changed = {"Scan": 9, "Hardmax": 13, "GroupNormalization": 21}
     for node in all_nodes(proto.graph):
         if node.op_type in changed and before < changed[node.op_type] <= opset:
@@ -251,12 +269,40 @@ def _lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
             f"{path}: opset {before} cannot be lifted to {opset}, which the gradient rules "
             f"need: {reason} Export the model at opset {opset} or later."
         ) from error
-    if asymmetric:
+    if before < 11:
         for node in all_nodes(lifted.graph):
             if node.op_type == "Resize":
                 _set_attribute(node, "coordinate_transformation_mode", "asymmetric")
-                _set_attribute(node, "nearest_mode", "floor")
+                rounding = "ceil" if node.output[0] in shrinking else "floor"
+                _set_attribute(node, "nearest_mode", rounding)
     return lifted
+
+
+def _shrinking(proto: onnx.ModelProto, path: Path) -> set[str]:
+    """Return the outputs of the Resize-10 that shrink by nearest elements.
+
+    There the runtime rounds up where it shrinks and down where it enlarges.
+    """
+    nodes = list(all_nodes(proto.graph))
+    stored = {t.name: t for t in proto.graph.initializer}
+    stored |= {n.output[0]: a.t for n in nodes if n.op_type == "Constant" for a in n.attribute}
+    found = set()
+    for node in nodes:
+        modes = [a.s for a in node.attribute if a.name == "mode"]
+        if node.op_type != "Resize" or modes not in ([], [b"nearest"]):
+            continue
+        scales = stored.get(node.input[1])
+        factors = None if scales is None else onnx.numpy_helper.to_array(scales)
+        if factors is None or ((factors < 1).any() and (factors > 1).any()):
+            known = "are computed" if factors is None else "both shrink and enlarge"
+            raise ModelError(
+                f"{path}: Resize (node '{node.name}', opset 10) takes nearest elements and its "
+                f"scales {known}; its rounding cannot be said in later opsets. Export the model "
+                "at opset 11 or later."
+            )
+        if (factors < 1).any():
+            found.add(node.output[0])
+    return found
 
 
 def _set_attribute(node: onnx.NodeProto, name: str, value: str) -> None:

@@ -54,6 +54,54 @@ def _inferred(skeleton: onnx.ModelProto, path: Path) -> onnx.ModelProto:
             domain.version = 17
     put_stand_ins(skeleton.graph, opset_of(skeleton))
     try:
-        return infer(skeleton)
+        declared = _set_declared_aside(skeleton.graph)
+        if not declared:
+            return infer(skeleton)
+        bare = onnx.ModelProto()
+        bare.CopyFrom(skeleton)
+        inferred = infer(bare)
+        if _declare_unknown(skeleton.graph, inferred.graph, declared):
+            inferred = infer(skeleton)
+        return inferred
     except Exception as error:
         raise ModelError(f"{path}: the graph is inconsistent: {str(error).strip()}") from error
+
+
+def _set_declared_aside(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Take away what the file says of computed shapes, where lengths of inputs are open.
+
+    Tools store the shapes of one run and then open the inputs alone; runtimes do not care, but
+    a length that is believed would be written into the gradient.
+    """
+    weights = {t.name for t in graph.initializer}
+    lengths = [
+        d for i in graph.input if i.name not in weights for d in i.type.tensor_type.shape.dim
+    ]
+    if all(d.HasField("dim_value") for d in lengths):
+        return []
+    computed = {name for node in graph.node for name in node.output}
+    declared, kept = onnx.GraphProto(), onnx.GraphProto()
+    for info in graph.value_info:
+        (declared if info.name in computed else kept).value_info.append(info)
+    del graph.value_info[:]
+    graph.value_info.extend(kept.value_info)
+    for info in graph.output:
+        if info.name in computed and info.type.tensor_type.HasField("shape"):
+            declared.value_info.append(info)
+            info.type.tensor_type.ClearField("shape")
+    return list(declared.value_info)
+
+
+def _declare_unknown(
+    graph: onnx.GraphProto, inferred: onnx.GraphProto, declared: list[onnx.ValueInfoProto]
+) -> bool:
+    """Give shapes that cannot be inferred back; return whether there were any."""
+    infos = (*inferred.value_info, *inferred.output)
+    known = {i.name for i in infos if i.type.tensor_type.HasField("shape")}
+    missing = {d.name: d for d in declared if d.name not in known}
+    outputs = {o.name for o in graph.output}
+    for info in graph.output:
+        if info.name in missing:
+            info.CopyFrom(missing[info.name])
+    graph.value_info.extend(d for name, d in missing.items() if name not in outputs)
+    return bool(missing)

@@ -39,7 +39,7 @@ def write_model(proto: onnx.ModelProto, out: Path, source: Path) -> Path:
     """
     data = to_bytes(proto, source)
     files = [source, *(source.parent / name for name in check_external_data(source, proto))]
-    if any(out.exists() and out.samefile(taken) for taken in files if taken.exists()):
+    if out.resolve() in {file.resolve() for file in files}:
         raise OutputError(f"{out}: is the model's own file. Choose another with -o.")
     if len(files) > 1 and out.absolute().parent.resolve() != source.absolute().parent.resolve():
         raise OutputError(

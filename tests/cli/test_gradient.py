@@ -41,6 +41,9 @@ def test_policies_say_what_they_changed(folder, call) -> None:  # noqa: F811
         (("--of", "logit"), "model.onnx: no tensor 'logit' in the main graph. Nearest: logits"),
         (("--to", "probabilities"), "'logits' does not depend on 'probabilities'"),
         (("-o", "model.onnx"), "model.onnx: is the model's own file. Choose another with -o."),
+        (("-o", "."), "is not a file"),
+        (("-o", "/dev/null"), "is not a file"),
+        (("-o", "n" * 300 + ".onnx"), "cannot be written"),
         (("--engine", "ort"), "onnxcam[ort-training]"),
     ],
 )

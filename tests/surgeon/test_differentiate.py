@@ -174,6 +174,87 @@ def test_models_invalid_in_themselves(save: Callable[..., Path]) -> None:
         onnxcam.add_gradients(save(model), "y", "x")
 
 
+def test_a_weight_in_constant_expressions_keeps_every_path() -> None:
+    """y = exp(w) x + w: what could be folded is still a function of the weight."""
+    w, x = np.array([0.1, 0.2, 0.3], "f"), rng.normal(size=(2, 3)).astype("f")
+    model = parse(
+        """<ir_version: 7, opset_import: ["" : 13]>
+        net (float[N,3] x) => (float[N,3] y) { h = Exp (w) g = Mul (h, x) y = Add (g, w) }""",
+        {"w": w},
+    )
+    feeds = {"x": x, "seed:y": np.ones((1, 2, 3), "f")}
+    made = onnxcam.add_gradients(model, "y", ["w", "h"])
+    to_w, to_h = run(made, feeds, "gradient:w", "gradient:h")
+    np.testing.assert_allclose(to_w[0], np.exp(w) * x.sum(0) + 2, rtol=1e-5)
+    np.testing.assert_allclose(to_h[0], x.sum(0), rtol=1e-5)
+
+
+def test_shapes_of_one_run_are_not_believed_where_the_inputs_are_open() -> None:
+    """Tools store the shapes they saw, and then open the inputs alone; runtimes do not care."""
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,4] x) => (float[1] y) <float[1,4] h, float[1,4] z> {
+            h = Relu (x) z = Mul (h, p) y = ReduceMean <keepdims=0, axes=[1]> (z) }""",
+        {"p": np.full((1, 4), 2, "f")},
+    )
+    made = onnxcam.add_gradients(model, "y", ["x", "p"])
+    x = np.abs(rng.normal(size=(3, 4))).astype("f")
+    feeds = {"x": x, "seed:y": np.ones((1, 3), "f")}
+    to_x, to_p = run(made, feeds, "gradient:x", "gradient:p")
+    np.testing.assert_allclose(to_x[0], np.full((3, 4), 0.5), rtol=1e-6)
+    np.testing.assert_allclose(to_p[0], x.sum(0, keepdims=True) / 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unknown", ["None", "?"])
+def test_lengths_called_nothing_are_not_taken_for_equal(unknown: str) -> None:
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[U,U] x, float[U,U] b) => (float[U,U] y) { y = Mul (x, b) }"""
+    )
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.dim_param = unknown
+    made = onnxcam.add_gradients(model, "y", "b")
+    x = rng.normal(size=(3, 4)).astype("f")
+    feeds = {"x": x, "b": np.ones((1, 4), "f"), "seed:y": np.ones((1, 3, 4), "f")}
+    [to_b] = run(made, feeds, "gradient:b")
+    np.testing.assert_allclose(to_b[0], x.sum(0, keepdims=True), rtol=1e-5)
+
+
+def test_declared_shapes_of_the_wrong_rank_are_a_model_error() -> None:
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[2,3] x) => (float[2,3] y) { h = Relu (x) y = Mul (h, h) }"""
+    )
+    info = onnx.helper.make_tensor_value_info("h", 1, [2, 3, 1])
+    model.graph.value_info.append(info)
+    try:
+        made = onnxcam.add_gradients(model, "y", "x")
+    except ModelError as error:
+        assert "contradicts itself" in str(error) or "inconsistent" in str(error)
+    else:
+        feeds = {"x": np.ones((2, 3), "f"), "seed:y": np.ones((1, 2, 3), "f")}
+        np.testing.assert_allclose(runtime(made).run(["gradient:x"], feeds)[0], 2)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.7, 2.5])
+def test_nearest_resize_of_opset_10_keeps_its_rounding(scale: float) -> None:
+    model = parse(
+        """<ir_version: 5, opset_import: ["" : 10]>
+        net (float[1,1,9,9] x) => (float[1,1,a,b] y) { y = Resize <mode="nearest"> (x, s) }""",
+        {"s": np.array([1, 1, scale, scale], "f")},
+    )
+    x = np.arange(81, dtype="f").reshape(1, 1, 9, 9)
+    before = runtime(model).run(None, {"x": x})[0]
+    made = onnxcam.add_gradients(model, "y", "x")
+    seed = rng.normal(size=(1, *before.shape)).astype("f")
+    after, g = runtime(made).run(["y", "gradient:x"], {"x": x, "seed:y": seed})
+    np.testing.assert_array_equal(after, before)
+    expected = np.zeros(81)
+    np.add.at(expected, before.astype(int).ravel(), seed.ravel())
+    np.testing.assert_allclose(g.ravel(), expected, atol=1e-5)
+
+
 def external(folder: Path) -> Path:
     model = small_cnn()
     onnx.external_data_helper.convert_model_to_external_data(
