@@ -40,28 +40,15 @@ def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
         x.shape, x.type = ir.Shape([*sizes_of_x[:2], *covered]), kind
     powers = 2.0 ** np.arange(np.prod(w.kernel))[::-1].reshape(w.kernel)
     weights = c.builder.constant(np.tile(powers, (channels, 1, 1, 1)), c.kind)
-    hits = op("Cast", op("Equal", x, _repeat(c, y, w.kernel)), to=c.kind)
+    hits = op("Cast", op("Equal", x, c.builder.repeat(y, w.kernel)), to=c.kind)
     total = op("Conv", hits, weights, strides=w.kernel, group=channels, kernel_shape=w.kernel)
     first = _highest_power(c, total, int(powers.max()))
     own = c.builder.constant(np.tile(powers, counts)[None, None], c.kind)
-    mask = op("Cast", op("Equal", _repeat(c, first, w.kernel), own), to=c.kind)
-    spread = c.unfold(_repeat(c, c.fold(g, y), w.kernel), x)
+    mask = op("Cast", op("Equal", c.builder.repeat(first, w.kernel), own), to=c.kind)
+    spread = c.unfold(c.builder.repeat(c.fold(g, y), w.kernel), x)
     dx = op("Mul", spread, mask)
     missing = [n - m for n, m in zip(lengths, covered, strict=True)]
     return op("Pad", dx, c.builder.ints(*[0] * 8, *missing)) if any(missing) else dx
-
-
-def _repeat(c: Call, value: ir.Value, kernel: list[int]) -> ir.Value:
-    """Repeat each element of ``[B, C, H, W]`` over its window."""
-    return c.op(
-        "Resize",
-        value,
-        None,
-        c.builder.constant(np.array([1, 1, *kernel], np.float32)),
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
 
 
 def _highest_power(c: Call, total: ir.Value, most: int) -> ir.Value:

@@ -145,6 +145,22 @@ class Builder:
             return self.constant(float(np.prod(known)), kind)
         return self.op("Cast", self.op("ReduceProd", self.space(value), keepdims=0), to=kind)
 
+    def leading(self, g: ir.Value) -> ir.Value:
+        """Return ``T``, the number of cotangents, as a vector of one int64."""
+        return self.op("Slice", self.op("Shape", g), self.ints(0), self.ints(1))
+
+    def repeat(self, value: ir.Value, times: Sequence[int]) -> ir.Value:
+        """Repeat each element of ``[B, C, H, W]`` in both directions of space."""
+        return self.op(
+            "Resize",
+            value,
+            None,
+            self.constant(np.array([1, 1, *times], np.float32)),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+
     def sum(self, value: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
         """Sum over constant axes; no axes is no operation."""
         if not axes:

@@ -15,10 +15,10 @@ import onnx
 import onnx.defs
 import onnx.helper
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.surgeon.fold import run_node
 from onnxcam.surgeon.graph import constant, dims
 
 if TYPE_CHECKING:
@@ -242,10 +242,5 @@ def _evaluate(
     proto = onnx.helper.make_node(node.op_type, names, outputs)
     proto.attribute.extend(ir.serde.serialize_attribute(a) for a in attributes.values())
     feeds = {n: a for n, a in zip(names, arrays, strict=True) if a is not None}
-    kinds = {n: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for n, a in feeds.items()}
-    inputs = [onnx.helper.make_tensor_value_info(n, kinds[n], feeds[n].shape) for n in feeds]
-    results = [onnx.helper.make_empty_tensor_value_info(o) for o in outputs]
-    graph = onnx.helper.make_graph([proto], "folded", inputs, results)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    found = [np.asarray(y) for y in ReferenceEvaluator(model).run(None, feeds)]
+    found = run_node(proto, feeds, opset)
     return found if all(a.dtype.kind in "biuf" for a in found) else None

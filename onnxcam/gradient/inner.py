@@ -115,8 +115,7 @@ def add_seeds(
 
 def leading(builder: Builder, gs: Iterable[ir.Value | None]) -> ir.Value:
     """Return ``T``, an int64 vector of one, from the first cotangent there is."""
-    g = next(g for g in gs if g is not None)
-    return builder.op("Slice", builder.op("Shape", g), builder.ints(0), builder.ints(1))
+    return builder.leading(next(g for g in gs if g is not None))
 
 
 def zeros(builder: Builder, count: ir.Value, like: ir.Value) -> ir.Value:

@@ -18,17 +18,16 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from onnxcam.errors import EngineError, NoGradientError, TensorError, nearest
+from onnxcam.errors import EngineError, NoGradientError
 from onnxcam.gradient import ort_rewrites
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.ort_rewrites import WAY_OUT
 from onnxcam.gradient.walker import path_nodes
-from onnxcam.surgeon.graph import dims, names
+from onnxcam.surgeon.graph import dims, names, tensors
 from onnxcam.surgeon.load import check_external_data
+from onnxcam.surgeon.plan import GRADIENT, SEED
 from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare, without_weights
 
-SEED = "seed:"
-GRADIENT = "gradient:"
 _LOSS = "onnxcam:loss"
 _NEWEST_OPSET = 21  # of the last training build
 
@@ -127,9 +126,8 @@ def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Bu
             f"knows {_NEWEST_OPSET} at most. {WAY_OUT}"
         )
     ort_rewrites.rewrite(model, of, to)
-    known = _known(model.graph)
-    described = [known[name] for name in (of, *to)]
-    seed_name = _append_loss(model, known[of])
+    described = tensors(model.graph, of, *to)
+    seed_name = _append_loss(model, described[0])
     outputs = [o.name or "" for o in model.graph.outputs]
     proto = without_weights(
         ir.serde.serialize_model(model), lambda skeleton: _differentiated(make, skeleton, to)
@@ -143,8 +141,7 @@ def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Bu
     loss = found[_LOSS].producer()
     assert loss is not None
     graph.remove(loss, safe=True)
-    for value in described:
-        twin = _known(graph)[value.name or ""]
+    for value, twin in zip(described, tensors(graph, of, *to), strict=True):
         twin.shape, twin.type = value.shape, value.type
     builder = Builder(graph, result.opset_imports[""])
     gradients = []
@@ -156,32 +153,25 @@ def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Bu
     return Built(result, found[seed_name], gradients)
 
 
-def _known(graph: ir.Graph) -> dict[str, ir.Value]:
-    return {**graph.initializers, **names(graph)}
-
-
 def _check(model: ir.Model, of: str, to: Sequence[str]) -> None:
-    known = _known(model.graph)
-    for name in (of, *to):
-        if name not in known:
-            raise TensorError(f"no tensor '{name}' in the main graph.{nearest(name, known)}")
-        if known[name].dtype != ir.DataType.FLOAT:
-            kind = known[name].dtype
+    end, *starts = tensors(model.graph, of, *to)
+    taken = {*model.graph.initializers, *names(model.graph)}
+    for value in (end, *starts):
+        name, kind = value.name, value.dtype
+        if kind != ir.DataType.FLOAT:
             raise EngineError(
                 f"tensor '{name}' is of type {kind.name.lower() if kind else 'unknown'}, and ONNX "
                 f"Runtime's gradient operators compute in float32. {WAY_OUT}"
             )
-        if f"{name}_grad" in known:
+        if f"{name}_grad" in taken:
             raise EngineError(
                 f"tensor '{name}_grad' has the name that ONNX Runtime gives to the gradient of "
                 f"'{name}'. Rename it, or: {WAY_OUT}"
             )
-    for name in to:
-        if known[name] is not known[of] and not path_nodes(
-            list(model.graph), [known[of]], [known[name]]
-        ):
+    for value in starts:
+        if value is not end and not path_nodes(list(model.graph), [end], [value]):
             raise NoGradientError(
-                f"'{of}' does not depend on '{name}' in a differentiable way, so there is no "
+                f"'{of}' does not depend on '{value.name}' in a differentiable way, so there is no "
                 "gradient between them."
             )
 

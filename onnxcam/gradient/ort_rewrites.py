@@ -21,7 +21,7 @@ from onnxcam.gradient.functions import body_opset, from_schema
 from onnxcam.gradient.ort_says import SAYS
 from onnxcam.gradient.registry import RULES, Call, Expander
 from onnxcam.gradient.walker import path_nodes
-from onnxcam.surgeon.graph import constant, describe, dims, names
+from onnxcam.surgeon.graph import constant, describe, dims, tensors
 
 WAY_OUT = "Take onnxcam's own rules, which need no training build: engine 'rules', the default."
 
@@ -58,8 +58,8 @@ def needed_opset(model: ir.Model, of: str, to: Sequence[str]) -> int:
 
 def _untrusted(builder: Builder, of: str, to: Sequence[str]) -> list[Call]:
     graph = builder.graph
-    known = {**graph.initializers, **names(graph)}
-    path = path_nodes(list(graph), [known[of]], [known[name] for name in to])
+    end, *starts = tensors(graph, of, *to)
+    path = path_nodes(list(graph), [end], starts)
     calls = [Call(node, builder) for node in path]
     return [call for call in calls if _distrust(call) is not None]
 

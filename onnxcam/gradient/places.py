@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from onnxcam.gradient.lengths import Length, combine, leading, scalar, vector, volume
 from onnxcam.gradient.registry import Call
+from onnxcam.surgeon.graph import HALVES
 
-_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 ADDING = 16  # the opset from which on ScatterElements can add
 
 
@@ -44,7 +44,7 @@ def scatter(
     ONNX Runtime 1.31 loses summands there when it runs with several threads.)
     """
     kind = c.kind
-    wide = kind in _HALVES and not distinct
+    wide = kind in HALVES and not distinct
     if wide:
         updates = c.op("Cast", updates, to=ir.DataType.FLOAT)
     zero = c.builder.constant(0.0, ir.DataType.FLOAT) if wide else c.like(0.0)

@@ -14,6 +14,7 @@ from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.codes import holds_codes
 from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.gradient.inner import add_seeds
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
 from onnxcam.gradient.steep import is_steep
@@ -41,7 +42,7 @@ def add_gradient(
             of ``to`` in a differentiable way.
     """
     nodes = list(builder.graph)
-    builder.rows = builder.op("Slice", builder.op("Shape", seed), builder.ints(0), builder.ints(1))
+    builder.rows = builder.leading(seed)
     counting = appended(builder.graph, nodes[-1] if nodes else None)
     found = pull_back(builder, nodes, {of: seed}, to)
     for value, g in zip(to, found, strict=True):
@@ -56,6 +57,7 @@ def add_gradient(
             made[index] = _empty(builder, value)
     if not builder.rows.uses():
         builder.graph.remove(counting, safe=True)
+        builder.rows = None
     return made
 
 
@@ -241,14 +243,14 @@ def _through_expansion(
     outputs = found.expand(call)
     nodes = appended(graph, last)
     infer_appended(call.builder, nodes)
-    seeds: dict[ir.Value, ir.Value] = {}
+    pairs = []
     for index, g in enumerate(gs):
-        if g is None:
-            continue
         value = outputs[index] if index < len(outputs) else None
-        if value is None:
+        if value is not None:
+            pairs.append((value, g))
+        elif g is not None:
             raise call.refuse(f"the gradient comes through its output {index}")
-        seeds[value] = call.op("Add", seeds[value], g) if value in seeds else g
+    seeds = add_seeds(call.builder, pairs)
     wanted = [v for v in dict.fromkeys(reads(call.node)) if v in carrying]
     changed = len(call.builder.rectifiers)
     for operand, g in zip(wanted, pull_back(call.builder, nodes, seeds, wanted), strict=True):

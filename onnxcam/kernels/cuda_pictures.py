@@ -37,6 +37,24 @@ def _across(raw, at, step, weight):
 
 
 @cuda.jit(device=True)
+def _steps(height, width):
+    """Return the ways to the next column and row of a map, 0 where there is none."""
+    return (1 if width > 1 else 0), (width if height > 1 else 0)
+
+
+@cuda.jit(device=True)
+def _column(wide):
+    """Return this thread's column of a picture, its group of threads and how many there are.
+
+    A group makes a row; where pictures are narrow, a block has several.
+    """
+    across = min(wide, THREADS)
+    group = cuda.threadIdx.x // across
+    x = cuda.blockIdx.z * THREADS + cuda.threadIdx.x - group * across
+    return x, group, THREADS // across
+
+
+@cuda.jit(device=True)
 def _stage_rows(lows, weights, top, bottom, scale, offset, length):
     """Compute once a block which map rows the rows of a picture lie between."""
     i = cuda.threadIdx.x
@@ -83,8 +101,7 @@ def peaks(raw, out, sizes, places):
     down = _candidates(top, bottom, height, row_scale)
     along = _candidates(left, right, width, column_scale)
     base = cuda.blockIdx.x * height * width
-    step = 1 if width > 1 else 0
-    line = width if height > 1 else 0
+    step, line = _steps(height, width)
     largest = float32(0)
     i = me
     while i < down * along:
@@ -121,19 +138,14 @@ def upsample(raw, peak, out, sizes, places, normalise):
     row_scale, row_offset, column_scale, column_offset = places
     lows = cuda.shared.array(BAND, int32)
     weights = cuda.shared.array(BAND, float32)
-    me = cuda.threadIdx.x
     start = cuda.blockIdx.y * BAND
     end = min(start + BAND, tall)
     _stage_rows(lows, weights, start, end, row_scale, row_offset, height)
-    across = min(wide, THREADS)
-    groups = THREADS // across
-    group = me // across
-    x = cuda.blockIdx.z * THREADS + me - group * across
+    x, group, groups = _column(wide)
     if group >= groups or x >= wide:
         return
     x0, wx = _sample(x, column_scale, column_offset, width)
-    step = 1 if width > 1 else 0
-    line = width if height > 1 else 0
+    step, line = _steps(height, width)
     scale = float32(1)
     if normalise and peak[cuda.blockIdx.x] > 0:
         scale = peak[cuda.blockIdx.x]
@@ -164,19 +176,14 @@ def fuse(guided, raw, out, channels, sizes, places):
     row_scale, row_offset, column_scale, column_offset = places
     lows = cuda.shared.array(BAND, int32)
     weights = cuda.shared.array(BAND, float32)
-    me = cuda.threadIdx.x
     start = cuda.blockIdx.y * BAND
     end = min(start + BAND, tall)
     _stage_rows(lows, weights, start, end, row_scale, row_offset, height)
-    across = min(wide, THREADS)
-    groups = THREADS // across
-    group = me // across
-    x = cuda.blockIdx.z * THREADS + me - group * across
+    x, group, groups = _column(wide)
     if group >= groups or x >= wide:
         return
     x0, wx = _sample(x, column_scale, column_offset, width)
-    step = 1 if width > 1 else 0
-    line = width if height > 1 else 0
+    step, line = _steps(height, width)
     base = cuda.blockIdx.x * height * width + x0
     plane = tall * wide
     place = cuda.blockIdx.x * channels * plane + x
@@ -226,15 +233,11 @@ def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     start = cuda.blockIdx.y * BAND
     end = min(start + BAND, tall)
     _stage_rows(lows, weights, start, end, row_scale, row_offset, height)
-    across = min(wide, THREADS)
-    groups = THREADS // across
-    group = me // across
-    x = cuda.blockIdx.z * THREADS + me - group * across
+    x, group, groups = _column(wide)
     if group >= groups or x >= wide:
         return
     x0, wx = _sample(x, column_scale, column_offset, width)
-    step = 1 if width > 1 else 0
-    line = width if height > 1 else 0
+    step, line = _steps(height, width)
     largest = peak[0]
     keep = float32(1.0 - alpha)
     dark = float32(shade)

@@ -15,18 +15,15 @@ from onnxcam.errors import (
     NoGradientError,
     OnnxcamError,
     TensorError,
-    nearest,
 )
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.builder import PREFIX, Builder, Policy
 from onnxcam.gradient.policy import POLICIES
-from onnxcam.surgeon.graph import dims, drop_unneeded, is_float, names
+from onnxcam.surgeon.graph import dims, drop_unneeded, free_name, is_float, names, tensors
 from onnxcam.surgeon.load import check_external_data, read_model
-from onnxcam.surgeon.plan import Engine
+from onnxcam.surgeon.plan import GRADIENT, SEED, Engine
 from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare
 
-SEED = "seed:"
-GRADIENT = "gradient:"
 RECTIFIERS = "onnxcam.rectifiers"  # metadata: the nodes that the policy changed, one a line
 
 
@@ -131,12 +128,12 @@ def _add(
     builder.policy = policy
     taken = set(names(model.graph))
     values = [*model.graph.inputs, *model.graph.outputs]
-    count = _free("T", {d for v in values for d in dims(v) or [] if isinstance(d, str)})
-    seed = _described(ir.Value(name=_free(SEED + of_name, taken)), of, count)
+    count = free_name("T", {d for v in values for d in dims(v) or [] if isinstance(d, str)})
+    seed = _described(ir.Value(name=free_name(SEED + of_name, taken)), of, count)
     model.graph.inputs.append(seed)
     for value, g in zip(to, add_gradient(builder, of, seed, to), strict=True):
         output = _described(builder.op("Identity", g), value, count)
-        output.name = _free(f"{GRADIENT}{value.name}", taken)
+        output.name = free_name(f"{GRADIENT}{value.name}", taken)
         model.graph.outputs.append(output)
     drop_unneeded(model.graph, PREFIX)
     if policy != "standard":
@@ -147,21 +144,21 @@ def _add(
 def _tensors(
     graph: ir.Graph, of_name: str, to_names: Sequence[str]
 ) -> tuple[ir.Value, list[ir.Value]]:
-    known = {**graph.initializers, **names(graph)}
     if not to_names:
         raise TensorError("no tensor is given to differentiate with respect to (--to).")
-    for name in (of_name, *to_names):
-        if name not in known:
-            raise TensorError(f"no tensor '{name}' in the main graph.{nearest(name, known)}")
-        if not isinstance(known[name].type, ir.TensorType | None):
-            raise TensorError(f"'{name}' is a sequence or optional; only tensors have gradients.")
-        if not is_float(known[name]):
-            kind = known[name].dtype
+    of, *to = tensors(graph, of_name, *to_names)
+    for value in (of, *to):
+        if not isinstance(value.type, ir.TensorType | None):
             raise TensorError(
-                f"tensor '{name}' is of type {kind.name.lower() if kind else 'unknown'}; only "
-                "floating-point tensors have gradients."
+                f"'{value.name}' is a sequence or optional; only tensors have gradients."
             )
-    return known[of_name], [known[name] for name in to_names]
+        if not is_float(value):
+            kind = value.dtype
+            raise TensorError(
+                f"tensor '{value.name}' is of type {kind.name.lower() if kind else 'unknown'}; "
+                "only floating-point tensors have gradients."
+            )
+    return of, to
 
 
 def _described(value: ir.Value, like: ir.Value, count: str) -> ir.Value:
@@ -170,13 +167,3 @@ def _described(value: ir.Value, like: ir.Value, count: str) -> ir.Value:
     sizes = dims(like)
     value.shape = None if sizes is None else ir.Shape([count, *sizes])
     return value
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """Return ``name``, numbered where it is taken."""
-    found, count = name, 1
-    while found in taken:
-        count += 1
-        found = f"{name}.{count}"
-    taken.add(found)
-    return found

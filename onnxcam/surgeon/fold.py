@@ -15,6 +15,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from onnxcam.surgeon.graph import free_name
 from onnxcam.surgeon.load import opset_of
 
 SMALL_BYTES = 4096  # larger weights are kept out of passes that copy what they get
@@ -177,7 +178,7 @@ class _Folder:
         base = node.name or next(name for name in node.output if name)
         for name in (*produced, *(t.name for t in branch.initializer)):
             if name and name not in new:
-                new[name] = self.fresh(f"{base}/{name}")
+                new[name] = free_name(f"{base}/{name}", self.names)
         for tensor in branch.initializer:
             graph.initializer.append(tensor)
             graph.initializer[-1].name = new[tensor.name]
@@ -201,15 +202,6 @@ class _Folder:
         inside = (t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL)
         small = (t for t in inside if nbytes(t) <= SMALL_BYTES and t.name not in self.keep)
         return {t.name: onnx.numpy_helper.to_array(t) for t in small}
-
-    def fresh(self, name: str) -> str:
-        """Return ``name``, numbered where it is taken."""
-        found, count = name, 1
-        while found in self.names:
-            count += 1
-            found = f"{name}.{count}"
-        self.names.add(found)
-        return found
 
 
 def _taken_branch(node: onnx.NodeProto, known: Arrays) -> onnx.GraphProto | None:
@@ -244,22 +236,26 @@ def _names_read(node: onnx.NodeProto) -> set[str]:
 
 def _evaluate(node: onnx.NodeProto, known: Arrays, opset: int) -> Arrays | None:
     """Run one node on known operands; ``None`` where that gives nothing small."""
+    try:
+        arrays = run_node(node, {name: known[name] for name in node.input if name}, opset)
+    except Exception:  # whatever the evaluator does not know stays a node
+        return None
+    if any(a.nbytes > SMALL_BYTES or a.dtype.kind not in "iufb" for a in arrays):
+        return None
+    return dict(zip(filter(None, node.output), arrays, strict=True))
+
+
+def run_node(node: onnx.NodeProto, feeds: Arrays, opset: int) -> list[np.ndarray]:
+    """Return what one node computes in onnx's evaluator, which may raise anything."""
     from onnx.reference import ReferenceEvaluator
 
     inputs = [
         onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(known[name].dtype), known[name].shape
+            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
         )
-        for name in dict.fromkeys(n for n in node.input if n)
+        for name, array in feeds.items()
     ]
     outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
-    graph = onnx.helper.make_graph([node], "fold", inputs, outputs)
+    graph = onnx.helper.make_graph([node], "node", inputs, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    try:
-        values = ReferenceEvaluator(model).run(None, {i.name: known[i.name] for i in inputs})
-    except Exception:  # whatever the evaluator does not know stays a node
-        return None
-    arrays = [np.asarray(v) for v in values]
-    if any(a.nbytes > SMALL_BYTES or a.dtype.kind not in "iufb" for a in arrays):
-        return None
-    return {o.name: a for o, a in zip(outputs, arrays, strict=True)}
+    return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]

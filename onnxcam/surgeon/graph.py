@@ -7,16 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.errors import TensorError, nearest
+
 NCHWC = "com.microsoft.nchwc"  # ONNX Runtime's operators on blocks of channels
 LAYOUT = "Save the optimized model at level 'extended' in place of 'all', or give the original file"
 _LONG = 80  # longer names, which some exporters join from many, are shortened in messages
 
-FLOATS = {
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.BFLOAT16,
-    ir.DataType.DOUBLE,
-}
+HALVES = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALVES}
 
 
 def dims(value: ir.Value) -> list[int | str | None] | None:
@@ -130,6 +128,29 @@ def leads_to(value: ir.Value) -> set[ir.Value]:
                 reached.add(source)
                 stack.append(source)
     return reached
+
+
+def tensors(graph: ir.Graph, *wanted: str) -> list[ir.Value]:
+    """Return tensors of the main graph by their names, stored weights among them.
+
+    Raises:
+        TensorError: there is none of that name.
+    """
+    known = {**graph.initializers, **names(graph)}
+    for name in wanted:
+        if name not in known:
+            raise TensorError(f"no tensor '{name}' in the main graph.{nearest(name, known)}")
+    return [known[name] for name in wanted]
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """Return ``name``, numbered where it is taken; from then on it is."""
+    found, count = name, 1
+    while found in taken:
+        count += 1
+        found = f"{name}.{count}"
+    taken.add(found)
+    return found
 
 
 def names(graph: ir.Graph) -> dict[str, ir.Value]:

@@ -15,6 +15,8 @@ SCORES = "onnxcam:scores"
 CLASSES = "onnxcam:classes"
 GRADIENTS = "onnxcam:gradients"
 SIGNED = "onnxcam:signed"
+SEED = "seed:"  # before the name of a differentiated tensor
+GRADIENT = "gradient:"  # before the name of one that it is differentiated with respect to
 
 Dim = int | str | None
 Engine = Literal["rules", "ort"]  # who differentiates: onnxcam's rules or ONNX Runtime

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxcam.gradient import add_gradient
@@ -170,6 +170,22 @@ def oracle(case: Case) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], f
         return run64, STEP, 2e-4
     assert case.linear, f"{case}: the reference evaluator disagrees with ONNX Runtime"
     return lambda v: run32(v).astype(np.float64), 1.0, 2e-4
+
+
+def standard(op: str, *operands: Any, opset: int = 17, **attributes: Any) -> np.ndarray:
+    """Run a standard operator in float64."""
+    names = ["" if a is None else f"x{i}" for i, a in enumerate(operands)]
+    feeds = {n: np.asarray(a) for n, a in zip(names, operands, strict=True) if a is not None}
+    feeds = {n: a.astype(float) if a.dtype.kind == "f" else a for n, a in feeds.items()}
+    node = helper.make_node(op, names, ["y"], **attributes)
+    inputs = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+        for n, a in feeds.items()
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)
+    graph = helper.make_graph([node], op, inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0], np.float64)
 
 
 def central(f: Callable[[float], np.ndarray], step: float) -> np.ndarray:

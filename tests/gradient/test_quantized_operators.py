@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from onnxcam.gradient import add_gradient
 from onnxcam.gradient.builder import Builder
@@ -25,10 +25,12 @@ from onnxcam.surgeon.shapes import infer_shapes
 
 from .cases.attention import attention
 from .finite import central, session
+from .finite import standard as _standard
 
 RNG = np.random.default_rng(17)
 MICROSOFT = "com.microsoft"
 STEP = 1e-2
+standard = partial(_standard, opset=13)
 
 
 @dataclass
@@ -50,23 +52,6 @@ class Coded:
         shape = "x".join(map(str, np.shape(self.inputs[self.wrt[0]])))
         settings = ",".join(f"{k}={v}" for k, v in self.attributes.items())
         return f"{self.op}-{shape}-{settings}-{len(self.wrt)}".replace(" ", "")
-
-
-def standard(
-    op: str, *operands: np.ndarray | None, opset: int = 13, **attributes: Any
-) -> np.ndarray:
-    """Run a standard operator in float64."""
-    names = ["" if a is None else f"x{i}" for i, a in enumerate(operands)]
-    feeds = {n: np.asarray(a) for n, a in zip(names, operands, strict=True) if a is not None}
-    node = helper.make_node(op, names, ["y"], **attributes)
-    inputs = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for n, a in feeds.items()
-    ]
-    output = helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)
-    graph = helper.make_graph([node], op, inputs, [output])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0], np.float64)
 
 
 def number(q: np.ndarray, scale: Any, zero: Any, axis: int | None = None) -> np.ndarray:

@@ -50,6 +50,18 @@ def test_the_native_kernels_are_the_ones_in_use() -> None:
     assert kernels_name() == "native"
 
 
+def all_give(
+    expected: np.ndarray, scale: float, relu: bool, sums: Callable[[Any], np.ndarray]
+) -> None:
+    """Compare what every implementation sums up with what it should be."""
+    if relu:
+        expected = np.maximum(expected, 0)
+    for kernels in BOTH:
+        found = sums(kernels)
+        assert found.dtype == np.float32 and found.shape == expected.shape
+        assert np.abs(found - expected).max(initial=0) <= 1e-5 * scale
+
+
 def combine_by_loop(a: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the map, and ``max sum_k |alpha_k A_k|``."""
     n, t, k = weights.shape[:3]
@@ -94,12 +106,7 @@ def test_combine(
     g = rng.normal(size=(n, t, k, *space)) + mean[(..., *[None] * len(space))]
     g = g.astype(other)
     expected, scale = combine_by_loop(a, mean_by_loop(g))
-    if relu:
-        expected = np.maximum(expected, 0)
-    for kernels in BOTH:
-        found = kernels.combine(a, g, relu=relu)
-        assert found.dtype == np.float32 and found.shape == expected.shape
-        assert np.abs(found - expected).max(initial=0) <= 1e-5 * scale
+    all_give(expected, scale, relu, lambda kernels: kernels.combine(a, g, relu=relu))
 
 
 def test_combine_of_large_layers() -> None:
@@ -143,12 +150,7 @@ def test_combine_weighted(
     a = rng.normal(size=(n, k, *space)).astype(one)
     weights = rng.normal(size=(n, t, k, *(space if pixels else []))).astype(other)
     expected, scale = combine_by_loop(a, weights)
-    if relu:
-        expected = np.maximum(expected, 0)
-    for kernels in BOTH:
-        found = kernels.combine_weighted(a, weights, relu=relu)
-        assert found.dtype == np.float32 and found.shape == expected.shape
-        assert np.abs(found - expected).max(initial=0) <= 1e-5 * scale
+    all_give(expected, scale, relu, lambda kernels: kernels.combine_weighted(a, weights, relu=relu))
 
 
 def test_every_float16_is_read_exactly() -> None:

@@ -61,8 +61,7 @@ def _conv_input(c: Call, g: ir.Value) -> ir.Value:
     if not kernel:
         dx = spread(c, folded, c.x(1), w, group)
     elif pads is None:
-        turned = _flipped(c, c.x(1), group, kernel)
-        apart = strided_input(c, folded, turned, w, group)
+        apart = strided_input(c, folded, lambda: _flipped(c, c.x(1), group, kernel), w, group)
         dx = spread(c, folded, c.x(1), w, group) if apart is None else apart
     else:
         dx = c.op(

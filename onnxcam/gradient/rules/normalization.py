@@ -12,15 +12,15 @@ import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
+from onnxcam.surgeon.graph import HALVES
 
-_HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 _MEAN_VARIANCE = 1e-9  # what MeanVarianceNormalization adds to the standard deviation
 
 
 def _kind(c: Call) -> ir.DataType:
     """Return the type of the statistics: as the operators do, half precision is widened."""
     kind = c.x(0).dtype or ir.DataType.FLOAT
-    return ir.DataType.FLOAT if kind in _HALF else kind
+    return ir.DataType.FLOAT if kind in HALVES else kind
 
 
 def _wide(c: Call, value: ir.Value) -> ir.Value:

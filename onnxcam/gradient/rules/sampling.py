@@ -9,6 +9,7 @@ from onnxcam.gradient.lengths import Length, length, scalar, vector, volume
 from onnxcam.gradient.places import ADDING
 from onnxcam.gradient.registry import Call, expansion, rule
 from onnxcam.gradient.sample import Mode, sample, taps
+from onnxcam.surgeon.graph import HALVES
 
 _MODES: dict[str, Mode] = {"bilinear": "linear", "bicubic": "cubic"}  # names before opset 20
 
@@ -52,7 +53,7 @@ def _affine_grid(c: Call, g: ir.Value) -> ir.Value:
     op, ints = c.op, c.builder.ints
     space = c.rank(c.y) - 2
     # In half precision the runtime has no kernel, and fails on a constant.
-    halves = c.kind in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    halves = c.kind in HALVES
     kind = ir.DataType.FLOAT if halves else c.kind
     identity = c.builder.constant(np.eye(space, space + 1)[None], kind)
     sizes = op("Concat", ints(1), op("Slice", c.x(1), ints(1), ints(space + 2)), axis=0)

@@ -7,29 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
-from onnx.reference import ReferenceEvaluator
 
+from ..finite import standard
 from .values import case, i64, positive, reseed, rng, weight
 
 reseed("contrib")
 contrib = partial(case, domain="com.microsoft")
-
-
-def standard(op: str, *operands: Any, opset: int = 17, **attributes: Any) -> np.ndarray:
-    """Run a standard operator in float64."""
-    names = ["" if a is None else f"x{i}" for i, a in enumerate(operands)]
-    feeds = {n: np.asarray(a) for n, a in zip(names, operands, strict=True) if a is not None}
-    feeds = {n: a.astype(float) if a.dtype.kind == "f" else a for n, a in feeds.items()}
-    node = helper.make_node(op, names, ["y"], **attributes)
-    inputs = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for n, a in feeds.items()
-    ]
-    output = helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)
-    graph = helper.make_graph([node], op, inputs, [output])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0], np.float64)
 
 
 ACTIVATIONS = {
