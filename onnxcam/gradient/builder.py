@@ -41,6 +41,8 @@ class Builder:
         self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
         self.ends: set[ir.Value] = set()  # tensors whose gradient is wanted
         self.folded: dict[ir.Value, ir.Value] = {}  # [T, N, ...] -> the same as [T*N, ...]
+        self.single = False  # T is 1
+        self.blocked = False  # written for ONNX Runtime's blocked layout, see gradient.blocked
         self.rows: ir.Value | None = None  # T as an int64 vector, where it has been computed
         self.targets: dict[ir.Value, ir.Value] = {}  # value -> [T, *its shape] as a vector
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
@@ -151,7 +153,7 @@ class Builder:
 
     def repeat(self, value: ir.Value, times: Sequence[int]) -> ir.Value:
         """Repeat each element of ``[B, C, H, W]`` in both directions of space."""
-        return self.op(
+        result = self.op(
             "Resize",
             value,
             None,
@@ -160,6 +162,11 @@ class Builder:
             coordinate_transformation_mode="asymmetric",
             nearest_mode="floor",
         )
+        sizes = dims(value)
+        if sizes is not None and all(isinstance(d, int) for d in sizes[2:]):
+            longer = [int(d or 0) * n for d, n in zip(sizes[2:], times, strict=True)]
+            result.shape, result.type = ir.Shape([*sizes[:2], *longer]), value.type
+        return result
 
     def sum(self, value: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
         """Sum over constant axes; no axes is no operation."""

@@ -50,7 +50,7 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
             stored[-1].name = value.name or ""
         elif value.type is not None:
             inputs.append(ir.serde.serialize_value(value))
-    outputs = [onnx.helper.make_empty_tensor_value_info(o.name) for n in nodes for o in n.outputs]
+    outputs = [_info(o) for n in nodes for o in n.outputs]
     protos = [ir.serde.serialize_node(n) for n in nodes]
     graph = onnx.helper.make_graph(protos, "appended", inputs, outputs, stored)
     # Inference follows a computed Reshape only from opset 14 on.
@@ -67,6 +67,13 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
         return fresh.get(name, name)
 
     set_types(nodes, infer(model).graph, symbol)
+
+
+def _info(value: ir.Value) -> onnx.ValueInfoProto:
+    """Return what is known of a value, which inference then starts from."""
+    if value.type is None or value.shape is None:
+        return onnx.helper.make_empty_tensor_value_info(value.name)
+    return ir.serde.serialize_value(value)
 
 
 def _inner_values(node: ir.Node) -> list[ir.Value]:

@@ -141,6 +141,8 @@ class Call:
         """Reshape ``[T, *like]`` so that T and all axes before ``keep`` become the first axis."""
         if keep == 1 and g in self.builder.folded:
             return self.builder.folded[g]
+        if keep == 1 and self.builder.single:
+            return shaped(self.op("Squeeze", g, self.builder.ints(0)), like)
         rest = self.dims(like)[keep:]
         if all(isinstance(d, int) for d in rest):
             target = self.builder.ints(-1, *rest)  # type: ignore[arg-type]
@@ -169,8 +171,18 @@ def _first_unknown(value: ir.Value) -> ir.Node | None:
     return node
 
 
+def shaped(g: ir.Value, like: ir.Value) -> ir.Value:
+    """Say that ``g`` has shape and type of ``like``: runtimes do not see that through."""
+    g.shape, g.type = like.shape, like.type
+    return g
+
+
 def unfold(builder: Builder, g: ir.Value, like: ir.Value, folded: bool = False) -> ir.Value:
     """Reshape ``g`` to ``[T, *like]``; see :meth:`Call.unfold`."""
+    if folded and builder.single:
+        result = builder.op("Unsqueeze", shaped(g, like), builder.ints(0))
+        builder.folded[result] = g
+        return result
     known = [d for d in dims(like) or [None] if isinstance(d, int)]
     settings: dict[str, int] = {}
     if like.shape is not None and len(known) == len(like.shape) and 0 not in known:

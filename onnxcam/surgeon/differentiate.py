@@ -17,8 +17,11 @@ from onnxcam.errors import (
     TensorError,
 )
 from onnxcam.gradient import add_gradient, needed_opset
+from onnxcam.gradient.blocked import keep_blocked
 from onnxcam.gradient.builder import PREFIX, Builder, Policy
+from onnxcam.gradient.expand import appended, last_node
 from onnxcam.gradient.policy import POLICIES
+from onnxcam.gradient.single import leave_out_rows
 from onnxcam.surgeon.graph import dims, drop_unneeded, free_name, is_float, names, tensors
 from onnxcam.surgeon.load import check_external_data, read_model
 from onnxcam.surgeon.plan import GRADIENT, SEED, Engine
@@ -34,6 +37,7 @@ def add_gradients(
     *,
     policy: Policy = "standard",
     engine: Engine = "rules",
+    rows: int | None = None,
 ) -> onnx.ModelProto:
     """Return ``model`` with the gradient of one tensor with respect to others.
 
@@ -86,7 +90,7 @@ def add_gradients(
         return prepare(proto, path, opset, frozenset([of, *wanted]))
 
     try:
-        return _add(prepared, of, wanted, policy)
+        return _add(prepared, of, wanted, policy, rows)
     except (TensorError, NoGradientError) as error:
         raise type(error)(f"{path.name}: {error}") from error
     except OnnxcamError:
@@ -117,6 +121,7 @@ def _add(
     of_name: str,
     to_names: Sequence[str],
     policy: Policy,
+    rows: int | None,
 ) -> onnx.ModelProto:
     model = prepared(BASE_OPSET)
     of, to = _tensors(model.graph, of_name, to_names)
@@ -126,16 +131,26 @@ def _add(
         of, to = _tensors(model.graph, of_name, to_names)
     builder = Builder(model.graph, model.opset_imports[""])
     builder.policy = policy
+    builder.single = rows == 1
+    builder.blocked = builder.single
     taken = set(names(model.graph))
     values = [*model.graph.inputs, *model.graph.outputs]
-    count = free_name("T", {d for v in values for d in dims(v) or [] if isinstance(d, str)})
+    symbols = {d for v in values for d in dims(v) or [] if isinstance(d, str)}
+    count = free_name("T", symbols) if rows is None else rows
     seed = _described(ir.Value(name=free_name(SEED + of_name, taken)), of, count)
     model.graph.inputs.append(seed)
+    last = last_node(model.graph)
     for value, g in zip(to, add_gradient(builder, of, seed, to), strict=True):
         output = _described(builder.op("Identity", g), value, count)
         output.name = free_name(f"{GRADIENT}{value.name}", taken)
         model.graph.outputs.append(output)
     drop_unneeded(model.graph, PREFIX)
+    if builder.single:
+        leave_out_rows(builder, appended(model.graph, last))
+        drop_unneeded(model.graph, PREFIX)
+    if builder.blocked:
+        keep_blocked(builder, appended(model.graph, last))
+        drop_unneeded(model.graph, PREFIX)
     if policy != "standard":
         model.metadata_props[RECTIFIERS] = "\n".join(dict.fromkeys(builder.rectifiers))
     return ir.serde.serialize_model(model)
@@ -161,7 +176,7 @@ def _tensors(
     return of, to
 
 
-def _described(value: ir.Value, like: ir.Value, count: str) -> ir.Value:
+def _described(value: ir.Value, like: ir.Value, count: str | int) -> ir.Value:
     """Give ``value`` the type of ``like`` and its shape with ``count`` in front."""
     value.type = like.type
     sizes = dims(like)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from onnxcam.gradient.masks import passed_inside
 from onnxcam.gradient.registry import Call, rule
 
 
@@ -126,8 +127,7 @@ def _swish(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Mul", g, c.op("Add", gate, through))
 
 
-# What a Relu returns is not negative, so that any of it but 0 is true.
-rule("Relu", lambda c, g: c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g))
+rule("Relu", lambda c, g: passed_inside(c, g, 0.0, None))
 rule("Elu", _elu)
 rule("Selu", _selu)
 rule("Celu", _celu)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxcam.gradient.masks import passed_inside, scaled
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.surgeon.graph import constant, is_float
@@ -148,6 +149,12 @@ rule(
 
 def _clip(c: Call, g: ir.Value) -> ir.Value:
     """For y = min(max(x, low), high): dx = g where low < x < high, which is where y does."""
+    bounds = [constant(c.operand(i)) for i in (1, 2)]
+    if all(b is None or b.size == 1 for b in bounds) and all(
+        (c.operand(i + 1) is None) == (b is None) for i, b in enumerate(bounds)
+    ):
+        low, high = (None if b is None else b.item() for b in bounds)
+        return passed_inside(c, g, low, high)
     inside = None
     for index, compare in ((1, "Greater"), (2, "Less")):
         bound = c.operand(index)

@@ -1,0 +1,145 @@
+"""Write a gradient so that ONNX Runtime on CPU can keep images in its blocked layout.
+
+Its convolutions work on blocks of 8 or 16 channels (``[N, C/16, H, W, 16]``). Between them it
+keeps that layout through pooling, ``Relu``, ``Sigmoid`` and ``Tanh``, and through ``Add``, ``Mul``
+and ``Concat`` where every operand has it; everything else costs a conversion before and another
+one after. So what comes from elsewhere enters through a 1x1 convolution of one channel each,
+and a slice of a convolution's channels is computed as a convolution of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.builder import Builder
+from onnxcam.surgeon.graph import constant, dims
+
+ALIGNED = 4  # channels; the runtime blocks no others
+_BLOCK = 16
+_KEEPING = {"Add", "Mul", "Sum", "Relu", "Sigmoid", "Tanh", "BatchNormalization"}
+_POOLING = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
+
+
+def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
+    """Rewrite ``nodes``, which compute a gradient in single precision."""
+    for node in nodes:
+        if node.op_type == "Slice":
+            _slice_weights(builder, node)
+    known: dict[ir.Value, bool] = {}
+    for node in nodes:
+        if node.op_type in ("Add", "Mul", "Sum"):
+            _enter(builder, node, known)
+
+
+def _slice_weights(builder: Builder, node: ir.Node) -> None:
+    """Have a convolution compute only those channels that a slice of them takes."""
+    value = node.inputs[0]
+    made = value.producer() if value is not None else None
+    if made is None or made.op_type != "Conv" or len(made.inputs) > 2:
+        return
+    if made.attributes.get_int("group", 1) != 1 or len(node.inputs) != 4:
+        return
+    axes = constant(node.inputs[3])
+    if axes is None or [a % 4 for a in axes.tolist()] != [1] or len(dims(value) or []) != 4:  # type: ignore[arg-type]
+        return
+    _, starts, ends, _ = node.inputs
+    weight = builder.op("Slice", made.inputs[1], starts, ends, builder.ints(0))
+    kept = {name: a.value for name, a in made.attributes.items()}
+    conv = builder.op("Conv", made.inputs[0], weight, **kept)
+    for maker in (weight.producer(), conv.producer()):
+        builder.graph.remove(maker)  # type: ignore[arg-type]
+        builder.graph.insert_before(node, maker)  # type: ignore[arg-type]
+    conv.shape, conv.type = node.outputs[0].shape, node.outputs[0].type
+    for use in tuple(node.outputs[0].uses()):
+        use.node.replace_input_with(use.idx, conv)
+
+
+def _enter(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None:
+    """Bring a node's operands into blocks where others of them are."""
+    operands = [v for v in node.inputs if v is not None]
+    sizes = [dims(v) for v in operands]
+    if any(s != sizes[0] for s in sizes) or not _is_aligned(operands[0]):
+        return
+    there = [is_blocked(v, known) for v in operands]
+    if not any(there) or all(there):
+        return
+    channels = sizes[0][1]  # type: ignore[index]
+    ones = builder.constant(np.ones([channels, 1, 1, 1]), ir.DataType.FLOAT)  # type: ignore[list-item]
+    for index, (value, is_there) in enumerate(zip(operands, there, strict=True)):
+        if not is_there:
+            copy = builder.op("Conv", value, ones, group=channels, kernel_shape=[1, 1])
+            copy.shape, copy.type = value.shape, value.type
+            maker = copy.producer()
+            builder.graph.remove(maker)  # type: ignore[arg-type]
+            builder.graph.insert_before(node, maker)  # type: ignore[arg-type]
+            node.replace_input_with(index, copy)
+            known[copy] = True
+
+
+def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
+    """Whether the runtime has the value in blocks."""
+    stack = [value]
+    while stack:
+        top = stack[-1]
+        open_ = [v for v in _decisive(top) if v not in known]
+        if open_:
+            stack += open_
+            continue
+        stack.pop()
+        known[top] = _is_aligned(top) and _makes_blocks(top, known)
+    return known[value]
+
+
+def _decisive(value: ir.Value) -> list[ir.Value]:
+    """Return the operands whose layout decides about that of a result."""
+    node = value.producer()
+    if node is None or node.op_type not in {*_KEEPING, "Concat", "Clip", "Resize"}:
+        return []
+    first = node.op_type in ("BatchNormalization", "Clip", "Resize")
+    return [v for v in (node.inputs[:1] if first else node.inputs) if v is not None]
+
+
+def _makes_blocks(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
+    node = value.producer()
+    if node is None or node.domain:
+        return False
+    if node.op_type == "Conv":
+        return _conv_is_blocked(node)
+    if node.op_type in _POOLING:
+        return len(node.outputs) == 1
+    operands = _decisive(value)
+    if not operands or not all(known[v] for v in operands):
+        return False
+    if node.op_type == "Concat":
+        channels = [(dims(v) or [None, None])[1] for v in operands]
+        aligned = all(isinstance(n, int) and n % _BLOCK == 0 for n in channels)
+        return aligned and node.attributes.get_int("axis", 0) == 1
+    if node.op_type == "Clip":  # as part of the convolution before it
+        made = operands[0].producer()
+        return made is not None and made.op_type == "Conv" and len(operands[0].uses()) == 1
+    if node.op_type == "Resize":
+        return node.attributes.get_string("mode", "nearest") == "nearest"
+    return all(dims(v) == dims(operands[0]) for v in operands)
+
+
+def _conv_is_blocked(node: ir.Node) -> bool:
+    source, weight = node.inputs[0], node.inputs[1]
+    shape = dims(source) if source is not None else None
+    kernel = dims(weight) if weight is not None else None
+    if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+        return False
+    group = node.attributes.get_int("group", 1) or 1
+    if group == 1:
+        return shape[1] < _BLOCK or shape[1] % ALIGNED == 0
+    depthwise = group == shape[1] and kernel is not None and kernel[0] == group
+    return depthwise or shape[1] // group % _BLOCK == 0
+
+
+def _is_aligned(value: ir.Value) -> bool:
+    sizes = dims(value)
+    if sizes is None or len(sizes) != 4 or value.dtype != ir.DataType.FLOAT:
+        return False
+    return None not in sizes and isinstance(sizes[1], int) and sizes[1] % ALIGNED == 0

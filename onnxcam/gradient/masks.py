@@ -1,0 +1,63 @@
+"""Masks: pass a cotangent where an activation lies between two bounds.
+
+As comparisons they are exact in every type. ONNX Runtime on CPU, though, keeps images in blocks
+of channels between convolutions, and has to put them in order for a comparison and into blocks
+again after it. Where that would happen, the mask is said by 1x1 convolutions of one channel
+each, which it keeps in blocks: ``m = clip(2^100 (y - low) (high - y), 0, 1)``, which is exactly 1
+inside, but for the 2^-100 next to a bound, and exactly 0 outside.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcam.gradient.blocked import ALIGNED
+from onnxcam.gradient.registry import Call
+
+_STEEP = 2.0**100
+_NARROW, _WIDE = 2.0**-20, 2.0**20  # between bounds that are further apart products are exact
+
+
+def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -> ir.Value:
+    """Return ``g`` where ``low < y < high`` and 0 elsewhere; ``y`` is never outside the bounds."""
+    if low is None and high is None:
+        return g
+    if _is_blocked(c, low, high):
+        return c.op("Mul", g, _convolved(c, low, high))
+    if low == 0.0 and high is None:  # what is not negative is true, but for 0
+        return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
+    above = None if low is None else c.op("Greater", c.y, c.like(low))
+    below = None if high is None else c.op("Less", c.y, c.like(high))
+    if above is None or below is None:
+        return c.mask(below if above is None else above, g)  # type: ignore[arg-type]
+    return c.mask(c.op("And", above, below), g)
+
+
+def _is_blocked(c: Call, low: float | None, high: float | None) -> bool:
+    if not c.builder.blocked or not c.builder.bounded or c.kind != ir.DataType.FLOAT:
+        return False
+    if low is not None and high is not None and not _NARROW < high - low < _WIDE:
+        return False
+    channels = c.static(c.y, 1) if c.rank(c.y) == 4 else None
+    return channels is not None and channels % ALIGNED == 0
+
+
+def _convolved(c: Call, low: float | None, high: float | None) -> ir.Value:
+    above = None if low is None else c.y if low == 0.0 else scaled(c, c.y, 1.0, -low)
+    below = None if high is None else scaled(c, c.y, -1.0, high)
+    if above is None or below is None:
+        inside = below if above is None else above
+    else:
+        inside = c.op("Mul", above, below)
+    assert inside is not None
+    return c.op("Clip", scaled(c, inside, _STEEP), c.like(0.0), c.like(1.0))
+
+
+def scaled(c: Call, value: ir.Value, scale: float, shift: float = 0.0) -> ir.Value:
+    """Return ``scale * value + shift``, of ``[N, C, H, W]`` like y, by a convolution."""
+    channels = c.static(c.y, 1)
+    assert channels is not None
+    weight = c.builder.constant(np.full([channels, 1, 1, 1], scale), c.kind)
+    bias = [c.builder.constant(np.full(channels, shift), c.kind)] if shift else []
+    return c.op("Conv", value, weight, *bias, group=channels, kernel_shape=[1, 1])
