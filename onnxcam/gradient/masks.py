@@ -23,7 +23,8 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
     """Return ``g`` where ``low < y < high`` and 0 elsewhere; ``y`` is never outside the bounds."""
     if low is None and high is None:
         return g
-    if _is_blocked(c, low, high):
+    wide = low is None or high is None or _NARROW < high - low < _WIDE
+    if wide and c.builder.bounded and in_blocks(c):
         return c.op("Mul", g, _convolved(c, low, high))
     if low == 0.0 and high is None:  # what is not negative is true, but for 0
         return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
@@ -34,12 +35,11 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
     return c.mask(c.op("And", above, below), g)
 
 
-def _is_blocked(c: Call, low: float | None, high: float | None) -> bool:
-    if not c.builder.blocked or not c.builder.bounded or c.kind != ir.DataType.FLOAT:
+def in_blocks(c: Call) -> bool:
+    """Whether the gradient is written for blocks, and y can be in them."""
+    if not c.builder.blocked or c.kind != ir.DataType.FLOAT or c.rank(c.y) != 4:
         return False
-    if low is not None and high is not None and not _NARROW < high - low < _WIDE:
-        return False
-    channels = c.static(c.y, 1) if c.rank(c.y) == 4 else None
+    channels = c.static(c.y, 1)
     return channels is not None and channels % ALIGNED == 0
 
 
@@ -51,7 +51,12 @@ def _convolved(c: Call, low: float | None, high: float | None) -> ir.Value:
     else:
         inside = c.op("Mul", above, below)
     assert inside is not None
-    return c.op("Clip", scaled(c, inside, _STEEP), c.like(0.0), c.like(1.0))
+    return is_positive(c, inside)
+
+
+def is_positive(c: Call, value: ir.Value) -> ir.Value:
+    """Return 1 where a value is positive and 0 elsewhere, by a convolution."""
+    return c.op("Clip", scaled(c, value, _STEEP), c.like(0.0), c.like(1.0))
 
 
 def scaled(c: Call, value: ir.Value, scale: float, shift: float = 0.0) -> ir.Value:

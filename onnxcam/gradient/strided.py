@@ -1,18 +1,25 @@
-"""The input gradient of strided convolutions that spread little: 1x1 and depthwise ones.
+"""The input gradient of strided convolutions without ``ConvTranspose``, which is slow.
 
-Their ``ConvTranspose`` is slow. Zeros between the cotangents (repeat each, then keep the first
-of each block) make it a convolution of stride 1.
+Where they spread little (1x1 and depthwise ones), zeros between the cotangents (repeat each,
+then keep the first of each block) make it a convolution of stride 1. Elsewhere every s-th row
+and column of the result is a convolution of its own, with every s-th weight (the sub-pixel form
+of Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using an Efficient
+Sub-Pixel Convolutional Neural Network", section 3.2), and these are interleaved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.interleave import interleaved
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.windows import Windows
+
+_BLOCK = 16  # channels; convolutions to fewer are as slow as to so many
 
 
 def strided_input(
@@ -30,7 +37,9 @@ def strided_input(
     if len(counts) < 2 or len(lengths) < 2:
         return None
     pointwise = all(k == 1 for k in w.kernel)
-    if not pointwise and (group == 1 or group != c.static(c.x(0), 1)):
+    if not pointwise and group == 1:
+        return _by_phases(c, g, flipped, w, lengths, counts)
+    if not pointwise and group != c.static(c.x(0), 1):
         return None
     begin = [e - 1 - b for e, b in zip(w.extent, w.begin, strict=True)]
     end = [n - s * o + b for n, s, o, b in zip(lengths, w.strides, counts, w.begin, strict=True)]
@@ -55,3 +64,68 @@ def _fitted(c: Call, dx: ir.Value, end: list[int]) -> ir.Value:
     if not any(end):
         return dx
     return c.op("Pad", dx, c.builder.ints(0, 0, 0, 0, 0, 0, *end))
+
+
+def _by_phases(
+    c: Call,
+    g: ir.Value,
+    flipped: Callable[[], ir.Value],
+    w: Windows,
+    lengths: list[int],
+    counts: list[int],
+) -> ir.Value | None:
+    channels = c.static(c.x(0), 1)
+    if channels is None or channels < _BLOCK or w.dilations != [1, 1] or w.begin is None:
+        return None
+    axes = [
+        [_phase(r, k, s, b, n, o) for r in range(s)]
+        for k, s, b, n, o in zip(w.kernel, w.strides, w.begin, lengths, counts, strict=True)
+    ]
+    if any(part is None for phases in axes for part in phases):
+        return None
+    weight = flipped()
+    rows, columns = ([part for part in phases if part is not None] for phases in axes)
+    lines = []
+    for row in rows:
+        pair = [_one_phase(c, g, weight, row, column, w.strides) for column in columns]
+        lines.append(interleaved(c, pair, 3, [None, channels, row.places, _full(columns)]))
+    dx = interleaved(c, lines, 2, [None, channels, _full(rows), _full(columns)])
+    if [_full(rows), _full(columns)] == lengths:
+        return dx
+    return c.op("Slice", dx, c.builder.ints(0, 0), c.builder.ints(*lengths), c.builder.ints(2, 3))
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Every s-th element along one axis: its weights in the turned kernel, pads, and count."""
+
+    first: int
+    taps: int
+    begin: int
+    end: int
+    places: int
+
+
+def _full(phases: list[_Phase]) -> int:
+    return sum(phase.places for phase in phases)
+
+
+def _phase(r: int, kernel: int, stride: int, begin: int, length: int, count: int) -> _Phase | None:
+    """Element ``s a + r`` reads weights ``k = r + begin (mod s)`` only."""
+    turn, first = divmod(r + begin, stride)
+    taps = -(-(kernel - first) // stride)
+    places = -(-length // stride)
+    pads = taps - 1 - turn, places + turn - count
+    if taps < 1 or min(pads) < 0:
+        return None
+    return _Phase(kernel - 1 - first - stride * (taps - 1), taps, *pads, places)
+
+
+def _one_phase(
+    c: Call, g: ir.Value, turned: ir.Value, row: _Phase, column: _Phase, strides: list[int]
+) -> ir.Value:
+    ints = c.builder.ints
+    starts, steps = ints(row.first, column.first), ints(*strides)
+    weight = c.op("Slice", turned, starts, ints(2**62, 2**62), ints(2, 3), steps)
+    pads = [row.begin, column.begin, row.end, column.end]
+    return c.op("Conv", g, weight, pads=pads, kernel_shape=[row.taps, column.taps])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.masks import passed_inside, scaled
+from onnxcam.gradient.masks import in_blocks, passed_inside, scaled
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.surgeon.graph import constant, is_float
@@ -56,7 +56,8 @@ def _factor(c: Call, g: ir.Value, index: int) -> ir.Value | None:
         return None  # counted with the other operand
     if not _is_gate(c, other, c.x(index)):
         return c.op("Mul", g, other)
-    rest = c.op("Mul", c.y, c.op("Sub", c.like(1.0), other))
+    beyond = scaled(c, other, -1.0, 1.0) if in_blocks(c) else c.op("Sub", c.like(1.0), other)
+    rest = c.op("Mul", c.y, beyond)
     return c.op("Mul", g, c.op("Add", other, rest))
 
 

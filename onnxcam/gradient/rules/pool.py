@@ -9,6 +9,7 @@ from onnxcam.gradient.blocks import tiled_max
 from onnxcam.gradient.lengths import volume
 from onnxcam.gradient.places import ADDING, put_back
 from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.separate import separated_max
 from onnxcam.gradient.slide import hand_back, ones_like_space, pool_windows, real_elements
 from onnxcam.gradient.windows import Windows, windows
 
@@ -30,9 +31,11 @@ def _max_pool(c: Call, g: ir.Value) -> ir.Value:
     The places come from a second MaxPool, so that the original one keeps its faster form
     without indices.
     """
-    tiled = tiled_max(c, g, windows(c, [int(k) for k in c.attribute("kernel_shape", [])]))
-    if tiled is not None:
-        return tiled
+    w = windows(c, [int(k) for k in c.attribute("kernel_shape", [])])
+    for form in (separated_max, tiled_max):
+        dx = form(c, g, w)
+        if dx is not None:
+            return dx
     x = c.x(0)
     kept = {name: a.value for name, a in c.node.attributes.items() if name != "storage_order"}
     _, places = c.builder.op_many("MaxPool", [x], 2, **kept)
