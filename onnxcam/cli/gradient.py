@@ -34,12 +34,22 @@ def gradient(
         EngineName,
         typer.Option(help="Who differentiates: onnxcam's rules or ONNX Runtime's builder."),
     ] = EngineName.rules,
+    rows: Annotated[
+        int | None,
+        typer.Option(help="Number of cotangents; without it every run chooses.", metavar="T"),
+    ] = None,
+    blocked: Annotated[
+        bool,
+        typer.Option("--blocked", help="One cotangent, fast in ONNX Runtime on CPU."),
+    ] = False,
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others."""
     from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
     from onnxcam.surgeon.write import write_model
 
-    made = add_gradients(model, of, to, policy=policy.value, engine=engine.value)
+    made = add_gradients(
+        model, of, to, policy=policy.value, engine=engine.value, rows=rows, blocked=blocked
+    )
     write_model(made, out, model)
     typer.echo(f"wrote     {out}")
     typer.echo(f"input     {_described(made.graph.input[-1])}")

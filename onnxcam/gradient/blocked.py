@@ -32,6 +32,10 @@ def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
     for node in nodes:
         if node.op_type in ("Add", "Mul", "Sum"):
             _enter(builder, node, known)
+        if node.op_type == "Add":
+            _broadcast(node)
+        if node.op_type == "ReduceSum":
+            _average(builder, node, known)
 
 
 def _slice_weights(builder: Builder, node: ir.Node) -> None:
@@ -49,9 +53,8 @@ def _slice_weights(builder: Builder, node: ir.Node) -> None:
     weight = builder.op("Slice", made.inputs[1], starts, ends, builder.ints(0))
     kept = {name: a.value for name, a in made.attributes.items()}
     conv = builder.op("Conv", made.inputs[0], weight, **kept)
-    for maker in (weight.producer(), conv.producer()):
-        builder.graph.remove(maker)  # type: ignore[arg-type]
-        builder.graph.insert_before(node, maker)  # type: ignore[arg-type]
+    for made_now in (weight, conv):
+        _move_before(builder, made_now, node)
     conv.shape, conv.type = node.outputs[0].shape, node.outputs[0].type
     for use in tuple(node.outputs[0].uses()):
         use.node.replace_input_with(use.idx, conv)
@@ -72,11 +75,53 @@ def _enter(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None
         if not is_there:
             copy = builder.op("Conv", value, ones, group=channels, kernel_shape=[1, 1])
             copy.shape, copy.type = value.shape, value.type
-            maker = copy.producer()
-            builder.graph.remove(maker)  # type: ignore[arg-type]
-            builder.graph.insert_before(node, maker)  # type: ignore[arg-type]
+            _move_before(builder, copy, node)
             node.replace_input_with(index, copy)
             known[copy] = True
+
+
+def _broadcast(node: ir.Node) -> None:
+    """Add what would be expanded to what has the full shape as it is."""
+    for index in (0, 1):
+        value, other = node.inputs[index], node.inputs[1 - index]
+        made = value.producer() if value is not None else None
+        if made is None or other is None or made.op_type != "Expand":
+            continue
+        sizes = dims(other)
+        if sizes is not None and None not in sizes and sizes == dims(node.outputs[0]):
+            node.replace_input_with(index, made.inputs[0])
+            return
+
+
+def _average(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None:
+    """Sum over space by an average, which works on blocks."""
+    value, axes = node.inputs[0], constant(node.inputs[1] if len(node.inputs) > 1 else None)
+    sizes = dims(value) if value is not None else None
+    if value is None or axes is None or sizes is None or not is_blocked(value, known):
+        return
+    spatial = sorted(a % 4 for a in axes.tolist()) == [2, 3]
+    if not spatial or not node.attributes.get_int("keepdims", 1):
+        return
+    if not all(isinstance(n, int) and n > 0 for n in sizes[1:]):
+        return
+    channels, height, width = (int(n) for n in sizes[1:] if isinstance(n, int))
+    weight = np.full([channels, 1, 1, 1], height * width)
+    times = builder.constant(weight, ir.DataType.FLOAT)
+    average = builder.op("GlobalAveragePool", value)
+    total = builder.op("Conv", average, times, group=channels, kernel_shape=[1, 1])
+    for made in (average, total):
+        made.shape, made.type = node.outputs[0].shape, node.outputs[0].type
+        _move_before(builder, made, node)
+    for use in tuple(node.outputs[0].uses()):
+        use.node.replace_input_with(use.idx, total)
+
+
+def _move_before(builder: Builder, value: ir.Value, node: ir.Node) -> None:
+    """Put what computes a value, appended just now, before a node."""
+    made = value.producer()
+    assert made is not None
+    builder.graph.remove(made)
+    builder.graph.insert_before(node, made)
 
 
 def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:

@@ -35,11 +35,12 @@ class Builder:
         self.root = graph  # where constants are stored
         self.opset = opset
         self.policy: Policy = "standard"
+        self.masked: set[ir.Node] = set()  # whose mask has been applied to a cotangent before
         self.bounded = True  # no operator passed so far has an infinite slope anywhere
         self.unclipped: set[ir.Node] = set()  # quantizers that are read as if they had no range
         self.rectifiers: list[str] = []  # nodes that the policy changed
         self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
-        self.ends: set[ir.Value] = set()  # tensors whose gradient is wanted
+        self.ends: set[ir.Value] = set()  # tensors that a gradient is wanted of, or given to
         self.folded: dict[ir.Value, ir.Value] = {}  # [T, N, ...] -> the same as [T*N, ...]
         self.single = False  # T is 1
         self.blocked = False  # written for ONNX Runtime's blocked layout, see gradient.blocked
@@ -118,9 +119,11 @@ class Builder:
                 type=ir.TensorType(tensor.dtype),
                 const_value=tensor,
             )
-            self.root.register_initializer(value)
             self._constants[key] = value
-        return self._constants[key]
+        value = self._constants[key]
+        if value.name not in self.root.initializers:  # also where it was dropped for want of use
+            self.root.register_initializer(value)
+        return value
 
     def ints(self, *values: int) -> ir.Value:
         """Return a constant int64 vector."""

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.blocked import ALIGNED
 from onnxcam.gradient.registry import Call
+from onnxcam.surgeon.graph import constant
 
 _STEEP = 2.0**100
 _NARROW, _WIDE = 2.0**-20, 2.0**20  # between bounds that are further apart products are exact
@@ -21,7 +22,7 @@ _NARROW, _WIDE = 2.0**-20, 2.0**20  # between bounds that are further apart prod
 
 def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -> ir.Value:
     """Return ``g`` where ``low < y < high`` and 0 elsewhere; ``y`` is never outside the bounds."""
-    if low is None and high is None:
+    if (low is None and high is None) or c.node in c.builder.masked:
         return g
     wide = low is None or high is None or _NARROW < high - low < _WIDE
     if wide and c.builder.bounded and in_blocks(c):
@@ -33,6 +34,37 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
     if above is None or below is None:
         return c.mask(below if above is None else above, g)  # type: ignore[arg-type]
     return c.mask(c.op("And", above, below), g)
+
+
+def masked_early(c: Call, g: ir.Value) -> ir.Value:
+    """Apply the mask of the rectifier before a MaxPool to the cotangent of the maxima.
+
+    Only elements that are the maximum of a window get any of it, so that ``y`` is inside the
+    bounds where they are; and there are fewer maxima than elements.
+    """
+    x, before = c.x(0), c.x(0).producer()
+    if before is None or x in c.builder.ends or {use.node for use in x.uses()} != {c.node}:
+        return g
+    bounds = rectifier_bounds(before)
+    if bounds is None or before.domain:
+        return g
+    c.builder.masked.add(before)
+    return passed_inside(c, g, *bounds)
+
+
+def rectifier_bounds(node: ir.Node) -> tuple[float | None, float | None] | None:
+    """Return the bounds of Relu, or of Clip where they are stored; ``None`` of anything else."""
+    if node.op_type == "Relu":
+        return 0.0, None
+    if node.op_type != "Clip":
+        return None
+    operands = [node.inputs[i] if i < len(node.inputs) else None for i in (1, 2)]
+    stored = [constant(v) for v in operands]
+    for value, array in zip(operands, stored, strict=True):
+        if value is not None and (array is None or array.size != 1):
+            return None
+    low, high = (None if array is None else float(array.item()) for array in stored)
+    return low, high
 
 
 def in_blocks(c: Call) -> bool:

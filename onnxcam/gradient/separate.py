@@ -16,10 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.interleave import interleaved
-from onnxcam.gradient.masks import in_blocks, is_positive
+from onnxcam.gradient.masks import in_blocks, is_positive, rectifier_bounds
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.windows import Windows, overhang
-from onnxcam.surgeon.graph import constant
 
 _MOST = 3  # places along an axis; more are faster found by the runtime's own indices
 
@@ -77,10 +76,8 @@ def _zeros_are_free(c: Call) -> bool:
     node = x.producer()
     if node is None or x in c.builder.ends or c.builder.policy == "deconvnet":
         return False
-    if node.op_type == "Clip":
-        low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        return low is not None and low.size == 1 and low.item() == 0
-    return node.op_type == "Relu"
+    bounds = rectifier_bounds(node)
+    return bounds is not None and bounds[0] == 0
 
 
 def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Value:

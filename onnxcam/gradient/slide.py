@@ -18,10 +18,15 @@ def pool_windows(c: Call) -> Windows:
             raise c.refuse("runtimes disagree on auto_pad with dilations")
         if any(k < s for k, s in zip(w.kernel, w.strides, strict=True)):
             raise c.refuse("runtimes disagree on auto_pad with a stride beyond the kernel")
+    check_last_window(c, w)
+    return w
+
+
+def check_last_window(c: Call, w: Windows) -> None:
+    """Refuse windows that lie beyond the input's end altogether."""
     over = overhang(c, w) if w.ceil_mode else None
     if over is not None and any(o >= e for o, e in zip(over, w.extent, strict=True)):
         raise c.refuse("runtimes disagree on a last window that lies in the padding alone")
-    return w
 
 
 def hand_back(c: Call, g: ir.Value, w: Windows) -> ir.Value:

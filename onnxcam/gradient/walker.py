@@ -96,7 +96,7 @@ def pull_back(
         if find_rule(node) is None:
             raise _no_rule(builder, node, list(seeds), to)
     carrying = set(to) | {o for n in on_path for o in n.outputs if _may_carry(o)}
-    builder.ends = builder.ends | set(to)
+    builder.ends = builder.ends | set(to) | set(seeds)
     cotangents: dict[ir.Value, list[ir.Value]] = {of: [seed] for of, seed in seeds.items()}
     for node in reversed(on_path):
         gs = [_total(builder, cotangents, o) for o in node.outputs]

@@ -38,6 +38,7 @@ def add_gradients(
     policy: Policy = "standard",
     engine: Engine = "rules",
     rows: int | None = None,
+    blocked: bool = False,
 ) -> onnx.ModelProto:
     """Return ``model`` with the gradient of one tensor with respect to others.
 
@@ -62,19 +63,32 @@ def add_gradients(
         engine: who differentiates: ``"rules"``, onnxcam itself, or ``"ort"``, the gradient
             builder of ONNX Runtime's training build, whose result only that build runs and
             whose ``T`` is 1.
+        rows: ``T``, the number of cotangents, where the file is to say it; without it every run
+            chooses. One is less work for the runtime than any number.
+        blocked: write for ONNX Runtime on CPU, whose convolutions keep images in blocks of
+            channels, see :mod:`onnxcam.gradient.blocked`; ``T`` is 1. The values are the same to
+            rounding, other runtimes compute them too, but more slowly and, unless they keep to
+            single precision, less exactly.
 
     Raises:
         ModelError, ExternalDataError: the model cannot be read or is invalid in itself.
         TensorError: a tensor does not exist or is not of floating point.
         NoGradientError: an operator between them has no rule, or there is no path.
-        EngineError: there is no such policy or engine, or ONNX Runtime's builder is not there
-            or cannot differentiate the model.
+        EngineError: there is no such policy or engine, the number of rows contradicts it, or
+            ONNX Runtime's builder is not there or cannot differentiate the model.
     """
     if policy not in POLICIES:
         raise EngineError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
     path = Path("model.onnx") if isinstance(model, onnx.ModelProto) else Path(model)
     wanted = [to] if isinstance(to, str) else list(dict.fromkeys(to))
+    if rows is not None and rows < 1:
+        raise EngineError(f"rows {rows}: give the number of cotangents, 1 or more.")
+    if rows not in (None, 1) and (blocked or engine == "ort"):
+        reason = "the blocked layout" if blocked else "engine 'ort'"
+        raise EngineError(f"rows {rows}: {reason} takes one cotangent at a time.")
     if engine == "ort":
+        if blocked:
+            raise EngineError("engine 'ort' has no blocked layout; engine 'rules' has.")
         return _by_runtime(model, path, of, wanted, policy)
     if engine != "rules":
         raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
@@ -90,7 +104,7 @@ def add_gradients(
         return prepare(proto, path, opset, frozenset([of, *wanted]))
 
     try:
-        return _add(prepared, of, wanted, policy, rows)
+        return _add(prepared, of, wanted, policy, 1 if blocked else rows, blocked)
     except (TensorError, NoGradientError) as error:
         raise type(error)(f"{path.name}: {error}") from error
     except OnnxcamError:
@@ -122,6 +136,7 @@ def _add(
     to_names: Sequence[str],
     policy: Policy,
     rows: int | None,
+    blocked: bool,
 ) -> onnx.ModelProto:
     model = prepared(BASE_OPSET)
     of, to = _tensors(model.graph, of_name, to_names)
@@ -132,7 +147,7 @@ def _add(
     builder = Builder(model.graph, model.opset_imports[""])
     builder.policy = policy
     builder.single = rows == 1
-    builder.blocked = builder.single
+    builder.blocked = blocked
     taken = set(names(model.graph))
     values = [*model.graph.inputs, *model.graph.outputs]
     symbols = {d for v in values for d in dims(v) or [] if isinstance(d, str)}
@@ -140,7 +155,8 @@ def _add(
     seed = _described(ir.Value(name=free_name(SEED + of_name, taken)), of, count)
     model.graph.inputs.append(seed)
     last = last_node(model.graph)
-    for value, g in zip(to, add_gradient(builder, of, seed, to), strict=True):
+    found = add_gradient(builder, of, _checked(builder, seed, of), to)
+    for value, g in zip(to, found, strict=True):
         output = _described(builder.op("Identity", g), value, count)
         output.name = free_name(f"{GRADIENT}{value.name}", taken)
         model.graph.outputs.append(output)
@@ -154,6 +170,20 @@ def _add(
     if policy != "standard":
         model.metadata_props[RECTIFIERS] = "\n".join(dict.fromkeys(builder.rectifiers))
     return ir.serde.serialize_model(model)
+
+
+def _checked(builder: Builder, seed: ir.Value, of: ir.Value) -> ir.Value:
+    """Have the runtime refuse cotangents of other lengths than ``of``, which it would broadcast.
+
+    Where lengths are known it does so by itself.
+    """
+    sizes = dims(of)
+    if sizes is not None and all(isinstance(d, int) for d in sizes):
+        return seed
+    shape = builder.op("Concat", builder.leading(seed), builder.op("Shape", of), axis=0)
+    checked = builder.op("Reshape", seed, shape)
+    checked.shape, checked.type = seed.shape, seed.type
+    return checked
 
 
 def _tensors(

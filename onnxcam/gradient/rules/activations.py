@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxcam.gradient.masks import passed_inside
+from onnxcam.gradient.masks import in_blocks, passed_inside, scaled
 from onnxcam.gradient.registry import Call, rule
 
 
@@ -53,7 +53,8 @@ def _prelu(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _sigmoid(c: Call, g: ir.Value) -> ir.Value:
-    return c.op("Mul", g, c.op("Mul", c.y, _one_minus(c, c.y)))
+    rest = scaled(c, c.y, -1.0, 1.0) if in_blocks(c) else _one_minus(c, c.y)
+    return c.op("Mul", g, c.op("Mul", c.y, rest))
 
 
 def _hard_sigmoid_slope(c: Call, alpha: float, beta: float, g: ir.Value) -> ir.Value:

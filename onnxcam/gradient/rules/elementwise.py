@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.masks import in_blocks, passed_inside, scaled
+from onnxcam.gradient.masks import in_blocks, passed_inside, rectifier_bounds, scaled
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.surgeon.graph import constant, is_float
@@ -50,15 +50,20 @@ rule("Sub", _same, lambda c, g: c.op("Neg", g), broadcasts=True)
 
 
 def _factor(c: Call, g: ir.Value, index: int) -> ir.Value | None:
-    """For y = a b: da = g b; and where b is sigmoid a (SiLU), dy = b + y (1 - b) all at once."""
+    """For y = a b: da = g b; and where b is sigmoid a (SiLU), dy = b + y (1 - b) all at once.
+
+    That is b (1 + a - y).
+    """
     other = c.x(1 - index)
     if _is_gate(c, c.x(index), other):
         return None  # counted with the other operand
     if not _is_gate(c, other, c.x(index)):
         return c.op("Mul", g, other)
-    beyond = scaled(c, other, -1.0, 1.0) if in_blocks(c) else c.op("Sub", c.like(1.0), other)
-    rest = c.op("Mul", c.y, beyond)
-    return c.op("Mul", g, c.op("Add", other, rest))
+    x, gate = c.x(index), other
+    if in_blocks(c):  # the sum becomes part of the convolution
+        return c.op("Mul", g, c.op("Mul", gate, c.op("Add", scaled(c, c.y, -1.0, 1.0), x)))
+    rest = c.op("Mul", c.y, c.op("Sub", c.like(1.0), gate))
+    return c.op("Mul", g, c.op("Add", gate, rest))
 
 
 def _is_gate(c: Call, value: ir.Value, of: ir.Value) -> bool:
@@ -150,12 +155,9 @@ rule(
 
 def _clip(c: Call, g: ir.Value) -> ir.Value:
     """For y = min(max(x, low), high): dx = g where low < x < high, which is where y does."""
-    bounds = [constant(c.operand(i)) for i in (1, 2)]
-    if all(b is None or b.size == 1 for b in bounds) and all(
-        (c.operand(i + 1) is None) == (b is None) for i, b in enumerate(bounds)
-    ):
-        low, high = (None if b is None else b.item() for b in bounds)
-        return passed_inside(c, g, low, high)
+    bounds = rectifier_bounds(c.node)
+    if bounds is not None:
+        return passed_inside(c, g, *bounds)
     inside = None
     for index, compare in ((1, "Greater"), (2, "Less")):
         bound = c.operand(index)

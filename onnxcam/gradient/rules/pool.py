@@ -7,10 +7,17 @@ import onnx_ir as ir
 
 from onnxcam.gradient.blocks import tiled_max
 from onnxcam.gradient.lengths import volume
+from onnxcam.gradient.masks import in_blocks, masked_early, scaled
 from onnxcam.gradient.places import ADDING, put_back
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.separate import separated_max
-from onnxcam.gradient.slide import hand_back, ones_like_space, pool_windows, real_elements
+from onnxcam.gradient.slide import (
+    check_last_window,
+    hand_back,
+    ones_like_space,
+    pool_windows,
+    real_elements,
+)
 from onnxcam.gradient.windows import Windows, windows
 
 
@@ -31,7 +38,9 @@ def _max_pool(c: Call, g: ir.Value) -> ir.Value:
     The places come from a second MaxPool, so that the original one keeps its faster form
     without indices.
     """
+    g = masked_early(c, g)
     w = windows(c, [int(k) for k in c.attribute("kernel_shape", [])])
+    check_last_window(c, w)
     for form in (separated_max, tiled_max):
         dx = form(c, g, w)
         if dx is not None:
@@ -84,10 +93,16 @@ def _expand_space(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Expand", g, shape)
 
 
-rule(
-    "GlobalAveragePool",
-    lambda c, g: _expand_space(c, c.op("Div", g, c.builder.places(c.x(0)))),
-)
+def _global_average_pool(c: Call, g: ir.Value) -> ir.Value:
+    """Each place takes an equal share."""
+    space = [c.static(c.x(0), i) for i in range(2, c.rank(c.x(0)))]
+    if in_blocks(c) and all(space):
+        share = 1.0 / float(np.prod([n or 0 for n in space]))
+        return _expand_space(c, c.unfold(scaled(c, c.fold(g, c.y), share), c.y, folded=True))
+    return _expand_space(c, c.op("Div", g, c.builder.places(c.x(0))))
+
+
+rule("GlobalAveragePool", _global_average_pool)
 
 
 def _global_max_pool(c: Call, g: ir.Value) -> ir.Value:

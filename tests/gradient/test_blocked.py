@@ -1,0 +1,273 @@
+"""One cotangent, without its axis and in blocks, equals what the general form gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxcam import OnnxcamError, add_gradients
+from onnxcam.errors import EngineError
+
+from .cases import CASES
+from .finite import Case, build, session
+from .graphs import check_graph, model
+
+
+def gradient(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], **form: object) -> np.ndarray:
+    """Return the gradient of ``y0`` to ``x0`` for a seed that depends on its shape only."""
+    made = add_gradients(proto, "y0", "x0", **form)  # type: ignore[arg-type]
+    if all(onnx.defs.has(n.op_type, n.domain) for n in proto.graph.node):
+        onnx.checker.check_model(made, full_check=True)
+    y = session(proto.SerializeToString()).run(["y0"], feeds)[0]
+    seed = np.random.default_rng(3).normal(size=(1, *y.shape)).astype(y.dtype)
+    runtime = session(made.SerializeToString())
+    got, dx = runtime.run(["y0", "gradient:x0"], {**feeds, "seed:y0": seed})
+    np.testing.assert_allclose(got, y, rtol=1e-5, atol=1e-6)
+    assert isinstance(dx, np.ndarray) and dx.shape == (1, *feeds["x0"].shape)
+    return dx
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    """Compare to single precision."""
+    bound = 2e-5 * max(float(np.abs(expected).max(initial=0)), 1e-3)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=bound)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.domain and 0 in c.wrt and np.ndim(c.inputs[0]) > 2], ids=str
+)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_every_rule_on_images(case: Case, dynamic: bool) -> None:
+    if dynamic and not case.dynamic:
+        pytest.skip("the rule needs to know its shapes")
+    proto = build(case, np.float32, dynamic)
+    feeds = {f"x{i}": np.asarray(case.inputs[i], np.float32) for i in case.wrt} | case.given
+    try:
+        expected = gradient(proto, feeds)
+    except OnnxcamError:
+        pytest.skip("onnx does not infer what the rule needs")
+    for form in ({"rows": 1}, {"blocked": True}):
+        close(gradient(proto, feeds, **form), expected)
+
+
+@dataclass
+class Net:
+    """A chain of image operators, drawn by hypothesis."""
+
+    draw: st.DrawFn
+    exact: bool  # all values are multiples of 1/8, so that ties are ties in every form
+    channels: int = 16
+    last: str = "x0"
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+
+    def op(self, op_type: str, *inputs: str, **attributes: object) -> str:
+        out = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, inputs, [out], **attributes))
+        return out
+
+    def stored(self, array: np.ndarray) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+        return name
+
+    def conv(self, value: str, to: int, kernel: int, stride: int, group: int, pad: int) -> str:
+        rng = np.random.default_rng(len(self.weights))
+        shape = (to, self.channels // group, kernel, kernel)
+        scaled = rng.integers(-2, 3, shape) / 2 if self.exact else rng.normal(size=shape) * 0.3
+        return self.op(
+            "Conv", value, self.stored(scaled), strides=[stride] * 2, pads=[pad] * 4, group=group
+        )
+
+    def layer(self, kind: str) -> None:
+        draw, last = self.draw, self.last
+        if kind == "conv":
+            to = draw(st.sampled_from([4, 16, 24]))
+            kernel, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+            self.last = self.conv(last, to, kernel, stride, 1, draw(st.integers(0, kernel - 1)))
+            self.channels = to
+        elif kind == "depthwise":
+            kernel, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+            pad = draw(st.integers(0, kernel - 1))
+            self.last = self.conv(last, self.channels, kernel, stride, self.channels, pad)
+        elif kind == "pool":
+            kernel = draw(st.integers(1, 3))
+            stride, pad = draw(st.integers(1, kernel)), draw(st.integers(0, kernel - 1))
+            assume(pad < kernel / 2 + 0.5)
+            self.last = self.op(
+                "MaxPool",
+                last,
+                kernel_shape=[kernel] * 2,
+                strides=[stride] * 2,
+                pads=[pad] * 4,
+                ceil_mode=draw(st.integers(0, 1)),
+            )
+        elif kind == "relu6":
+            self.last = self.op("Clip", last, self.stored(np.array(0)), self.stored(np.array(6)))
+        elif kind == "clip":
+            self.last = self.op("Clip", last, self.stored(np.array(-1)), self.stored(np.array(2)))
+        elif kind == "residual":
+            self.last = self.op("Add", self.conv(last, self.channels, 1, 1, 1, 0), last)
+        elif kind == "concat":
+            parts = [self.conv(last, 16, kernel, 1, 1, kernel // 2) for kernel in (1, 3)]
+            self.last = self.op("Concat", *(self.op("Relu", p) for p in parts), axis=1)
+            self.channels = 32
+        elif kind == "silu":
+            self.last = self.op("Mul", last, self.op("Sigmoid", last))
+        elif kind == "gate":
+            gate = self.conv(self.op("GlobalAveragePool", last), self.channels, 1, 1, 1, 0)
+            self.last = self.op("Mul", last, self.op("Sigmoid", gate))
+        else:
+            self.last = self.op(kind, last)
+
+    def model(self, batch: int | str, size: tuple[int, int]) -> onnx.ModelProto:
+        self.nodes.append(helper.make_node("GlobalAveragePool", [self.last], ["y0"]))
+        x = helper.make_tensor_value_info("x0", TensorProto.FLOAT, [batch, 16, *size])
+        y = helper.make_tensor_value_info("y0", TensorProto.FLOAT, None)
+        graph = helper.make_graph(self.nodes, "net", [x], [y], self.weights)
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+EXACT = ["conv", "depthwise", "pool", "Relu", "relu6", "clip", "residual", "concat"]
+
+
+@pytest.mark.parametrize("kinds", [EXACT, [*EXACT, "silu", "gate", "Sigmoid", "Tanh"]])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_chains_of_layers(kinds: list[str], data: st.DataObject) -> None:
+    exact = kinds is EXACT
+    net = Net(data.draw, exact)
+    for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=6)):
+        net.layer(kind)
+    size = data.draw(st.tuples(st.integers(6, 12), st.integers(6, 12)))
+    proto = net.model(data.draw(st.sampled_from(["N", 1, 2])), size)
+    lengths = proto.graph.output[0].type.tensor_type.shape.dim
+    assume(len(lengths) == 4)
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2
+    rng = np.random.default_rng(7)
+    x = rng.integers(-3, 4, (batch, 16, *size)) if exact else rng.normal(size=(batch, 16, *size))
+    feeds = {"x0": x.astype(np.float32)}
+    try:
+        session(proto.SerializeToString()).run(None, feeds)
+    except Exception:
+        assume(False)  # nothing is left of so small an image
+    try:
+        expected = gradient(proto, feeds)
+    except OnnxcamError:
+        assume(False)  # a last window in the padding alone
+    policy = data.draw(st.sampled_from(["standard", "guided", "deconvnet"]))
+    if policy != "standard":
+        expected = gradient(proto, feeds, policy=policy)
+    close(gradient(proto, feeds, rows=1, policy=policy), expected)
+    close(gradient(proto, feeds, blocked=True, policy=policy), expected)
+
+
+RECTIFIED = """
+net (double[N,2,5,7] x0) => (D y0)
+<double low = {{0}}, double high = {{1}}> {{
+    a = {before}
+    b = MaxPool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,0]>(a)
+    y0 = {after}
+}}
+"""
+
+
+@pytest.mark.parametrize("before", ["Relu(x0)", "Clip(x0, low, high)"])
+@pytest.mark.parametrize("after", ["Mul(b, b)", "ReduceMean<axes=[2,3]>(b)"])
+def test_a_rectifier_before_a_pool(before: str, after: str) -> None:
+    x = np.random.default_rng(2).normal(size=(2, 2, 5, 7))
+    check_graph(model(RECTIFIED.format(before=before, after=after)), "y0", ["x0"], {"x0": x})
+
+
+def test_a_rectifier_that_something_else_reads_too() -> None:
+    text = """
+    net (double[N,2,5,7] x0) => (D y0) {
+        a = Relu(x0)
+        b = MaxPool<kernel_shape=[3,3], strides=[2,2]>(a)
+        c = ReduceMean<axes=[2,3]>(a)
+        y0 = Mul(b, c)
+    }
+    """
+    x = np.random.default_rng(2).normal(size=(2, 2, 5, 7))
+    check_graph(model(text), "y0", ["x0"], {"x0": x})
+
+
+def test_guided_through_a_rectifier_before_a_pool() -> None:
+    """Both rectifiers, in turn, let only positive cotangents pass."""
+    text = """
+    net (double[1,1,1,5] x0) => (D y0) {
+        a = Relu(x0)
+        y0 = MaxPool<kernel_shape=[1,2], strides=[1,1]>(a)
+    }
+    """
+    proto = model(text)
+    x = np.array([[[[1.0, 3.0, 2.0, -1.0, -2.0]]]])
+    seed = np.array([[[[[2.0, -3.0, 5.0, 7.0]]]]])
+    # Windows give to places 1, 1, 2 and 3 (0 is the maximum of the last, where Relu is flat).
+    for policy, expected in (
+        ("standard", [0.0, -1.0, 5.0, 0.0, 0.0]),
+        ("guided", [0.0, 0.0, 5.0, 0.0, 0.0]),
+    ):
+        made = add_gradients(proto, "y0", "x0", policy=policy)  # type: ignore[arg-type]
+        feeds = {"x0": x, "seed:y0": seed}
+        [dx] = session(made.SerializeToString()).run(["gradient:x0"], feeds)
+        np.testing.assert_array_equal(np.asarray(dx).ravel(), expected)
+
+
+def test_the_number_of_cotangents_can_be_fixed() -> None:
+    proto = model("net (double[N,2,5,7] x0) => (D y0) { y0 = Relu(x0) }")
+    for rows, form in ((3, {"rows": 3}), (1, {"rows": 1}), (1, {"blocked": True})):
+        made = add_gradients(proto, "y0", "x0", **form)  # type: ignore[arg-type]
+        for value in (made.graph.input[-1], made.graph.output[-1]):
+            assert value.type.tensor_type.shape.dim[0].dim_value == rows
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"rows": 0}, "rows 0: give the number"),
+        ({"rows": 2, "blocked": True}, "the blocked layout takes one cotangent"),
+        ({"rows": 2, "engine": "ort"}, "engine 'ort' takes one cotangent"),
+        ({"blocked": True, "engine": "ort"}, "engine 'ort' has no blocked layout"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(form: dict[str, object], message: str) -> None:
+    proto = model("net (double[N,2,5,7] x0) => (D y0) { y0 = Relu(x0) }")
+    with pytest.raises(EngineError, match=message):
+        add_gradients(proto, "y0", "x0", **form)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", [{}, {"rows": 1}, {"blocked": True}])
+def test_cotangents_of_another_batch_are_refused(form: dict[str, object]) -> None:
+    """Not broadcast, nor read beyond their end."""
+    rng = np.random.default_rng(5)
+    weight = rng.normal(size=(16, 16, 1, 1)).astype(np.float32)
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Conv", ["x0", "w"], ["a"]),
+                helper.make_node("Relu", ["a"], ["b"]),
+                helper.make_node("Conv", ["b", "w"], ["c"]),
+                helper.make_node("Add", ["c", "b"], ["y0"]),
+            ],
+            "residual",
+            [helper.make_tensor_value_info("x0", TensorProto.FLOAT, ["N", 16, 5, 5])],
+            [helper.make_tensor_value_info("y0", TensorProto.FLOAT, ["N", 16, 5, 5])],
+            [numpy_helper.from_array(weight, "w")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    runtime = session(add_gradients(proto, "y0", "x0", **form).SerializeToString())  # type: ignore[arg-type]
+    x = rng.normal(size=(3, 16, 5, 5)).astype(np.float32)
+    runtime.run(None, {"x0": x, "seed:y0": x[None]})
+    with pytest.raises(Exception, match="reshape"):
+        runtime.run(None, {"x0": x, "seed:y0": x[None, :1]})
