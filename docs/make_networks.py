@@ -15,7 +15,7 @@ PACKAGES = ["onnxcam", "onnxruntime", "onnx", "torch", "torchvision", "timm"]
 TEXT = """# Whole networks against PyTorch
 
 The gradient of random cotangents with respect to the input image, two cotangents and two images in one run, in ONNX Runtime in float32 against PyTorch autograd in
-float64: relative L2 error, at most 1e-3 to be right. Both exporters of PyTorch, batch size fixed and dynamic. Weights are seeded (`tests/parity/architectures.py`);
+float64: relative L2 error, at most 1e-3 to be right. Each export is differentiated twice, in the general form and for blocks (`--blocked`, one cotangent a run), and the worse counts. Both exporters of PyTorch, batch size fixed and dynamic. Weights are seeded (`tests/parity/architectures.py`);
 `python -m tests.parity.to_input` makes the figures again, `docs/make_networks.py` this page.
 
 One rectifier or maximum that decides otherwise in float32 than in float64 changes the gradient by 1e-3 to 1e-2; PyTorch's own float32 gradient does the same as often.

@@ -42,14 +42,16 @@ def _slice_weights(builder: Builder, node: ir.Node) -> None:
     """Have a convolution compute only those channels that a slice of them takes."""
     value = node.inputs[0]
     made = value.producer() if value is not None else None
-    if made is None or made.op_type != "Conv" or len(made.inputs) > 2:
+    if value is None or made is None or made.op_type != "Conv" or len(made.inputs) > 2:
         return
-    if made.attributes.get_int("group", 1) != 1 or len(node.inputs) != 4:
+    if made.attributes.get_int("group", 1) != 1 or len(dims(value) or []) != 4:
         return
-    axes = constant(node.inputs[3])
-    if axes is None or [a % 4 for a in axes.tolist()] != [1] or len(dims(value) or []) != 4:  # type: ignore[arg-type]
+    if len(node.inputs) != 4 or any(use.node.op_type != "Slice" for use in value.uses()):
+        return  # the whole is needed as well
+    _, starts, ends, axes = node.inputs
+    stored = [constant(v) for v in (starts, ends, axes)]
+    if any(v is None for v in stored) or [a % 4 for a in stored[2].tolist()] != [1]:  # type: ignore[union-attr]
         return
-    _, starts, ends, _ = node.inputs
     weight = builder.op("Slice", made.inputs[1], starts, ends, builder.ints(0))
     kept = {name: a.value for name, a in made.attributes.items()}
     conv = builder.op("Conv", made.inputs[0], weight, **kept)
@@ -70,7 +72,7 @@ def _enter(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None
     if not any(there) or all(there):
         return
     channels = sizes[0][1]  # type: ignore[index]
-    ones = builder.constant(np.ones([channels, 1, 1, 1]), ir.DataType.FLOAT)  # type: ignore[list-item]
+    ones = builder.constant(np.ones([channels, 1, 1, 1]), ir.DataType.FLOAT)
     for index, (value, is_there) in enumerate(zip(operands, there, strict=True)):
         if not is_there:
             copy = builder.op("Conv", value, ones, group=channels, kernel_shape=[1, 1])

@@ -33,6 +33,8 @@ def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     if not plain or c.kind not in _RESIZED or not 1 < np.prod(w.kernel) <= _MOST:
         return None
     covered = [k * n for k, n in zip(w.kernel, counts, strict=True)]
+    if any(m > n for m, n in zip(covered, lengths, strict=True)):
+        return None  # an image smaller than a window
     if covered != lengths:
         ints = c.builder.ints
         sizes_of_x, kind = c.dims(x), x.type

@@ -16,6 +16,8 @@ from onnxcam.gradient.blocked import ALIGNED
 from onnxcam.gradient.registry import Call
 from onnxcam.surgeon.graph import constant
 
+Bounds = tuple[float | None, float | None]
+
 _STEEP = 2.0**100
 _NARROW, _WIDE = 2.0**-20, 2.0**20  # between bounds that are further apart products are exact
 
@@ -42,17 +44,32 @@ def masked_early(c: Call, g: ir.Value) -> ir.Value:
     Only elements that are the maximum of a window get any of it, so that ``y`` is inside the
     bounds where they are; and there are fewer maxima than elements.
     """
-    x, before = c.x(0), c.x(0).producer()
-    if before is None or x in c.builder.ends or {use.node for use in x.uses()} != {c.node}:
+    x = c.x(0)
+    before = rectifiers_before(x)
+    if before is None or c.builder.policy == "deconvnet":  # which forgets the input
         return g
-    bounds = rectifier_bounds(before)
-    if bounds is None or before.domain:
-        return g
-    c.builder.masked.add(before)
+    nodes, bounds = before
+    joined = {node.outputs[0] for node in nodes} | {x}
+    if any(v in c.builder.ends or len(v.uses()) > 1 for v in joined):
+        return g  # it has a cotangent of its own, or of another reader
+    c.builder.masked.update(nodes)
     return passed_inside(c, g, *bounds)
 
 
-def rectifier_bounds(node: ir.Node) -> tuple[float | None, float | None] | None:
+def rectifiers_before(x: ir.Value) -> tuple[list[ir.Node], Bounds] | None:
+    """Return the rectifiers, all of the same bounds, whose results ``x`` is or joins."""
+    node = x.producer()
+    if node is None or node.domain:
+        return None
+    joined = node.op_type == "Concat"
+    nodes = [v.producer() for v in node.inputs if v is not None] if joined else [node]
+    bounds = [None if n is None or n.domain else rectifier_bounds(n) for n in nodes]
+    if bounds[0] is None or any(b != bounds[0] for b in bounds):
+        return None
+    return [n for n in nodes if n is not None], bounds[0]
+
+
+def rectifier_bounds(node: ir.Node) -> Bounds | None:
     """Return the bounds of Relu, or of Clip where they are stored; ``None`` of anything else."""
     if node.op_type == "Relu":
         return 0.0, None

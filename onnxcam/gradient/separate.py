@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.interleave import interleaved
-from onnxcam.gradient.masks import in_blocks, is_positive, rectifier_bounds
+from onnxcam.gradient.masks import in_blocks, is_positive, rectifiers_before
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.windows import Windows, overhang
 
@@ -72,12 +72,12 @@ def _lengths(c: Call, axis: int) -> tuple[int, int]:
 
 def _zeros_are_free(c: Call) -> bool:
     """Whether x is nowhere negative, and no cotangent passes on where it is 0."""
-    x = c.x(0)
-    node = x.producer()
-    if node is None or x in c.builder.ends or c.builder.policy == "deconvnet":
+    before = rectifiers_before(c.x(0))
+    if before is None or c.builder.policy == "deconvnet":
         return False
-    bounds = rectifier_bounds(node)
-    return bounds is not None and bounds[0] == 0
+    nodes, bounds = before
+    kept = {node.outputs[0] for node in nodes} | {c.x(0)}
+    return bounds[0] == 0 and kept.isdisjoint(c.builder.ends)
 
 
 def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Value:

@@ -63,6 +63,7 @@ class Net:
 
     draw: st.DrawFn
     exact: bool  # all values are multiples of 1/8, so that ties are ties in every form
+    size: int  # the least length of an image's sides
     channels: int = 16
     last: str = "x0"
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -79,12 +80,18 @@ class Net:
         return name
 
     def conv(self, value: str, to: int, kernel: int, stride: int, group: int, pad: int) -> str:
+        self.slide(kernel, stride, pad)
         rng = np.random.default_rng(len(self.weights))
         shape = (to, self.channels // group, kernel, kernel)
         scaled = rng.integers(-2, 3, shape) / 2 if self.exact else rng.normal(size=shape) * 0.3
         return self.op(
             "Conv", value, self.stored(scaled), strides=[stride] * 2, pads=[pad] * 4, group=group
         )
+
+    def slide(self, kernel: int, stride: int, pad: int) -> None:
+        """Keep to images that windows fit into: ONNX Runtime divides by 0 at empty ones."""
+        assume(self.size + 2 * pad >= kernel)
+        self.size = (self.size + 2 * pad - kernel) // stride + 1
 
     def layer(self, kind: str) -> None:
         draw, last = self.draw, self.last
@@ -100,7 +107,7 @@ class Net:
         elif kind == "pool":
             kernel = draw(st.integers(1, 3))
             stride, pad = draw(st.integers(1, kernel)), draw(st.integers(0, kernel - 1))
-            assume(pad < kernel / 2 + 0.5)
+            self.slide(kernel, stride, pad)
             self.last = self.op(
                 "MaxPool",
                 last,
@@ -122,7 +129,9 @@ class Net:
         elif kind == "silu":
             self.last = self.op("Mul", last, self.op("Sigmoid", last))
         elif kind == "gate":
+            size = self.size
             gate = self.conv(self.op("GlobalAveragePool", last), self.channels, 1, 1, 1, 0)
+            self.size = size
             self.last = self.op("Mul", last, self.op("Sigmoid", gate))
         else:
             self.last = self.op(kind, last)
@@ -144,21 +153,15 @@ EXACT = ["conv", "depthwise", "pool", "Relu", "relu6", "clip", "residual", "conc
 @given(data=st.data())
 def test_chains_of_layers(kinds: list[str], data: st.DataObject) -> None:
     exact = kinds is EXACT
-    net = Net(data.draw, exact)
+    size = data.draw(st.tuples(st.integers(6, 12), st.integers(6, 12)))
+    net = Net(data.draw, exact, min(size))
     for kind in data.draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=6)):
         net.layer(kind)
-    size = data.draw(st.tuples(st.integers(6, 12), st.integers(6, 12)))
     proto = net.model(data.draw(st.sampled_from(["N", 1, 2])), size)
-    lengths = proto.graph.output[0].type.tensor_type.shape.dim
-    assume(len(lengths) == 4)
     batch = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 2
     rng = np.random.default_rng(7)
     x = rng.integers(-3, 4, (batch, 16, *size)) if exact else rng.normal(size=(batch, 16, *size))
     feeds = {"x0": x.astype(np.float32)}
-    try:
-        session(proto.SerializeToString()).run(None, feeds)
-    except Exception:
-        assume(False)  # nothing is left of so small an image
     try:
         expected = gradient(proto, feeds)
     except OnnxcamError:
@@ -173,6 +176,9 @@ def test_chains_of_layers(kinds: list[str], data: st.DataObject) -> None:
 RECTIFIED = """
 net (double[N,2,5,7] x0) => (D y0)
 <double low = {{0}}, double high = {{1}}> {{
+    p = Relu(x0)
+    r = Neg(x0)
+    q = Relu(r)
     a = {before}
     b = MaxPool<kernel_shape=[3,2], strides=[2,1], pads=[1,0,1,0]>(a)
     y0 = {after}
@@ -180,7 +186,7 @@ net (double[N,2,5,7] x0) => (D y0)
 """
 
 
-@pytest.mark.parametrize("before", ["Relu(x0)", "Clip(x0, low, high)"])
+@pytest.mark.parametrize("before", ["Relu(x0)", "Clip(x0, low, high)", "Concat<axis=1>(p, q)"])
 @pytest.mark.parametrize("after", ["Mul(b, b)", "ReduceMean<axes=[2,3]>(b)"])
 def test_a_rectifier_before_a_pool(before: str, after: str) -> None:
     x = np.random.default_rng(2).normal(size=(2, 2, 5, 7))
@@ -200,8 +206,7 @@ def test_a_rectifier_that_something_else_reads_too() -> None:
     check_graph(model(text), "y0", ["x0"], {"x0": x})
 
 
-def test_guided_through_a_rectifier_before_a_pool() -> None:
-    """Both rectifiers, in turn, let only positive cotangents pass."""
+def test_policies_at_a_rectifier_before_a_pool() -> None:
     text = """
     net (double[1,1,1,5] x0) => (D y0) {
         a = Relu(x0)
@@ -215,6 +220,7 @@ def test_guided_through_a_rectifier_before_a_pool() -> None:
     for policy, expected in (
         ("standard", [0.0, -1.0, 5.0, 0.0, 0.0]),
         ("guided", [0.0, 0.0, 5.0, 0.0, 0.0]),
+        ("deconvnet", [0.0, 0.0, 5.0, 7.0, 0.0]),
     ):
         made = add_gradients(proto, "y0", "x0", policy=policy)  # type: ignore[arg-type]
         feeds = {"x0": x, "seed:y0": seed}

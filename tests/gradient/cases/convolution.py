@@ -20,6 +20,13 @@ case("Conv", weight(2, 3, 5, 5), weight(4, 3, 1, 1), strides=[2, 2], **BOTH)
 case("Conv", weight(2, 2, 5, 5), weight(3, 2, 1, 1), **BOTH)
 case("Conv", weight(1, 2, 4, 5, 4), weight(3, 2, 2, 3, 2), pads=[0, 1, 0, 1, 1, 0], **BOTH)
 case("Conv", weight(2, 2, 5, 5, 4), weight(3, 2, 2, 3, 2), strides=[2, 2, 1], **BOTH)
+# enough channels for the form by phases
+case("Conv", weight(2, 16, 6, 7), weight(3, 16, 3, 3), strides=[2, 2], pads=[1] * 4, linear=True)
+case("Conv", weight(1, 17, 7, 8), weight(2, 17, 4, 3), strides=[3, 2], pads=[2, 1, 0, 1], **BOTH)
+case("Conv", weight(1, 16, 9, 6), weight(2, 16, 3, 2), strides=[2, 1], pads=[0, 0, 1, 1], **BOTH)
+case("Conv", weight(1, 16, 8, 9), weight(2, 16, 5, 3), strides=[2, 3], linear=True)
+case("Conv", weight(1, 16, 5, 5), weight(2, 16, 7, 7), strides=[2, 2], pads=[3] * 4, linear=True)
+case("Conv", weight(1, 16, 6, 6), weight(2, 16, 2, 3), strides=[3, 2], linear=True)
 for auto in ("SAME_UPPER", "SAME_LOWER", "VALID"):
     case("Conv", weight(2, 3, 7, 6), weight(4, 3, 4, 3), auto_pad=auto, **BOTH)
     case("Conv", weight(1, 3, 7, 8), weight(2, 3, 4, 2), auto_pad=auto, strides=[2, 3], **BOTH)
