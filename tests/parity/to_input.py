@@ -136,9 +136,9 @@ def _check(path: Path, reference: Reference, blocked: bool) -> Outcome:
     best = Outcome("wrong", np.inf, seconds=seconds)
     for index in range(IMAGES):
         outcome = compare(reference, index, session, 1 if blocked else TARGETS, seconds)
-        if outcome.verdict != "wrong":
+        if outcome.verdict == "not exported" or outcome.error <= TOLERANCE:
             return outcome
-        best = min(best, outcome, key=lambda o: o.error)
+        best = min(best, outcome, key=lambda o: (o.verdict != "right", o.error))
     return best
 
 
