@@ -23,13 +23,12 @@ from onnxcam.errors import (
     LayerError,
     ModelError,
     NotFiniteError,
-    PreprocessError,
     TargetError,
     WeightsError,
 )
 from onnxcam.explanation import Explanation
-from onnxcam.imaging.decode import decode
-from onnxcam.imaging.preprocess import Geometry, Preprocess
+from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.inputs import ImageLike, Inputs, Item
 from onnxcam.methods import GradCam
 from onnxcam.runtime.batching import ahead
 from onnxcam.runtime.device import Traffic
@@ -37,7 +36,6 @@ from onnxcam.runtime.session import Providers, Session
 from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS, Engine
 from onnxcam.targets import Targets, arrange, resolve
 
-ImageLike = str | Path | Image.Image | NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
 
 
@@ -110,11 +108,7 @@ class Explainer:
                 warnings.warn(message, stacklevel=2)
         self.labels = self._fit_labels(labels, at_hand)
         self._session = self._load(data, providers)
-        takes = self.plan.image
-        sizes = (takes.height, takes.width)
-        channels_last = takes.layout == "NHWC"
-        self._shape = (*sizes, takes.channels) if channels_last else (takes.channels, *sizes)
-        self._dtype = np.dtype(takes.dtype)
+        self._inputs = Inputs(self.plan.image, self.path)
 
     def _load(self, data: bytes | Path, providers: Providers) -> Session:
         folder, name = self.path.absolute().parent, self.path.name
@@ -164,7 +158,7 @@ class Explainer:
             OnnxcamError: a bad image, array or target, or a run that is not finite.
         """
         if isinstance(image, np.ndarray):
-            tensor = self._check_array(image)
+            tensor = self._inputs.check(image)
             if len(tensor) != 1:
                 raise InputArrayError(
                     f"array {list(image.shape)} holds {len(tensor)} images: use explain_batch."
@@ -204,7 +198,7 @@ class Explainer:
         else:
             resolved = [self.resolve(t) for t in per_image]
         if isinstance(images, np.ndarray):
-            return list(self._explain_array(self._check_array(images, batch=True), resolved))
+            return list(self._explain_array(self._inputs.check(images, batch=True), resolved))
         return list(self._explain_images(images, resolved))
 
     def resolve(self, targets: Targets) -> list[int]:
@@ -234,7 +228,7 @@ class Explainer:
         self, tensor: NDArray[Any], targets: Sequence[list[int]]
     ) -> Iterator[list[Explanation]]:
         """Explain ready images ``[N, ...]``."""
-        item = self._ready_item(tensor)
+        item = self._inputs.ready(tensor)
         size = self.plan.image.batch or BATCH
 
         def prepare(start: int) -> _Batch:
@@ -257,9 +251,9 @@ class Explainer:
         size = self.plan.image.batch or BATCH
 
         def prepare(start: int) -> list[_Batch]:
-            tensors, items = zip(
-                *(self._prepare(image) for image in images[start : start + size]), strict=True
-            )
+            part = images[start : start + size]
+            pairs = (self._inputs.prepare(image, self.preprocess) for image in part)
+            tensors, items = zip(*pairs, strict=True)
             wanted = targets[start : start + size]
             if len({t.shape for t in tensors}) > 1:  # a dynamic size: one at a time
                 singles = zip(tensors, items, wanted, strict=True)
@@ -271,54 +265,8 @@ class Explainer:
             for batch in batches:
                 yield from self._run(batch)
 
-    def _prepare(self, image: ImageLike) -> tuple[NDArray[Any], _Item]:
-        takes = self.plan.image
-        if isinstance(image, np.ndarray):
-            tensor = self._check_array(image)
-            return tensor, self._ready_item(tensor)
-        if self.preprocess is None:
-            raise PreprocessError(
-                f"{self.path}: '{takes.name}' takes {takes.channels} channels, which no photograph "
-                "has; pass ready arrays."
-            )
-        photo = decode(image)
-        tensor, geometry = self.preprocess.apply(photo, takes.layout, takes.dtype)
-        source = str(image) if isinstance(image, (str, Path)) else None
-        return tensor, _Item(geometry, photo, source)
-
-    def _ready_item(self, tensor: NDArray[Any]) -> _Item:
-        height, width = tensor.shape[2:] if self.plan.image.layout == "NCHW" else tensor.shape[1:3]
-        return _Item(Geometry.identity(height, width), None, None)
-
-    def _check_array(self, array: NDArray[Any], batch: bool = False) -> NDArray[Any]:
-        """Return a ready array as ``[N, ...]``; a single image may lack the first axis."""
-        if (
-            array.dtype == self._dtype
-            and array.shape[1:] == self._shape
-            and (batch or array.ndim == 4)
-        ):
-            return array
-        takes = self.plan.image
-        tensor = array if array.ndim == 4 or batch else array[None]
-        fits = tensor.ndim == 4 and all(
-            e in (None, n) for e, n in zip(self._shape, tensor.shape[1:], strict=True)
-        )
-        if not fits or 0 in tensor.shape[1:]:
-            expected = [n or axis for n, axis in zip(self._shape, takes.layout[1:], strict=True)]
-            shape = ", ".join(map(str, ("N", *expected) if batch else expected))
-            way_out = "" if batch else ", with or without a leading 1"
-            raise InputArrayError(
-                f"array of shape {list(array.shape)}: '{takes.name}' takes [{shape}]{way_out}."
-            )
-        if str(array.dtype) != takes.dtype:
-            raise InputArrayError(
-                f"array of dtype {array.dtype}: '{takes.name}' takes {takes.dtype}. "
-                f"Convert it with .astype('{takes.dtype}')."
-            )
-        return tensor
-
     def _batch(
-        self, tensor: NDArray[Any], items: Sequence[_Item], targets: Sequence[list[int]]
+        self, tensor: NDArray[Any], items: Sequence[Item], targets: Sequence[list[int]]
     ) -> _Batch:
         """Make one run's inputs, the images already on the session's device."""
         count = len(items)
@@ -381,7 +329,7 @@ class Explainer:
 
     def _explanation(
         self,
-        item: _Item,
+        item: Item,
         signed: NDArray[np.float32],
         scores: NDArray[Any],
         target: int,
@@ -421,14 +369,6 @@ class Explainer:
                 )
 
 
-class _Item(NamedTuple):
-    """One image, beside its tensor."""
-
-    geometry: Geometry
-    photo: NDArray[np.uint8] | None
-    source: str | None
-
-
 class _Batch(NamedTuple):
     """What one run needs.
 
@@ -438,7 +378,7 @@ class _Batch(NamedTuple):
 
     feeds: dict[str, Any]
     size: int
-    items: Sequence[_Item]
+    items: Sequence[Item]
     targets: Sequence[list[int]]
     rows: list[list[int]]
     predicted: bool
