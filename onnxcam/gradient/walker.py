@@ -253,7 +253,14 @@ def _through_expansion(
     seeds = add_seeds(call.builder, pairs)
     wanted = [v for v in dict.fromkeys(reads(call.node)) if v in carrying]
     changed = len(call.builder.rectifiers)
-    for operand, g in zip(wanted, pull_back(call.builder, nodes, seeds, wanted), strict=True):
+    try:
+        pulled = pull_back(call.builder, nodes, seeds, wanted)
+    except NoGradientError as error:
+        where = describe(call.node, call.builder.opset)
+        raise NoGradientError(
+            f"{where} is computed by other operators, of which {error}"
+        ) from error
+    for operand, g in zip(wanted, pulled, strict=True):
         if g is not None:
             cotangents.setdefault(operand, []).append(g)
     _read_the_node(call.node, outputs, nodes)

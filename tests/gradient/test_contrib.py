@@ -239,3 +239,20 @@ def test_files_in_the_layout_of_one_processor(save) -> None:
         path = save(parse(text.replace("BODY", body), weights))
         with pytest.raises((NoGradientError, LayerError), match="level 'extended'"):
             instrument(path, layer)
+
+
+def test_a_refusal_inside_an_expansion_names_the_node_of_the_file() -> None:
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        net (float[1,1,5,5] x) => (float[1,1,A,B] y) <float s = {0.5}, uint8 z = {0}> {
+            q = QuantizeLinear (x, s, z)
+            p = com.microsoft.QLinearAveragePool
+                <kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1> (q, s, z, s, z)
+            y = DequantizeLinear (p, s, z)
+        }
+        """
+    )
+    model.graph.node[1].name = "the_pool"
+    with pytest.raises(NoGradientError, match=r"node 'the_pool', opset 17\).*AveragePool.*alone"):
+        add_gradients(model, "y", "x")
