@@ -3,11 +3,15 @@
 As comparisons they are exact in every type. ONNX Runtime on CPU, though, keeps images in blocks
 of channels between convolutions, and has to put them in order for a comparison and into blocks
 again after it. Where that would happen, the mask is said by 1x1 convolutions of one channel
-each, which it keeps in blocks: ``m = clip(2^100 (y - low) (high - y), 0, 1)``, which is exactly 1
-inside, but for the 2^-100 next to a bound, and exactly 0 outside.
+each, which it keeps in blocks: ``m = clip(2^126 (y - low) (high - y), 0, 1)``, which is exactly 0
+at the bounds and exactly 1 wherever that product is not less than 2^-126, the least normal
+number of single precision.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +22,7 @@ from onnxcam.surgeon.graph import constant
 
 Bounds = tuple[float | None, float | None]
 
-_STEEP = 2.0**100
+_STEEP = 2.0**126
 _NARROW, _WIDE = 2.0**-20, 2.0**20  # between bounds that are further apart products are exact
 
 
@@ -26,8 +30,9 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
     """Return ``g`` where ``low < y < high`` and 0 elsewhere; ``y`` is never outside the bounds."""
     if (low is None and high is None) or c.node in c.builder.masked:
         return g
+    finite = all(math.isfinite(bound) for bound in (low, high) if bound is not None)
     wide = low is None or high is None or _NARROW < high - low < _WIDE
-    if wide and c.builder.bounded and in_blocks(c):
+    if finite and wide and c.builder.bounded and in_blocks(c):
         return c.op("Mul", g, _convolved(c, low, high))
     if low == 0.0 and high is None:  # what is not negative is true, but for 0
         return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
@@ -50,10 +55,16 @@ def masked_early(c: Call, g: ir.Value) -> ir.Value:
         return g
     nodes, bounds = before
     joined = {node.outputs[0] for node in nodes} | {x}
-    if any(v in c.builder.ends or len(v.uses()) > 1 for v in joined):
-        return g  # it has a cotangent of its own, or of another reader
+    if is_wanted(c, nodes, x) or any(len(v.uses()) > 1 for v in joined):
+        return g  # there are other cotangents, or other uses of this one
     c.builder.masked.update(nodes)
     return passed_inside(c, g, *bounds)
+
+
+def is_wanted(c: Call, nodes: Sequence[ir.Node], x: ir.Value) -> bool:
+    """Whether rectifiers or what joins them have cotangents of their own, or bounds get any."""
+    around = {v for node in nodes for v in (*node.outputs, *node.inputs[1:])} | {x}
+    return not around.isdisjoint(c.builder.ends)
 
 
 def rectifiers_before(x: ir.Value) -> tuple[list[ir.Node], Bounds] | None:

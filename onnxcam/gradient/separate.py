@@ -3,9 +3,10 @@
 The maximum of a window is the maximum over its rows of each row's maximum, and its first place,
 row by row, lies in the first row that attains it, at the first place there. Along one axis, what
 is left of a cotangent after place ``j`` is what was left before times ``[x_j < y]``:
-``G_(j+1) = G_j clip(2^100 (y - x_j), 0, 1)``, and place ``j`` receives ``G_j - G_(j+1)``. Places,
+``G_(j+1) = G_j clip(2^126 (y - x_j), 0, 1)``, and place ``j`` receives ``G_j - G_(j+1)``. Places,
 sums and shifts are said by convolutions of one channel each, all but one of a kernel's weights
-being 0.
+being 0. That takes finite values: what may be infinite without an overflow (the input, what Pad
+or Where put there) is left to the other forms.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.blocked import is_blocked
 from onnxcam.gradient.interleave import interleaved
-from onnxcam.gradient.masks import in_blocks, is_positive, rectifiers_before
+from onnxcam.gradient.masks import in_blocks, is_positive, is_wanted, rectifiers_before
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.windows import Windows, overhang
 
@@ -38,6 +40,8 @@ class _Line:
 def separated_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     """Return ``[T, *input]`` from ``g``, ``[T, *output]``; ``None`` where this is not possible."""
     if not in_blocks(c) or not c.builder.bounded or w.begin is None or w.dilations != [1, 1]:
+        return None
+    if not is_blocked(c.x(0), {}):
         return None
     over = overhang(c, w)
     if over is None or max(w.kernel) > _MOST:
@@ -76,8 +80,7 @@ def _zeros_are_free(c: Call) -> bool:
     if before is None or c.builder.policy == "deconvnet":
         return False
     nodes, bounds = before
-    kept = {node.outputs[0] for node in nodes} | {c.x(0)}
-    return bounds[0] == 0 and kept.isdisjoint(c.builder.ends)
+    return bounds[0] == 0 and not is_wanted(c, nodes, c.x(0))
 
 
 def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Value:

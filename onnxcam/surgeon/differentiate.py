@@ -81,8 +81,8 @@ def add_gradients(
         raise EngineError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
     path = Path("model.onnx") if isinstance(model, onnx.ModelProto) else Path(model)
     wanted = [to] if isinstance(to, str) else list(dict.fromkeys(to))
-    if rows is not None and rows < 1:
-        raise EngineError(f"rows {rows}: give the number of cotangents, 1 or more.")
+    if rows is not None and (type(rows) is not int or not 1 <= rows < 2**31):
+        raise EngineError(f"rows {rows}: give the number of cotangents, a whole one, 1 or more.")
     if rows not in (None, 1) and (blocked or engine == "ort"):
         reason = "the blocked layout" if blocked else "engine 'ort'"
         raise EngineError(f"rows {rows}: {reason} takes one cotangent at a time.")
@@ -180,9 +180,18 @@ def _checked(builder: Builder, seed: ir.Value, of: ir.Value) -> ir.Value:
     sizes = dims(of)
     if sizes is not None and all(isinstance(d, int) for d in sizes):
         return seed
-    shape = builder.op("Concat", builder.leading(seed), builder.op("Shape", of), axis=0)
-    checked = builder.op("Reshape", seed, shape)
+    ints, op = builder.ints, builder.op
+    shape, given = op("Shape", of), op("Shape", seed)
+    given = op("Slice", given, ints(1), ints(2**62))
+    # Where a length differs, one that is greater than both is asked for, which Reshape refuses.
+    off = op("Mul", op("Abs", op("Sub", given, shape)), ints(2))
+    checked = op(
+        "Reshape", seed, op("Concat", builder.leading(seed), op("Add", shape, off), axis=0)
+    )
     checked.shape, checked.type = seed.shape, seed.type
+    node = checked.producer()
+    assert node is not None
+    node.name = builder.name(f"does the seed have the shape of its tensor? {of.name}")
     return checked
 
 

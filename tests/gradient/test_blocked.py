@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx.shape_inference
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -240,6 +241,9 @@ def test_the_number_of_cotangents_can_be_fixed() -> None:
     ("form", "message"),
     [
         ({"rows": 0}, "rows 0: give the number"),
+        ({"rows": 1.5}, "rows 1.5: give the number"),
+        ({"rows": True}, "rows True: give the number"),
+        ({"rows": 10**20}, "give the number"),
         ({"rows": 2, "blocked": True}, "the blocked layout takes one cotangent"),
         ({"rows": 2, "engine": "ort"}, "engine 'ort' takes one cotangent"),
         ({"blocked": True, "engine": "ort"}, "engine 'ort' has no blocked layout"),
@@ -275,5 +279,92 @@ def test_cotangents_of_another_batch_are_refused(form: dict[str, object]) -> Non
     runtime = session(add_gradients(proto, "y0", "x0", **form).SerializeToString())  # type: ignore[arg-type]
     x = rng.normal(size=(3, 16, 5, 5)).astype(np.float32)
     runtime.run(None, {"x0": x, "seed:y0": x[None]})
-    with pytest.raises(Exception, match="reshape"):
+    with pytest.raises(Exception, match="does the seed have the shape of its tensor"):
         runtime.run(None, {"x0": x, "seed:y0": x[None, :1]})
+
+
+def test_cotangents_of_turned_axes_are_refused() -> None:
+    """As many elements in another order."""
+    proto = single("net (float[N,4,H,W] x0) => (float[N,4,H,W] y0) { y0 = Relu(x0) }")
+    runtime = session(add_gradients(proto, "y0", "x0").SerializeToString())
+    x = np.ones((2, 4, 3, 5), np.float32)
+    runtime.run(None, {"x0": x, "seed:y0": x[None]})
+    for seed in (x.transpose(2, 1, 0, 3), x.transpose(0, 1, 3, 2), x.reshape(1, 4, 6, 5)):
+        with pytest.raises(Exception, match="does the seed have the shape of its tensor"):
+            runtime.run(None, {"x0": x, "seed:y0": seed[None]})
+
+
+FORMS: list[dict[str, object]] = [{}, {"rows": 1}, {"blocked": True}]
+
+
+def single(text: str) -> onnx.ModelProto:
+    """Parse a graph of single precision."""
+    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
+
+
+def pulled(proto: onnx.ModelProto, to: str, x: np.ndarray, **form: object) -> np.ndarray:
+    """Return the gradient of the sum of ``y0``."""
+    made = add_gradients(proto, "y0", to, **form)  # type: ignore[arg-type]
+    y = session(proto.SerializeToString()).run(["y0"], {"x0": x})[0]
+    feeds = {"x0": x, "seed:y0": np.ones((1, *y.shape), np.float32)}
+    [found] = session(made.SerializeToString()).run([f"gradient:{to}"], feeds)
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("joined", ["Identity(p)", "Concat<axis=1>(p, q)"])
+def test_the_bound_of_a_clip_before_a_pool(form: dict[str, object], joined: str) -> None:
+    """Elements below it have its value, in the padding's neighbourhood too."""
+    proto = single(
+        f"""
+        net (float[1,4,4,4] x0) => (float[1,A,2,2] y0) <float low = {{0}}> {{
+            p = Clip(x0, low)
+            q = Clip(x0, low)
+            a = {joined}
+            y0 = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,0,0]>(a)
+        }}
+        """
+    )
+    if joined.startswith("Identity"):
+        proto.graph.node[0].output[0] = "a"
+        del proto.graph.node[1:3]
+    x = -np.abs(np.random.default_rng(0).normal(size=(1, 4, 4, 4))).astype(np.float32)
+    assert pulled(proto, "low", x, **form).item() == (32.0 if "Concat" in joined else 16.0)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(
+    "node", ["MaxPool<kernel_shape=[3,3], strides=[2,2]>(x0)", "Clip(x0, low)"]
+)
+def test_infinite_activations_spoil_no_others(form: dict[str, object], node: str) -> None:
+    """As where a mask of -inf lies before a pool."""
+    proto = single(f"net (float[1,4,5,5] x0) => (float[1,4,H,W] y0) {{ y0 = {node} }}")
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(-np.inf), "low"))
+    x = np.random.default_rng(0).normal(size=(1, 4, 5, 5)).astype(np.float32)
+    expected = pulled(proto, "x0", x)
+    x[0, 0, 0, 0] = -np.inf
+    found = pulled(proto, "x0", x, **form)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found[0, 0, 1:], expected[0, 0, 1:])
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_large_and_small_activations(form: dict[str, object]) -> None:
+    silu = single(
+        "net (float[N,4,H,W] x0) => (float[N,4,H,W] y0) { s = Sigmoid(x0) y0 = Mul(x0, s) }"
+    )
+    x = np.tile(np.array([2.0**24, 1e8, 1e3], np.float32).reshape(1, 1, 1, 3), (1, 4, 1, 1))
+    np.testing.assert_array_equal(pulled(silu, "x0", x, **form), np.ones((1, *x.shape)))
+    pool = single(
+        """
+        net (float[1,4,1,4] x0) => (float[1,4,1,3] y0) {
+            r = Relu(x0)
+            y0 = MaxPool<kernel_shape=[1,2]>(r)
+        }
+        """
+    )
+    row = np.array([1, 3, 2, 4], np.float32)
+    for scale in (1e-35, 1e-20, 1.0, 1e20, 8e37):
+        x = np.tile((row * np.float32(scale)).reshape(1, 1, 1, 4), (1, 4, 1, 1))
+        found = pulled(pool, "x0", x, **form)
+        np.testing.assert_array_equal(found[0, 0, 0, 0], [0, 2, 0, 1])

@@ -50,20 +50,14 @@ rule("Sub", _same, lambda c, g: c.op("Neg", g), broadcasts=True)
 
 
 def _factor(c: Call, g: ir.Value, index: int) -> ir.Value | None:
-    """For y = a b: da = g b; and where b is sigmoid a (SiLU), dy = b + y (1 - b) all at once.
-
-    That is b (1 + a - y).
-    """
+    """For y = a b: da = g b; and where b is sigmoid a (SiLU), dy = b + y (1 - b) all at once."""
     other = c.x(1 - index)
     if _is_gate(c, c.x(index), other):
         return None  # counted with the other operand
     if not _is_gate(c, other, c.x(index)):
         return c.op("Mul", g, other)
-    x, gate = c.x(index), other
-    if in_blocks(c):  # the sum becomes part of the convolution
-        return c.op("Mul", g, c.op("Mul", gate, c.op("Add", scaled(c, c.y, -1.0, 1.0), x)))
-    rest = c.op("Mul", c.y, c.op("Sub", c.like(1.0), gate))
-    return c.op("Mul", g, c.op("Add", gate, rest))
+    beyond = scaled(c, other, -1.0, 1.0) if in_blocks(c) else c.op("Sub", c.like(1.0), other)
+    return c.op("Mul", g, c.op("Add", other, c.op("Mul", c.y, beyond)))
 
 
 def _is_gate(c: Call, value: ir.Value, of: ir.Value) -> bool:
