@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import exports
@@ -90,14 +90,19 @@ def painting(rounds: int = ROUNDS) -> str:
     return table(header("photograph", theirs="OpenCV"), rows)
 
 
-def combining(rounds: int = ROUNDS) -> str:
+def combining(
+    rounds: int = ROUNDS,
+    dtype: str = "float32",
+    batches: Sequence[int] = BATCHES,
+    counts: Sequence[int] = (1, 5),
+) -> str:
     """The map from activations and gradients, against ``mean``, ``einsum`` and ``relu``."""
     rows = []
     for name, (channels, side) in LAYERS.items():
-        for batch in BATCHES:
-            a = noise(batch, channels, side, side)
-            for targets in (1, 5):
-                g = noise(batch, targets, channels, side, side)
+        for batch in batches:
+            a = noise(batch, channels, side, side).astype(dtype)
+            for targets in counts:
+                g = noise(batch, targets, channels, side, side).astype(dtype)
                 tensors = torch.from_numpy(a), torch.from_numpy(g)
 
                 def numpy(a: np.ndarray = a, g: np.ndarray = g) -> object:

@@ -47,6 +47,7 @@ def main() -> None:
         "command": command.run(),
         "painting": kernels.painting(),
         "combining": kernels.combining(),
+        "halves": kernels.combining(dtype="float16", batches=(1, 8), counts=(1,)),
         "resizing": kernels.resizing(),
         "memory": memory.run(),
         "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python "

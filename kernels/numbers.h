@@ -1,4 +1,4 @@
-/* float16 as float32, in loops that vectorise without instructions of their own. */
+/* float16 as float32. */
 #ifndef ONNXCAM_NUMBERS_H
 #define ONNXCAM_NUMBERS_H
 
@@ -12,6 +12,7 @@ ONNXCAM_INLINE float from_bits(uint32_t bits) {
     return value;
 }
 
+/* In loops it vectorises without instructions of its own. */
 ONNXCAM_INLINE float from_half(uint16_t half) {
     const uint32_t bias = 127 - 15, smallest = (bias + 1) << 23, infinity = 0xffu << 23;
     uint32_t magnitude = half & 0x7fffu;
@@ -25,12 +26,15 @@ ONNXCAM_INLINE float from_half(uint16_t half) {
     return from_bits(bits | (uint32_t)(half & 0x8000u) << 16);
 }
 
+/* Convert `count` numbers, by the processor's own instruction where it has one. */
+void onnxcam_widen(const uint16_t *halves, size_t count, float *restrict out);
+
 /* Return `count` numbers from position `at` on, as floats; those from float16 are in `buffer`. */
 ONNXCAM_INLINE const float *floats(onnxcam_numbers from, size_t at, size_t count,
                                    float *restrict buffer) {
     if (!from.half) return (const float *)from.data + at;
     const uint16_t *halves = (const uint16_t *)from.data + at;
-    for (size_t i = 0; i < count; ++i) buffer[i] = from_half(halves[i]);
+    onnxcam_widen(halves, count, buffer);
     return buffer;
 }
 
