@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
+from onnx_ir.convenience import replace_all_uses_with
 
-from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.builder import Builder, shaped
 from onnxcam.surgeon.graph import constant, dims
 
-ALIGNED = 4  # channels; the runtime blocks no others
-_BLOCK = 16
+BLOCK = 16  # channels that convolutions compute at once
+_ALIGNED = 4  # channels; the runtime blocks no others
 _KEEPING = {"Add", "Mul", "Sum", "Relu", "Sigmoid", "Tanh", "BatchNormalization"}
 _POOLING = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
 
@@ -36,6 +36,7 @@ def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
             _broadcast(node)
         if node.op_type == "ReduceSum":
             _average(builder, node, known)
+    builder.graph.sort()  # what was added is at the end
 
 
 def _slice_weights(builder: Builder, node: ir.Node) -> None:
@@ -55,29 +56,22 @@ def _slice_weights(builder: Builder, node: ir.Node) -> None:
     weight = builder.op("Slice", made.inputs[1], starts, ends, builder.ints(0))
     kept = {name: a.value for name, a in made.attributes.items()}
     conv = builder.op("Conv", made.inputs[0], weight, **kept)
-    for made_now in (weight, conv):
-        _move_before(builder, made_now, node)
-    conv.shape, conv.type = node.outputs[0].shape, node.outputs[0].type
-    for use in tuple(node.outputs[0].uses()):
-        use.node.replace_input_with(use.idx, conv)
+    replace_all_uses_with(node.outputs[0], shaped(conv, node.outputs[0]))
 
 
 def _enter(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None:
     """Bring a node's operands into blocks where others of them are."""
     operands = [v for v in node.inputs if v is not None]
     sizes = [dims(v) for v in operands]
-    if any(s != sizes[0] for s in sizes) or not _is_aligned(operands[0]):
+    if any(s != sizes[0] for s in sizes) or not is_aligned(operands[0]):
         return
     there = [is_blocked(v, known) for v in operands]
     if not any(there) or all(there):
         return
     channels = sizes[0][1]  # type: ignore[index]
-    ones = builder.constant(np.ones([channels, 1, 1, 1]), ir.DataType.FLOAT)
     for index, (value, is_there) in enumerate(zip(operands, there, strict=True)):
         if not is_there:
-            copy = builder.op("Conv", value, ones, group=channels, kernel_shape=[1, 1])
-            copy.shape, copy.type = value.shape, value.type
-            _move_before(builder, copy, node)
+            copy = shaped(builder.scaled(value, channels, 1.0), value)  # type: ignore[arg-type]
             node.replace_input_with(index, copy)
             known[copy] = True
 
@@ -107,23 +101,9 @@ def _average(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> No
     if not all(isinstance(n, int) and n > 0 for n in sizes[1:]):
         return
     channels, height, width = (int(n) for n in sizes[1:] if isinstance(n, int))
-    weight = np.full([channels, 1, 1, 1], height * width)
-    times = builder.constant(weight, ir.DataType.FLOAT)
-    average = builder.op("GlobalAveragePool", value)
-    total = builder.op("Conv", average, times, group=channels, kernel_shape=[1, 1])
-    for made in (average, total):
-        made.shape, made.type = node.outputs[0].shape, node.outputs[0].type
-        _move_before(builder, made, node)
-    for use in tuple(node.outputs[0].uses()):
-        use.node.replace_input_with(use.idx, total)
-
-
-def _move_before(builder: Builder, value: ir.Value, node: ir.Node) -> None:
-    """Put what computes a value, appended just now, before a node."""
-    made = value.producer()
-    assert made is not None
-    builder.graph.remove(made)
-    builder.graph.insert_before(node, made)
+    total = node.outputs[0]
+    average = shaped(builder.op("GlobalAveragePool", value), total)
+    replace_all_uses_with(total, shaped(builder.scaled(average, channels, height * width), total))
 
 
 def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
@@ -136,7 +116,7 @@ def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
             stack += open_
             continue
         stack.pop()
-        known[top] = _is_aligned(top) and _makes_blocks(top, known)
+        known[top] = is_aligned(top) and _makes_blocks(top, known)
     return known[value]
 
 
@@ -162,7 +142,7 @@ def _makes_blocks(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
         return False
     if node.op_type == "Concat":
         channels = [(dims(v) or [None, None])[1] for v in operands]
-        aligned = all(isinstance(n, int) and n % _BLOCK == 0 for n in channels)
+        aligned = all(isinstance(n, int) and n % BLOCK == 0 for n in channels)
         return aligned and node.attributes.get_int("axis", 0) == 1
     if node.op_type == "Clip":  # as part of the convolution before it
         made = operands[0].producer()
@@ -180,13 +160,14 @@ def _conv_is_blocked(node: ir.Node) -> bool:
         return False
     group = node.attributes.get_int("group", 1) or 1
     if group == 1:
-        return shape[1] < _BLOCK or shape[1] % ALIGNED == 0
+        return shape[1] < BLOCK or shape[1] % _ALIGNED == 0
     depthwise = group == shape[1] and kernel is not None and kernel[0] == group
-    return depthwise or shape[1] // group % _BLOCK == 0
+    return depthwise or shape[1] // group % BLOCK == 0
 
 
-def _is_aligned(value: ir.Value) -> bool:
+def is_aligned(value: ir.Value) -> bool:
+    """Whether a value of its shape and type can be in blocks."""
     sizes = dims(value)
     if sizes is None or len(sizes) != 4 or value.dtype != ir.DataType.FLOAT:
         return False
-    return None not in sizes and isinstance(sizes[1], int) and sizes[1] % ALIGNED == 0
+    return None not in sizes and isinstance(sizes[1], int) and sizes[1] % _ALIGNED == 0

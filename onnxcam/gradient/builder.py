@@ -27,6 +27,12 @@ def _highest(graph: ir.Graph) -> int:
     return max((int(n) for n in numbers if n.isdigit()), default=0)
 
 
+def shaped(value: ir.Value, like: ir.Value) -> ir.Value:
+    """Say that a value has shape and type of ``like``, which runtimes may not see through."""
+    value.shape, value.type = like.shape, like.type
+    return value
+
+
 class Builder:
     """Appends nodes to ``graph``; every name it makes starts with ``onnxcam:``."""
 
@@ -170,6 +176,16 @@ class Builder:
             longer = [int(d or 0) * n for d, n in zip(sizes[2:], times, strict=True)]
             result.shape, result.type = ir.Shape([*sizes[:2], *longer]), value.type
         return result
+
+    def scaled(self, value: ir.Value, channels: int, scale: float, shift: float = 0.0) -> ir.Value:
+        """Return ``scale * value + shift`` of ``[N, C, H, W]`` in single precision.
+
+        It is a convolution of one channel each, which keeps ONNX Runtime's blocked layout.
+        """
+        kind = ir.DataType.FLOAT
+        weight = self.constant(np.full([channels, 1, 1, 1], scale), kind)
+        bias = [self.constant(np.full(channels, shift), kind)] if shift else []
+        return self.op("Conv", value, weight, *bias, group=channels, kernel_shape=[1, 1])
 
     def sum(self, value: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
         """Sum over constant axes; no axes is no operation."""

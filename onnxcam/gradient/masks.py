@@ -13,10 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked import ALIGNED
+from onnxcam.gradient.blocked import is_aligned
 from onnxcam.gradient.registry import Call
 from onnxcam.surgeon.graph import constant
 
@@ -36,11 +35,17 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
         return c.op("Mul", g, _convolved(c, low, high))
     if low == 0.0 and high is None:  # what is not negative is true, but for 0
         return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
-    above = None if low is None else c.op("Greater", c.y, c.like(low))
-    below = None if high is None else c.op("Less", c.y, c.like(high))
-    if above is None or below is None:
-        return c.mask(below if above is None else above, g)  # type: ignore[arg-type]
-    return c.mask(c.op("And", above, below), g)
+    return compared(c, g, *(None if b is None else c.like(b) for b in (low, high)))
+
+
+def compared(c: Call, g: ir.Value, low: ir.Value | None, high: ir.Value | None) -> ir.Value:
+    """As :func:`passed_inside`, of bounds that the run may bring."""
+    inside = None
+    for bound, compare in ((low, "Greater"), (high, "Less")):
+        if bound is not None:
+            side = c.op(compare, c.y, bound)
+            inside = side if inside is None else c.op("And", inside, side)
+    return g if inside is None else c.mask(inside, g)
 
 
 def masked_early(c: Call, g: ir.Value) -> ir.Value:
@@ -97,10 +102,7 @@ def rectifier_bounds(node: ir.Node) -> Bounds | None:
 
 def in_blocks(c: Call) -> bool:
     """Whether the gradient is written for blocks, and y can be in them."""
-    if not c.builder.blocked or c.kind != ir.DataType.FLOAT or c.rank(c.y) != 4:
-        return False
-    channels = c.static(c.y, 1)
-    return channels is not None and channels % ALIGNED == 0
+    return c.builder.blocked and is_aligned(c.y)
 
 
 def _convolved(c: Call, low: float | None, high: float | None) -> ir.Value:
@@ -120,9 +122,7 @@ def is_positive(c: Call, value: ir.Value) -> ir.Value:
 
 
 def scaled(c: Call, value: ir.Value, scale: float, shift: float = 0.0) -> ir.Value:
-    """Return ``scale * value + shift``, of ``[N, C, H, W]`` like y, by a convolution."""
+    """Return ``scale * value + shift`` of what is shaped like y but in space, by a convolution."""
     channels = c.static(c.y, 1)
     assert channels is not None
-    weight = c.builder.constant(np.full([channels, 1, 1, 1], scale), c.kind)
-    bias = [c.builder.constant(np.full(channels, shift), c.kind)] if shift else []
-    return c.op("Conv", value, weight, *bias, group=channels, kernel_shape=[1, 1])
+    return c.builder.scaled(value, channels, scale, shift)

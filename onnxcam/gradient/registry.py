@@ -29,7 +29,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
-from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.builder import Builder, shaped
 from onnxcam.gradient.functions import body_opset, from_schema
 from onnxcam.surgeon.graph import constant, describe, dims, is_float
 
@@ -169,12 +169,6 @@ def _first_unknown(value: ir.Value) -> ir.Node | None:
             break
         node = producer
     return node
-
-
-def shaped(g: ir.Value, like: ir.Value) -> ir.Value:
-    """Say that ``g`` has shape and type of ``like``: runtimes do not see that through."""
-    g.shape, g.type = like.shape, like.type
-    return g
 
 
 def unfold(builder: Builder, g: ir.Value, like: ir.Value, folded: bool = False) -> ir.Value:

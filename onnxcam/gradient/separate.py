@@ -87,7 +87,7 @@ def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Va
     """Hand ``g``, shaped as ``y``, to those ``x`` that are the first maxima along an axis."""
     left = [g]
     for place in range(line.kernel - 1):
-        picked = _picked(c, x, -1.0, place, line.kernel, line.stride, line)
+        picked = _picked(c, x, place, line)
         left.append(c.op("Mul", left[-1], is_positive(c, c.op("Add", picked, y))))
     places = -(-line.length // line.stride)
     phases = []
@@ -107,15 +107,13 @@ def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Va
     joined = interleaved(c, phases, line.axis, shape)
     if full == line.length:
         return joined
-    return _one(c, joined, 1.0, 0, full - line.length + 1, 1, (0, 0), line.axis)
+    return _one(c, joined, 1.0, 0, full - line.length + 1, (0, 0), line.axis)
 
 
-def _picked(
-    c: Call, x: ir.Value, scale: float, place: int, kernel: int, stride: int, line: _Line
-) -> ir.Value:
-    """Return ``scale`` times what each window has in a place."""
-    end = stride * (line.count - 1) + kernel - line.begin - line.length
-    return _one(c, x, scale, place, kernel, stride, (line.begin, end), line.axis)
+def _picked(c: Call, x: ir.Value, place: int, line: _Line) -> ir.Value:
+    """Return the negative of what each window has in a place."""
+    end = line.stride * (line.count - 1) + line.kernel - line.begin - line.length
+    return _one(c, x, -1.0, place, line.kernel, (line.begin, end), line.axis, line.stride)
 
 
 def _shifted(
@@ -128,7 +126,7 @@ def _shifted(
     place = offset + begin
     end = places - line.count - begin + place
     kernel = place + 1 + max(-end, 0)
-    return _one(c, value, sign, place, kernel, 1, (begin, max(end, 0)), line.axis)
+    return _one(c, value, sign, place, kernel, (begin, end), line.axis)
 
 
 def _one(
@@ -137,11 +135,14 @@ def _one(
     scale: float,
     place: int,
     kernel: int,
-    stride: int,
     pads: tuple[int, int],
     axis: int,
+    stride: int = 1,
 ) -> ir.Value:
-    """Return a convolution of each channel along one axis whose only weight is in one place."""
+    """Return a convolution of each channel along one axis whose only weight is in one place.
+
+    A negative pad at the end says that what lies there is not read.
+    """
     channels = c.static(c.y, 1)
     assert channels is not None
     weight = np.zeros([channels, 1, kernel])

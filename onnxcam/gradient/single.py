@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_ir as ir
+from onnx_ir.convenience import replace_all_uses_with
 
-from onnxcam.gradient.builder import Builder
+from onnxcam.gradient.builder import Builder, shaped
 from onnxcam.gradient.expand import infer_appended
 from onnxcam.surgeon.graph import constant, dims
 
@@ -33,6 +34,7 @@ def leave_out_rows(builder: Builder, nodes: Sequence[ir.Node]) -> None:
                 _leave_out(builder, node, _operands(node))
             elif _settled(builder, node):
                 _leave_out(builder, node, [0])
+    builder.graph.sort()  # what was added is at the end
 
 
 def _has_rows(value: ir.Value | None) -> bool:
@@ -73,34 +75,23 @@ def _leave_out(builder: Builder, node: ir.Node, places: Sequence[int]) -> None:
     for index in places:
         operand = node.inputs[index]
         assert operand is not None
-        node.replace_input_with(index, _without(builder, operand, node))
+        node.replace_input_with(index, _without(builder, operand))
     out = node.outputs[0]
     readers = [(use.node, use.idx) for use in out.uses()]
-    again = _along_first(builder, "Unsqueeze", out)
-    node.graph.insert_after(node, again)  # type: ignore[union-attr]
-    again.outputs[0].shape, again.outputs[0].type = out.shape, out.type
+    again = shaped(builder.op("Unsqueeze", out, builder.ints(0)), out)
     out.shape = ir.Shape(out.shape[1:])  # type: ignore[index]
     for reader, index in readers:
-        reader.replace_input_with(index, again.outputs[0])
+        reader.replace_input_with(index, again)
 
 
-def _without(builder: Builder, value: ir.Value, reader: ir.Node) -> ir.Value:
+def _without(builder: Builder, value: ir.Value) -> ir.Value:
     made = value.producer()
     if made is not None and _adds_first(made):
         assert made.inputs[0] is not None
         return made.inputs[0]
-    squeeze = _along_first(builder, "Squeeze", value)
-    reader.graph.insert_before(reader, squeeze)  # type: ignore[union-attr]
-    squeeze.outputs[0].shape = ir.Shape(value.shape[1:])  # type: ignore[index]
-    squeeze.outputs[0].type = value.type
-    return squeeze.outputs[0]
-
-
-def _along_first(builder: Builder, op_type: str, value: ir.Value) -> ir.Node:
-    name = builder.name(op_type)
-    node = ir.node(op_type, [value, builder.ints(0)], name=name)
-    node.outputs[0].name = name
-    return node
+    squeezed = builder.op("Squeeze", value, builder.ints(0))
+    squeezed.shape, squeezed.type = ir.Shape(value.shape[1:]), value.type  # type: ignore[index]
+    return squeezed
 
 
 def _adds_first(node: ir.Node) -> bool:
@@ -120,5 +111,4 @@ def _cancel(node: ir.Node) -> None:
         return
     before = made.inputs[0]
     assert before is not None
-    for use in tuple(node.outputs[0].uses()):
-        use.node.replace_input_with(use.idx, before)
+    replace_all_uses_with(node.outputs[0], before)

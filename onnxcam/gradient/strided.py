@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.blocked import BLOCK
 from onnxcam.gradient.interleave import interleaved
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.windows import Windows
-
-_BLOCK = 16  # channels; convolutions to fewer are as slow as to so many
 
 
 def strided_input(
@@ -75,7 +74,7 @@ def _by_phases(
     counts: list[int],
 ) -> ir.Value | None:
     channels = c.static(c.x(0), 1)
-    if channels is None or channels < _BLOCK or w.dilations != [1, 1] or w.begin is None:
+    if channels is None or channels < BLOCK or w.dilations != [1, 1] or w.begin is None:
         return None
     axes = [
         [_phase(r, k, s, b, n, o) for r in range(s)]

@@ -18,7 +18,7 @@ from onnxcam.errors import (
 )
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.blocked import keep_blocked
-from onnxcam.gradient.builder import PREFIX, Builder, Policy
+from onnxcam.gradient.builder import PREFIX, Builder, Policy, shaped
 from onnxcam.gradient.expand import appended, last_node
 from onnxcam.gradient.policy import POLICIES
 from onnxcam.gradient.single import leave_out_rows
@@ -188,8 +188,7 @@ def _checked(builder: Builder, seed: ir.Value, of: ir.Value) -> ir.Value:
     checked = op(
         "Reshape", seed, op("Concat", builder.leading(seed), op("Add", shape, off), axis=0)
     )
-    checked.shape, checked.type = seed.shape, seed.type
-    node = checked.producer()
+    node = shaped(checked, seed).producer()
     assert node is not None
     node.name = builder.name(f"does the seed have the shape of its tensor? {of.name}")
     return checked

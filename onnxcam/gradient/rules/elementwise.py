@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.masks import in_blocks, passed_inside, rectifier_bounds, scaled
+from onnxcam.gradient.masks import compared, in_blocks, passed_inside, rectifier_bounds, scaled
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.surgeon.graph import constant, is_float
@@ -152,13 +152,7 @@ def _clip(c: Call, g: ir.Value) -> ir.Value:
     bounds = rectifier_bounds(c.node)
     if bounds is not None:
         return passed_inside(c, g, *bounds)
-    inside = None
-    for index, compare in ((1, "Greater"), (2, "Less")):
-        bound = c.operand(index)
-        if bound is not None:
-            side = c.op(compare, c.y, bound)
-            inside = side if inside is None else c.op("And", inside, side)
-    return g if inside is None else c.mask(inside, g)
+    return compared(c, g, c.operand(1), c.operand(2))
 
 
 def _clip_low(c: Call, g: ir.Value) -> ir.Value:
