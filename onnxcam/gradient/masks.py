@@ -3,9 +3,9 @@
 As comparisons they are exact in every type. ONNX Runtime on CPU, though, keeps images in blocks
 of channels between convolutions, and has to put them in order for a comparison and into blocks
 again after it. Where that would happen, the mask is said by 1x1 convolutions of one channel
-each, which it keeps in blocks: ``m = clip(2^126 (y - low) (high - y), 0, 1)``, which is exactly 0
-at the bounds and exactly 1 wherever that product is not less than 2^-126, the least normal
-number of single precision.
+each, which it keeps in blocks: ``clip(2^k (y - low), 0, 1)`` is exactly 0 at the bound and, with
+``2^k`` one over the distance to the next number, exactly 1 at every other. The numbers next to 0
+are too small for that; those above ``2^-k`` (k is 126, 99 for ReLU6) have to do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.blocked import is_aligned
@@ -21,17 +22,17 @@ from onnxcam.surgeon.graph import constant
 
 Bounds = tuple[float | None, float | None]
 
-_STEEP = 2.0**126
-_NARROW, _WIDE = 2.0**-20, 2.0**20  # between bounds that are further apart products are exact
+_STEEPEST = 126
+_SMALL, _LARGE = 2.0**-20, 2.0**20  # bounds and what lies between them
+_DIGITS = 24  # of single precision, in bits
+_ONE = 5  # tanh(2^5) is 1
 
 
 def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -> ir.Value:
     """Return ``g`` where ``low < y < high`` and 0 elsewhere; ``y`` is never outside the bounds."""
     if (low is None and high is None) or c.node in c.builder.masked:
         return g
-    finite = all(math.isfinite(bound) for bound in (low, high) if bound is not None)
-    wide = low is None or high is None or _NARROW < high - low < _WIDE
-    if finite and wide and c.builder.bounded and in_blocks(c):
+    if c.builder.bounded and in_blocks(c) and _are_moderate(low, high):
         return c.op("Mul", g, _convolved(c, low, high))
     if low == 0.0 and high is None:  # what is not negative is true, but for 0
         return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
@@ -105,20 +106,52 @@ def in_blocks(c: Call) -> bool:
     return c.builder.blocked and is_aligned(c.y)
 
 
+def _are_moderate(low: float | None, high: float | None) -> bool:
+    """Whether single precision can tell what is between the bounds by the scales below."""
+    bounds = [bound for bound in (low, high) if bound is not None]
+    if len(bounds) == 2:
+        width = bounds[1] - bounds[0]
+        if not _SMALL < width < _LARGE or float(np.float32(width)) != width:
+            return False
+    return all(bound == 0 or _SMALL < abs(bound) < _LARGE for bound in bounds)
+
+
 def _convolved(c: Call, low: float | None, high: float | None) -> ir.Value:
-    above = None if low is None else c.y if low == 0.0 else scaled(c, c.y, 1.0, -low)
-    below = None if high is None else scaled(c, c.y, -1.0, high)
-    if above is None or below is None:
-        inside = below if above is None else above
-    else:
-        inside = c.op("Mul", above, below)
-    assert inside is not None
-    return is_positive(c, inside)
+    """Return 1 between the bounds and 0 at them.
+
+    Of two bounds, the upper one is told first: ``z = clip(2^l (high - y) - 2^m, -d, 0)``, which is
+    ``-d = -2^k (high - low)`` at the bound and 0 elsewhere. So ``2^k (y - low) + z`` is 0 at both
+    bounds and large between them, and its tanh is 1. (Tanh and not Clip, which ONNX Runtime would
+    not make a part of a convolution that adds something.)
+    """
+    sign = 1.0
+    if low is None or high == 0.0:  # the same of -y
+        low, high, sign = *(None if b is None else -b for b in (high, low)), -1.0
+    assert low is not None
+    steep = min(_STEEPEST, _steepness(low, math.inf))
+    if high is None:
+        return c.op("Clip", _line(c, sign, steep, low), c.like(0.0), c.like(1.0))
+    wide, falls = math.ceil(math.log2(high - low)), _steepness(high, -math.inf)
+    steep = min(steep + _ONE, _STEEPEST - wide - max(_DIGITS, falls))
+    rest, falling = 2.0 ** (steep + wide), 2.0 ** (steep + wide + falls)
+    below = scaled(c, c.y, -sign * falling, falling * high - rest)
+    stop = c.op("Clip", below, c.like(-(2.0**steep) * (high - low)), c.like(0.0))
+    return c.op("Tanh", c.op("Add", _line(c, sign, steep, low), stop))
+
+
+def _line(c: Call, sign: float, steep: int, low: float) -> ir.Value:
+    return scaled(c, c.y, sign * 2.0**steep, -(2.0**steep) * low)
+
+
+def _steepness(bound: float, toward: float) -> int:
+    """Return k, the distance of float32's next number being 2^-k."""
+    following = np.nextafter(np.float32(bound), np.float32(toward))
+    return -round(math.log2(abs(float(following) - bound)))
 
 
 def is_positive(c: Call, value: ir.Value) -> ir.Value:
     """Return 1 where a value is positive and 0 elsewhere, by a convolution."""
-    return c.op("Clip", scaled(c, value, _STEEP), c.like(0.0), c.like(1.0))
+    return c.op("Clip", scaled(c, value, 2.0**_STEEPEST), c.like(0.0), c.like(1.0))
 
 
 def scaled(c: Call, value: ir.Value, scale: float, shift: float = 0.0) -> ir.Value:

@@ -378,3 +378,54 @@ def test_large_and_small_activations(form: dict[str, object]) -> None:
         x = np.tile((row * np.float32(scale)).reshape(1, 1, 1, 4), (1, 4, 1, 1))
         found = pulled(pool, "x0", x, **form)
         np.testing.assert_array_equal(found[0, 0, 0, 0], [0, 2, 0, 1])
+
+
+BOUNDS = [
+    *((0.0, 6.0), (-1.0, 1.0), (-6.0, 0.0), (0.0, 1.0), (-3.0, 2.5), (0.1, 0.7), (-0.7, -0.1)),
+    *((-1e3, 1e-3), (5.0, 1e4), (-8.0, 8.0), (0.0, None), (0.3, None), (-2.0, None)),
+    *((None, 0.0), (None, 6.0), (None, -0.3)),
+]
+
+
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("aligned", [True, False])
+def test_masks_next_to_their_bounds(
+    bounds: tuple[float | None, float | None], aligned: bool
+) -> None:
+    """In blocks and where the channels do not fill them, of all numbers next to the bounds."""
+    known = [np.float32(b) for b in bounds if b is not None]
+    x = [np.float32(s) for s in (-1e30, -9, -1, -1e-4, -1e-28, 0, 1e-28, 1e-4, 0.5, 1, 9, 1e30)]
+    for bound in known:
+        up, down = (np.nextafter(bound, np.float32(to)) for to in (np.inf, -np.inf))
+        x += [n for n in (bound, up, down) if n == 0 or abs(n) > 1e-28]
+    x = np.unique(np.array(x, np.float32))
+    channels = 16 if aligned else 6
+    image = np.tile(x, (1, channels, 1, 1))
+    proto = single(
+        f"""
+        net (float[1,{channels},1,{len(x)}] x0) => (float[1,{channels},1,{len(x)}] y0) {{
+            a = Conv<group={channels}>(x0, one)
+            b = Clip(a, low, high)
+            y0 = Conv<group={channels}>(b, one)
+        }}
+        """
+    )
+    stored = {"one": np.ones((channels, 1, 1, 1), np.float32)}
+    for place, (name, bound) in enumerate(zip(("low", "high"), bounds, strict=True), 1):
+        if bound is None:
+            proto.graph.node[1].input[place] = ""
+        else:
+            stored[name] = np.float32(bound)
+    proto.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in stored.items())
+    inside = np.ones(len(x), bool)
+    if bounds[0] is not None:
+        inside &= x > known[0]
+    if bounds[1] is not None:
+        inside &= x < known[-1]
+    found = pulled(proto, "x0", image, blocked=True)
+    np.testing.assert_array_equal(found, np.broadcast_to(inside, found.shape))
+    if aligned:  # by convolutions, where single precision has the distance of the bounds
+        made = add_gradients(proto, "y0", "x0", blocked=True)
+        width = float(known[-1]) - float(known[0])
+        compared = not {n.op_type for n in made.graph.node}.isdisjoint({"Greater", "Less"})
+        assert compared == (float(np.float32(width)) != width)
