@@ -29,6 +29,10 @@ def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
         if node.op_type == "Slice":
             _slice_weights(builder, node)
     known: dict[ir.Value, bool] = {}
+    own = set(nodes)
+    for node in list(builder.graph):  # gates of the network itself, too
+        if node.op_type == "Mul" and node not in own and any(_is_point(v) for v in node.inputs if v):
+            _enter(builder, node, known)
     for node in nodes:
         if node.op_type in ("Add", "Mul", "Sum"):
             _enter(builder, node, known)
@@ -60,20 +64,39 @@ def _slice_weights(builder: Builder, node: ir.Node) -> None:
 
 
 def _enter(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None:
-    """Bring a node's operands into blocks where others of them are."""
+    """Bring a node's operands into blocks, and to the full size, where others of them are."""
     operands = [v for v in node.inputs if v is not None]
-    sizes = [dims(v) for v in operands]
-    if any(s != sizes[0] for s in sizes) or not is_aligned(operands[0]):
+    there = [v for v in operands if not _is_point(v) and is_blocked(v, known)]
+    sizes = dims(there[0]) if there else None
+    if sizes is None or len(there) == len(operands):
         return
-    there = [is_blocked(v, known) for v in operands]
-    if not any(there) or all(there):
+    points = {v: point for v in operands if (point := _spread(v, sizes)) is not None}
+    if any(v not in points and dims(v) != sizes for v in operands):
         return
-    channels = sizes[0][1]  # type: ignore[index]
-    for index, (value, is_there) in enumerate(zip(operands, there, strict=True)):
-        if not is_there:
-            copy = shaped(builder.scaled(value, channels, 1.0), value)  # type: ignore[arg-type]
-            node.replace_input_with(index, copy)
-            known[copy] = True
+    channels = int(sizes[1])  # type: ignore[arg-type]
+    for index, value in enumerate(operands):
+        if value in there:
+            continue
+        copy = points.get(value, value)
+        if not is_blocked(copy, known):
+            copy = shaped(builder.scaled(copy, channels, 1.0), copy)
+        if value in points:
+            copy = builder.repeat(copy, [int(n) for n in sizes[2:] if isinstance(n, int)])
+        node.replace_input_with(index, copy)
+        known[copy] = True
+
+
+def _is_point(value: ir.Value) -> bool:
+    return (dims(value) or [])[2:] == [1, 1]
+
+
+def _spread(value: ir.Value, sizes: Sequence[int | str | None]) -> ir.Value | None:
+    """Return the ``[N, C, 1, 1]`` of which a value is one for every place of an image."""
+    made = value.producer()
+    if made is not None and made.op_type == "Expand" and made.inputs[0] is not None:
+        value = made.inputs[0]
+    known = all(isinstance(n, int) and n > 0 for n in sizes[2:])
+    return value if known and is_aligned(value) and dims(value) == [*sizes[:2], 1, 1] else None
 
 
 def _broadcast(node: ir.Node) -> None:
