@@ -2,52 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import exports
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import torch
 from measure import side_by_side, table
 
 import onnxcam
 from onnxcam.gradient import masks
+from onnxcam.gradient.registry import RULES, Call
 from onnxcam.gradient.rules import activations, elementwise
 
 AIMS = dict.fromkeys(exports.NAMES, 2.6) | {"resnet50": 2.3, "vgg16": 2.3}
-THREADS = 2
 
 
-def session(model: bytes | str) -> onnxruntime.InferenceSession:
+def session(model: bytes | str, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def ours(path: Path, image: np.ndarray, seed: np.ndarray, blocked: bool) -> Callable[[], object]:
+def ours(
+    path: Path, image: np.ndarray, seed: np.ndarray, threads: int, blocked: bool = True
+) -> Callable[[], object]:
     model = onnxcam.add_gradients(path, "output", "input", blocked=blocked)
-    runtime = session(model.SerializeToString())
+    runtime = session(model.SerializeToString(), threads)
     feeds = {"input": image, "seed:output": seed[None]}
     return lambda: runtime.run(["output", "gradient:input"], feeds)
 
 
-def unmasked(path: Path, image: np.ndarray, seed: np.ndarray) -> Callable[[], object]:
-    """The floor: the same without any rectifier's mask, which gives a wrong gradient."""
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Leave out the masks of rectifiers, which gives a wrong gradient."""
     places = (masks, activations, elementwise)
     before = masks.passed_inside
     try:
         for module in places:
             module.passed_inside = lambda c, g, low, high: g  # type: ignore[attr-defined]
-        return ours(path, image, seed, True)
+        yield
     finally:
         for module in places:
             module.passed_inside = before  # type: ignore[attr-defined]
 
 
-def onnx_ad(path: Path, image: np.ndarray, seed: np.ndarray) -> Callable[[], object]:
+@contextmanager
+def bare() -> Iterator[None]:
+    """Leave out the derivative of SiLU too, and replace that of MaxPool by repetition."""
+    before = {key: RULES[key] for key in (("", "Mul"), ("", "Sigmoid"), ("", "MaxPool"))}
+    product = before["", "Mul"]
+
+    def factor(c: Call, g: ir.Value, index: int) -> ir.Value | None:
+        gate = c.x(1 - index).producer()
+        alike = c.dims(c.x(0)) == c.dims(c.x(1))
+        if alike and gate is not None and gate.op_type == "Sigmoid":
+            return g
+        return product.makers[index](c, g)  # type: ignore[misc]
+
+    def repeated(c: Call, g: ir.Value) -> ir.Value:
+        x = c.x(0)
+        length, count, channels = (c.static(*at) or 0 for at in ((x, 2), (c.y, 2), (x, 1)))
+        strides = c.attribute("strides", [1, 1])
+        dx = c.builder.repeat(c.fold(g, c.y), strides)
+        rest = length - strides[0] * count
+        if rest:
+            one = c.builder.constant(np.ones([channels, 1, 1, 1]), c.kind)
+            dx = c.op("Conv", dx, one, group=channels, pads=[0, 0, rest, rest])
+        return c.unfold(dx, x, folded=True)
+
+    makers = (lambda c, g: factor(c, g, 0), lambda c, g: factor(c, g, 1))
+    RULES["", "Mul"] = replace(product, makers=makers)
+    RULES["", "Sigmoid"] = replace(before["", "Sigmoid"], makers=(lambda c, g: None,))
+    RULES["", "MaxPool"] = replace(before["", "MaxPool"], makers=(repeated,))
+    try:
+        with unmasked():
+            yield
+    finally:
+        RULES.update(before)
+
+
+def onnx_ad(path: Path, image: np.ndarray, seed: np.ndarray, threads: int) -> Callable[[], object]:
     """The peer takes no dynamic batch, so the batch is fixed first."""
     from onnx_ad import reverse
 
@@ -55,7 +96,7 @@ def onnx_ad(path: Path, image: np.ndarray, seed: np.ndarray) -> Callable[[], obj
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = len(image)
     made = reverse(model, layout="onnx")
-    runtime = session(made.SerializeToString())
+    runtime = session(made.SerializeToString(), threads)
     feeds = {"input": image, made.graph.input[-1].name: seed[..., None]}
     names = ["output", made.graph.output[-1].name]
     return lambda: runtime.run(names, feeds)
@@ -73,43 +114,46 @@ def pytorch(name: str, image: np.ndarray, seed: np.ndarray) -> Callable[[], obje
     return run
 
 
-def run(rounds: int = 9) -> str:
-    """Return the table."""
-    torch.set_num_threads(THREADS)
+def measured(name: str, threads: int, rounds: int) -> list[str]:
+    """Return the table's row."""
+    torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
+    path = exports.export(name)
+    image = rng.normal(size=(1, 3, 224, 224)).astype("f")
+    seed = rng.normal(size=(1, 1000)).astype("f")
+    given = (path, image, seed, threads)
+    plain = session(str(path), threads)
+    runs = {
+        "plain": lambda: plain.run(None, {"input": image}),
+        "blocked": ours(*given),
+        "general": ours(*given, blocked=False),
+    }
+    for floor in (unmasked, bare):
+        with floor():
+            runs[floor.__name__] = ours(*given)
+    seconds, ratios = side_by_side(runs, rounds)
+    peers = {"onnx-ad": onnx_ad(*given), "PyTorch": pytorch(name, image, seed)}
+    others, _ = side_by_side(peers, 3)
+    return [
+        name,
+        str(threads),
+        f"{seconds['plain'] * 1e3:.2f}",
+        f"**{ratios['blocked']:.2f}**",
+        f"{AIMS[name]:.1f}",
+        *(f"{ratios[form]:.2f}" for form in ("unmasked", "bare", "general")),
+        *(f"{s / seconds['plain']:.1f}" for s in others.values()),
+    ]
+
+
+def run(rounds: int = 7) -> str:
+    """Return the table."""
     rows = []
-    for name in exports.NAMES:
-        path = exports.export(name)
-        image = rng.normal(size=(1, 3, 224, 224)).astype("f")
-        seed = rng.normal(size=(1, 1000)).astype("f")
-        plain = session(str(path))
-        seconds, ratios = side_by_side(
-            {
-                "plain": lambda p=plain, i=image: p.run(None, {"input": i}),
-                "blocked": ours(path, image, seed, True),
-                "general": ours(path, image, seed, False),
-                "unmasked": unmasked(path, image, seed),
-            },
-            rounds,
-        )
-        peers = {"onnx-ad": onnx_ad(path, image, seed), "PyTorch": pytorch(name, image, seed)}
-        others, _ = side_by_side(peers, 3)
-        rows.append(
-            [
-                name,
-                f"{seconds['plain'] * 1e3:.2f}",
-                f"**{ratios['blocked']:.2f}**",
-                f"{AIMS[name]:.1f}",
-                f"{ratios['unmasked']:.2f}",
-                f"{ratios['general']:.2f}",
-                *(f"{s / seconds['plain']:.1f}" for s in others.values()),
-            ]
-        )
-        print(*rows[-1], sep="  ", flush=True)
-    header = [
-        "model", "forward, ms", "blocked", "aim", "unmasked floor", "general", "onnx-ad", "PyTorch"
-    ]  # fmt: skip
-    return table(header, rows)
+    for threads in (2, 1):
+        for name in exports.NAMES:
+            rows.append(measured(name, threads, rounds))
+            print(*rows[-1], sep="  ", flush=True)
+    header = ["model", "threads", "forward, ms", "blocked", "aim"]
+    return table([*header, "unmasked", "bare", "general", "onnx-ad", "PyTorch"], rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Where ``gpu.py`` runs: a GPU, or the CPU in a rehearsal."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+if not hasattr(np, "row_stack"):  # which numba-cuda 0.30 calls and NumPy 2.5 no longer has
+    np.row_stack = np.vstack  # type: ignore[attr-defined]
+ROUNDS = 7
+Call = Callable[[], object]
+
+
+class Place:
+    """Where everything runs: a GPU, or in a rehearsal the CPU."""
+
+    def __init__(self, rehearse: bool) -> None:
+        import torch
+        from numba import cuda
+
+        from onnxcam.kernels import cuda as kernels
+
+        self.rehearse, self.torch, self.kernels, self.cuda = rehearse, torch, kernels, cuda
+        self.device = "cpu" if rehearse else "cuda"
+        if rehearse:
+            self.stream, self.l2, self.name = 0, 1, "none, this is a rehearsal on the CPU"
+            return
+        found = torch.cuda.get_device_properties(0)
+        self.name, self.l2 = found.name, getattr(found, "L2_cache_size", 64 << 20)
+        self.torch_stream = torch.cuda.Stream()
+        self.stream = cuda.external_stream(self.torch_stream.cuda_stream)
+
+    def sizes(self, real: Any, rehearsed: Any) -> Any:
+        return rehearsed if self.rehearse else real
+
+    @contextlib.contextmanager
+    def on_stream(self) -> Iterator[None]:
+        if self.rehearse:
+            yield
+        else:
+            with self.torch.cuda.stream(self.torch_stream):
+                yield
+
+    def random(self, *shape: int, half: bool = False) -> Any:
+        values = self.torch.rand(*shape, device=self.device) * 2 - 1
+        return values.half() if half else values
+
+    def given(self, tensor: Any) -> Any:
+        """What kernels take: the tensor itself, which they read in place."""
+        return self.cuda.to_device(tensor.numpy()) if self.rehearse else tensor
+
+    def host(self, array: Any) -> np.ndarray:
+        self.wait()
+        return array.copy_to_host() if hasattr(array, "copy_to_host") else array.cpu().numpy()
+
+    def wait(self) -> None:
+        if not self.rehearse:
+            self.torch.cuda.synchronize()
+
+    def seconds(self, calls: list[Call], least: int = 20) -> float:
+        """Median seconds a call, by CUDA events; ``calls`` differ only in their buffers."""
+        calls = calls * math.ceil(self.sizes(least, 1) / len(calls))
+        times = []
+        with self.on_stream():
+            for call in calls:
+                call()
+            self.wait()
+            for _ in range(self.sizes(ROUNDS, 1)):
+                if self.rehearse:
+                    start = time.perf_counter()
+                    for call in calls:
+                        call()
+                    times.append((time.perf_counter() - start) / len(calls))
+                    continue
+                first, last = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+                first.record()
+                for call in calls:
+                    call()
+                last.record()
+                last.synchronize()
+                times.append(first.elapsed_time(last) / 1e3 / len(calls))
+        return statistics.median(times)
+
+    def replayed(self, calls: list[Call]) -> float | None:
+        """Seconds a call in a CUDA graph, without what launching costs the CPU."""
+        if self.rehearse:
+            return None
+        try:
+            graph = self.torch.cuda.CUDAGraph()
+            with self.torch.cuda.graph(graph, stream=self.torch_stream):
+                for call in calls:
+                    call()
+            return self.seconds([graph.replay]) / len(calls)
+        except Exception:
+            traceback.print_exc()
+            return None
+
+    def sets(self, bytes_moved: int) -> int:
+        """How many sets of buffers to rotate among, so that together they fill L2 four times."""
+        return self.sizes(max(2, math.ceil(4 * self.l2 / bytes_moved)), 1)
