@@ -30,8 +30,8 @@ def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
             _slice_weights(builder, node)
     known: dict[ir.Value, bool] = {}
     own = set(nodes)
-    for node in list(builder.graph):  # gates of the network itself, too
-        if node.op_type == "Mul" and node not in own and any(_is_point(v) for v in node.inputs if v):
+    for node in [n for n in builder.graph if n.op_type == "Mul" and n not in own]:
+        if any(v is not None and _is_point(v) for v in node.inputs):  # a gate of the network
             _enter(builder, node, known)
     for node in nodes:
         if node.op_type in ("Add", "Mul", "Sum"):
