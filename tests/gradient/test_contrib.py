@@ -166,6 +166,37 @@ def test_both_results_of_a_normalization_with_a_skip() -> None:
         assert abs((found * v).sum() - numeric) < 1e-3
 
 
+def test_the_sum_of_embeddings() -> None:
+    """As of a normalization with a skip, the sum is an output too."""
+    shapes = {"word": (7, 6), "position": (5, 6), "segment": (2, 6), "g": 6, "b": 6}
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        net (int32[2,3] ids, int32[2,3] kinds) => (float[2,3,6] y) {
+            n, m, s = com.microsoft.EmbedLayerNormalization <epsilon=0.001>
+                (ids, kinds, word, position, segment, g, b)
+            y = Mul (n, s)
+        }
+        """,
+        {name: RNG.normal(size=shape).astype("f") for name, shape in shapes.items()},
+    )
+    stored = {t.name: numpy_helper.to_array(t).astype(float) for t in model.graph.initializer}
+    ids, kinds = np.array([[3, 0, 5], [1, 1, 6]], "i4"), np.array([[0, 0, 1], [0, 1, 0]], "i4")
+    seed = RNG.normal(size=(1, 2, 3, 6))
+
+    def forward(word: np.ndarray) -> np.ndarray:
+        total = word[ids] + stored["position"][np.arange(3)] + stored["segment"][kinds]
+        return skip_norm(total, 0.0, stored["g"], stored["b"], epsilon=1e-3) * total
+
+    feeds = {"ids": ids, "kinds": kinds, "seed:y": seed.astype("f")}
+    y, found = runtime(add_gradients(model, "y", "word")).run(["y", "gradient:word"], feeds)
+    np.testing.assert_allclose(y, forward(stored["word"]), atol=1e-4)
+    for _ in range(10):
+        v = RNG.normal(size=(7, 6))
+        numeric = (seed * central(lambda h, v=v: forward(stored["word"] + h * v), 1e-3)).sum()
+        assert abs((found * v).sum() - numeric) < 1e-3
+
+
 WITHOUT = ["PackedAttention", "GroupQueryAttention", "NhwcFusedConv", "GatedAdd", "MatMulBnb4"]
 
 

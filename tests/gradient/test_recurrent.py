@@ -4,6 +4,7 @@ which carry gradients. Their first output is checked among the cases of rules.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from onnxcam.errors import NoGradientError
 from onnxcam.gradient.builder import Builder
@@ -282,3 +284,46 @@ def test_activations_that_mean_nothing(names: list[str], message: str) -> None:
     values = operands("RNN", np.random.default_rng(5))
     with pytest.raises(NoGradientError, match=rf"RNN \(.*opset 14\) cannot .*{message}"):
         add_gradients(model("RNN", values, {"activations": names}), "Y", "X")
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("kind", [QuantType.QInt8, QuantType.QUInt8])
+def test_weights_that_the_quantizer_encoded(
+    direction: str, per_channel: bool, kind: QuantType, tmp_path: Path
+) -> None:
+    """Against the float LSTM of the weights that the codes stand for."""
+    directions = 2 if direction == "bidirectional" else 1
+    values = operands("LSTM", np.random.default_rng(5), directions, "BhcPL")
+    proto = model("LSTM", values, {"direction": direction})
+    for name in ("W", "R"):
+        proto.graph.initializer.append(numpy_helper.from_array(values[name].astype("f"), name))
+    kept = [i for i in proto.graph.input if i.name not in ("W", "R")]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    paths = [tmp_path / "float.onnx", tmp_path / "codes.onnx"]
+    onnx.save(proto, paths[0])
+    quantize_dynamic(*paths, op_types_to_quantize=["LSTM"], per_channel=per_channel,
+                     weight_type=kind)  # fmt: skip
+    coded = onnx.load(paths[1])
+    [node] = coded.graph.node
+    assert node.op_type == "DynamicQuantizeLSTM"
+    stored = {t.name: numpy_helper.to_array(t) for t in coded.graph.initializer}
+    for name, place in (("W", 1), ("R", 2)):
+        codes, scale, zero = (
+            stored[node.input[i]].astype("f") for i in (place, 6 + 2 * place, 7 + 2 * place)
+        )
+        column = (directions, 1, -1)
+        numbers = (codes - zero.reshape(column)) * scale.reshape(column)
+        assert abs(numbers.transpose(0, 2, 1) - values[name]).max() < 0.03
+        values[name] = numbers.transpose(0, 2, 1)
+    feeds = {n: a for n, a in floats(values).items() if n not in ("W", "R")}
+    seed = np.random.default_rng(6).normal(size=(2, TIMES, directions, BATCH, HIDDEN)).astype("f")
+    to = ["X", "B", "h", "c"]
+    names = [f"gradient:{n}" for n in to]
+    twin = add_gradients(model("LSTM", values, {"direction": direction}), "Y", to)
+    expected = run(twin, names, {**floats(values), "seed:Y": seed})
+    made = session(add_gradients(coded, "Y", to).SerializeToString())
+    for found, exact in zip(made.run(names, {**feeds, "seed:Y": seed}), expected, strict=True):
+        error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+        assert error < 2e-2  # the runtime encodes input and state, too

@@ -33,6 +33,7 @@ ELSEWHERE = {  # their derivative is not that of what they compute
     ("com.microsoft", "DequantizeLinear"): "test_quantized.py",
     ("", "DynamicQuantizeLinear"): "test_quantized.py",
     ("com.microsoft", "DynamicQuantizeMatMul"): "test_quantized.py",
+    ("com.microsoft", "DynamicQuantizeLSTM"): "test_recurrent.py",
     **{(c.domain, c.op): "test_quantized_operators.py" for c in CODED},
     **{("com.microsoft", op): "test_contrib.py" for op, *_ in OF_OTHERS},
     **{("", op): "test_sequences.py" for op in ON_SEQUENCES},

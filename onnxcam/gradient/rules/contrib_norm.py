@@ -49,7 +49,25 @@ def _skip_simplified(c: Call) -> list[ir.Value | None]:
     return [c.op("Mul", h, c.x(2)), None, None, total]
 
 
+def _embed(c: Call) -> list[ir.Value | None]:
+    """Normalize the sum of three embeddings, which is the third output.
+
+    Operands are the words' ids ``[B, S]``, the segments' (or none), the tables of words, positions
+    and segments, gamma, beta, and positions other than 0, 1, ...
+    """
+    b, words, segments, places = c.builder, c.x(0), c.operand(1), c.operand(8)
+    if places is None:
+        length = c.op("Gather", b.shape(words), b.constant(1), axis=0)
+        places = c.op("Range", b.constant(0), length, b.constant(1))
+    total = c.op("Add", c.op("Gather", c.x(2), words), c.op("Gather", c.x(3), places))
+    if segments is not None:
+        total = c.op("Add", total, c.op("Gather", c.x(4), segments))
+    h = _whitened(c, total, [2], c.attribute("epsilon", 1e-12))
+    return [c.op("Add", c.op("Mul", h, c.x(5)), c.x(6)), None, total]
+
+
 expansion("SimplifiedLayerNormalization", _simplified)
+expansion("EmbedLayerNormalization", _embed, domain=MICROSOFT)
 expansion("SkipLayerNormalization", _skip, domain=MICROSOFT)
 expansion("SkipSimplifiedLayerNormalization", _skip_simplified, domain=MICROSOFT)
 

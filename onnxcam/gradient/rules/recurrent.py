@@ -15,8 +15,10 @@ import onnx_ir as ir
 from onnxcam.gradient import cells
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.cells import Activation, Cell
+from onnxcam.gradient.codes import as_float
 from onnxcam.gradient.inner import close
 from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 from onnxcam.gradient.rules.scan import Slices, scan_node
 
 _Step = Callable[[Builder, Cell, ir.Value, Sequence[ir.Value]], list[ir.Value]]
@@ -42,8 +44,11 @@ _INITIAL = (5, 6)  # the operands with the states to begin with
 class _Operator:
     """Appends what a node stands for."""
 
-    def __init__(self, c: Call) -> None:
-        self.c, self.kind = c, _KINDS[c.node.op_type]
+    def __init__(
+        self, c: Call, kind: _Kind | None = None, weights: Sequence[ir.Value] | None = None
+    ) -> None:
+        self.c, self.kind = c, kind or _KINDS[c.node.op_type]
+        self.weights = weights or [c.x(1), c.x(2)]
         self.ways = _WAYS[c.attribute("direction", "forward")]
         self.batch_first = bool(c.attribute("layout", 0))
         hidden = int(c.attribute("hidden_size", 0)) or c.static(c.x(2), -1)
@@ -71,7 +76,7 @@ class _Operator:
         c, kind = self.c, self.kind
         initial = [c.operand(i) for i in _INITIAL[: kind.states]]
         states = [None if v is None else self.oriented(v, [1, 0, 2]) for v in initial]
-        operands = [c.x(1), c.x(2), c.operand(3), c.operand(7), *states]
+        operands = [*self.weights, c.operand(3), c.operand(7), *states]
         apart = [self.apart(value) for value in operands]
         activations = self.activations()
         found = [
@@ -184,3 +189,24 @@ class _Operator:
 
 
 expansion("RNN GRU LSTM", lambda c: _Operator(c).outputs())
+
+
+def _quantized_lstm(c: Call) -> list[ir.Value]:
+    """An LSTM whose weights are codes, ``[directions, input or hidden, 4 hidden]``.
+
+    They have one scale for each direction, or for each of its ``4 hidden`` columns. That the
+    runtime encodes input and state at each time is left out: straight through, it is the identity.
+    """
+    weights = []
+    for place, scale_place in ((1, 8), (2, 10)):
+        scale, zero = c.x(scale_place), c.operand(scale_place + 1)
+        axes = c.builder.ints(1) if c.rank(scale) == 2 else c.builder.ints(1, 2)
+        codes = as_float(c, c.x(place))
+        if zero is not None:
+            codes = c.op("Sub", codes, c.op("Unsqueeze", as_float(c, zero), axes))
+        numbers = c.op("Mul", codes, c.op("Unsqueeze", scale, axes))
+        weights.append(c.op("Transpose", numbers, perm=[0, 2, 1]))
+    return _Operator(c, _KINDS["LSTM"], weights).outputs()
+
+
+expansion("DynamicQuantizeLSTM", _quantized_lstm, domain=MICROSOFT)

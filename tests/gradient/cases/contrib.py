@@ -268,3 +268,23 @@ for rest in ((), (weight(6),)):
     contrib("SkipSimplifiedLayerNormalization", weight(2, 3, 6), weight(2, 3, 6), positive(6),
             *rest, epsilon=1e-3, wrt=places, obvious=skip_simplified_norm,
             dynamic=None)  # fmt: skip
+
+
+def embed(words, segments, word, position, segment, gamma, beta, mask=None, places=None, **how):
+    places = np.arange(words.shape[1]) if places is None else places
+    total = word[words] + position[places]
+    total = total if segments is None else total + segment[segments]
+    return skip_norm(total, 0.0, gamma, beta, **how)
+
+
+ids = np.array([[3, 0, 5, 3], [1, 1, 2, 6]], np.int32)
+kinds = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], np.int32)
+tables = (weight(7, 6), weight(5, 6))
+for segments, rest, wrt in (
+    ((kinds, weight(2, 6)), (), (2, 3, 4, 5, 6)),
+    ((None, None), (), (2, 3, 5, 6)),
+    ((kinds, weight(2, 6)), (None, np.array([[1, 0, 2, 4], [0, 1, 2, 3]], np.int32)), (2, 3, 4)),
+):
+    contrib("EmbedLayerNormalization", ids, segments[0], *tables, segments[1], positive(6),
+            weight(6), *rest, epsilon=1e-3, wrt=wrt, obvious=embed, unread=1,
+            dynamic=None)  # fmt: skip
