@@ -95,8 +95,9 @@ def _spread(value: ir.Value, sizes: Sequence[int | str | None]) -> ir.Value | No
     made = value.producer()
     if made is not None and made.op_type == "Expand" and made.inputs[0] is not None:
         value = made.inputs[0]
-    known = all(isinstance(n, int) and n > 0 for n in sizes[2:])
-    return value if known and is_aligned(value) and dims(value) == [*sizes[:2], 1, 1] else None
+    if not all(isinstance(n, int) and n > 0 for n in sizes[2:]) or constant(value) is not None:
+        return None  # what is stored would be stored once more, in its full size
+    return value if is_aligned(value) and dims(value) == [*sizes[:2], 1, 1] else None
 
 
 def _broadcast(node: ir.Node) -> None:
