@@ -45,7 +45,7 @@ def strided_input(
     common = {"dilations": w.dilations, "group": group, "kernel_shape": w.kernel}
     if pointwise and not any(w.begin):
         dx = _apart(c, c.op("Conv", g, flipped(), **common), w.strides, counts)
-        return _fitted(c, dx, end)
+        return fitted(c, dx, end)
     if min([*begin, *end]) < 0:
         return None
     return c.op("Conv", _apart(c, g, w.strides, counts), flipped(), pads=[*begin, *end], **common)
@@ -58,7 +58,7 @@ def _apart(c: Call, g: ir.Value, strides: list[int], counts: list[int]) -> ir.Va
     return c.op("Mul", c.builder.repeat(g, strides), c.builder.constant(first[None, None], c.kind))
 
 
-def _fitted(c: Call, dx: ir.Value, end: list[int]) -> ir.Value:
+def fitted(c: Call, dx: ir.Value, end: list[int]) -> ir.Value:
     """Add or remove elements at the end of both spatial axes."""
     if not any(end):
         return dx

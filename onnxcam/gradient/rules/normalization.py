@@ -101,10 +101,13 @@ def _bias(c: Call, g: ir.Value) -> ir.Value:
     return _narrow(c, _to_channels(c, _wide(c, g)), c.x(2))
 
 
-def _batch_inverse(c: Call) -> ir.Value:
-    """1 / sqrt(var + eps) for each channel: of stored constants, which the runtime folds."""
-    root = c.op("Sqrt", c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c))))
-    return c.op("Div", _number(c, 1.0), root)
+def _batch_root(c: Call) -> ir.Value:
+    """Return sqrt(var + eps) for each channel: of stored constants, which the runtime folds.
+
+    It is divided by, never multiplied with its inverse: ONNX Runtime 1.31 breaks graphs in which it
+    makes one division of both, where another operand passed an Identity.
+    """
+    return c.op("Sqrt", c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c))))
 
 
 def _batch_training(c: Call) -> _Normalized | None:
@@ -120,7 +123,7 @@ def _batch_x(c: Call, g: ir.Value) -> ir.Value:
     if training is not None:
         scale = _per_channel(c, _wide(c, c.x(1)))
         return _narrow(c, training.back(c.op("Mul", _wide(c, g), scale)), c.x(0))
-    factor = _narrow(c, c.op("Mul", _wide(c, c.x(1)), _batch_inverse(c)), c.x(0))
+    factor = _narrow(c, c.op("Div", _wide(c, c.x(1)), _batch_root(c)), c.x(0))
     return c.op("Mul", g, _per_channel(c, factor))
 
 
@@ -134,14 +137,14 @@ def _batch_scale(c: Call, g: ir.Value) -> ir.Value:
     training = _batch_training(c)
     if training is not None:
         return _narrow(c, _to_channels(c, c.op("Mul", _wide(c, g), training.h)), c.x(1))
-    return _narrow(c, c.op("Mul", _batch_deviation(c, g), _batch_inverse(c)), c.x(1))
+    return _narrow(c, c.op("Div", _batch_deviation(c, g), _batch_root(c)), c.x(1))
 
 
 def _batch_mean(c: Call, g: ir.Value) -> ir.Value | None:
     """Return dmean = -sum(g) scale / sqrt(var + eps)."""
     if c.attribute("training_mode", 0):
         return None
-    factor = c.op("Mul", _wide(c, c.x(1)), _batch_inverse(c))
+    factor = c.op("Div", _wide(c, c.x(1)), _batch_root(c))
     total = _to_channels(c, _wide(c, g))
     return _narrow(c, c.op("Neg", c.op("Mul", total, factor)), c.x(3))
 
@@ -150,9 +153,9 @@ def _batch_variance(c: Call, g: ir.Value) -> ir.Value | None:
     """Return dvar = -sum(g (x - mean)) scale / 2 (var + eps)^(-3/2)."""
     if c.attribute("training_mode", 0):
         return None
-    inverse = _batch_inverse(c)
-    cube = c.op("Mul", c.op("Mul", inverse, inverse), inverse)
-    factor = c.op("Mul", c.op("Mul", _wide(c, c.x(1)), cube), _number(c, -0.5))
+    root = _batch_root(c)
+    cube = c.op("Mul", c.op("Mul", root, root), root)
+    factor = c.op("Mul", c.op("Div", _wide(c, c.x(1)), cube), _number(c, -0.5))
     return _narrow(c, c.op("Mul", _batch_deviation(c, g), factor), c.x(4))
 
 

@@ -18,7 +18,8 @@ from onnxcam.gradient.slide import (
     pool_windows,
     real_elements,
 )
-from onnxcam.gradient.windows import Windows, windows
+from onnxcam.gradient.strided import fitted
+from onnxcam.gradient.windows import Windows, overhang, windows
 
 
 def _overlaps(node: ir.Node) -> int:
@@ -61,11 +62,31 @@ def _average_pool(c: Call, g: ir.Value) -> ir.Value:
     lengths = [c.static(c.x(0), i + 2) for i in range(len(w.kernel))]
     if not w.padded and w.kernel == lengths:
         return _expand_space(c, c.op("Div", g, c.like(float(np.prod(w.kernel)))))
-    if w.padded:
-        g = c.op("Mul", g, _shares(c, w))
-    else:
-        g = c.op("Div", g, c.like(float(np.prod(w.kernel))))
-    return hand_back(c, g, w)
+    alike = not w.padded or (c.attribute("count_include_pad", 0) and not w.ceil_mode)
+    size = c.like(float(np.prod(w.kernel)))
+    if all(step == 1 for step in (*w.strides, *w.dilations)) and w.begin and w.end:
+        return _averaged(c, g if alike else c.op("Mul", g, c.op("Mul", _shares(c, w), size)), w)
+    g = c.op("Div", g, size) if alike else c.op("Mul", g, _shares(c, w))
+    dx = _repeated(c, g, w)
+    return hand_back(c, g, w) if dx is None else dx
+
+
+def _averaged(c: Call, g: ir.Value, w: Windows) -> ir.Value:
+    """With stride 1, what elements receive is an average over windows, turned round, itself."""
+    assert w.begin is not None and w.end is not None
+    pads = [k - 1 - p for k, p in zip(w.kernel * 2, [*w.begin, *w.end], strict=True)]
+    dx = c.op("AveragePool", c.fold(g, c.y), kernel_shape=w.kernel, pads=pads, count_include_pad=1)
+    return c.unfold(dx, c.x(0), folded=True)
+
+
+def _repeated(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
+    """Windows side by side hand to each element what they have for it."""
+    beside = w.kernel == w.strides and w.begin == [0, 0] and w.dilations == [1, 1]
+    over = overhang(c, w)
+    if not beside or over is None or c.rank(c.x(0)) != 4:
+        return None
+    dx = fitted(c, c.builder.repeat(c.fold(g, c.y), w.strides), [-o for o in over])
+    return c.unfold(dx, c.x(0), folded=True)
 
 
 def _shares(c: Call, w: Windows) -> ir.Value:
