@@ -33,7 +33,7 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
     if (low is None and high is None) or c.node in c.builder.masked:
         return g
     if c.builder.bounded and in_blocks(c) and _are_moderate(low, high):
-        return c.op("Mul", g, _convolved(c, low, high))
+        return c.op("Mul", g, inside(c, c.y, low, high))
     if low == 0.0 and high is None:  # what is not negative is true, but for 0
         return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
     return compared(c, g, *(None if b is None else c.like(b) for b in (low, high)))
@@ -41,12 +41,12 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
 
 def compared(c: Call, g: ir.Value, low: ir.Value | None, high: ir.Value | None) -> ir.Value:
     """As :func:`passed_inside`, of bounds that the run may bring."""
-    inside = None
+    between = None
     for bound, compare in ((low, "Greater"), (high, "Less")):
         if bound is not None:
             side = c.op(compare, c.y, bound)
-            inside = side if inside is None else c.op("And", inside, side)
-    return g if inside is None else c.mask(inside, g)
+            between = side if between is None else c.op("And", between, side)
+    return g if between is None else c.mask(between, g)
 
 
 def masked_early(c: Call, g: ir.Value) -> ir.Value:
@@ -116,8 +116,8 @@ def _are_moderate(low: float | None, high: float | None) -> bool:
     return all(bound == 0 or _SMALL < abs(bound) < _LARGE for bound in bounds)
 
 
-def _convolved(c: Call, low: float | None, high: float | None) -> ir.Value:
-    """Return 1 between the bounds and 0 at them.
+def inside(c: Call, y: ir.Value, low: float | None, high: float | None) -> ir.Value:
+    """Return 1 between the bounds and 0 at them, by convolutions, of a ``y`` never beyond them.
 
     Of two bounds, the upper one is told first: ``z = clip(2^l (high - y) - 2^m, -d, 0)``, which is
     ``-d = -2^k (high - low)`` at the bound and 0 elsewhere. So ``2^k (y - low) + z`` is 0 at both
@@ -130,17 +130,17 @@ def _convolved(c: Call, low: float | None, high: float | None) -> ir.Value:
     assert low is not None
     steep = min(_STEEPEST, _steepness(low, math.inf))
     if high is None:
-        return c.op("Clip", _line(c, sign, steep, low), c.like(0.0), c.like(1.0))
+        return c.op("Clip", _line(c, y, sign, steep, low), c.like(0.0), c.like(1.0))
     wide, falls = math.ceil(math.log2(high - low)), _steepness(high, -math.inf)
     steep = min(steep + _ONE, _STEEPEST - wide - max(_DIGITS, falls))
     rest, falling = 2.0 ** (steep + wide), 2.0 ** (steep + wide + falls)
-    below = scaled(c, c.y, -sign * falling, falling * high - rest)
+    below = scaled(c, y, -sign * falling, falling * high - rest)
     stop = c.op("Clip", below, c.like(-(2.0**steep) * (high - low)), c.like(0.0))
-    return c.op("Tanh", c.op("Add", _line(c, sign, steep, low), stop))
+    return c.op("Tanh", c.op("Add", _line(c, y, sign, steep, low), stop))
 
 
-def _line(c: Call, sign: float, steep: int, low: float) -> ir.Value:
-    return scaled(c, c.y, sign * 2.0**steep, -(2.0**steep) * low)
+def _line(c: Call, y: ir.Value, sign: float, steep: int, low: float) -> ir.Value:
+    return scaled(c, y, sign * 2.0**steep, -(2.0**steep) * low)
 
 
 def _steepness(bound: float, toward: float) -> int:

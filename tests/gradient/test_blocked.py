@@ -159,7 +159,10 @@ class Net:
 EXACT = ["conv", "depthwise", "pool", "Relu", "relu6", "clip", "residual", "concat"]
 
 
-@pytest.mark.parametrize("kinds", [EXACT, [*EXACT, "silu", "gate", "Sigmoid", "Tanh"]])
+SMOOTH = ["silu", "gate", "Sigmoid", "Tanh", "HardSwish"]
+
+
+@pytest.mark.parametrize("kinds", [EXACT, [*EXACT, *SMOOTH]])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_chains_of_layers(kinds: list[str], data: st.DataObject) -> None:

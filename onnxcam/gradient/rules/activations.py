@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxcam.gradient.masks import in_blocks, passed_inside, scaled
+from onnxcam.gradient.masks import in_blocks, inside, passed_inside, scaled
 from onnxcam.gradient.registry import Call, rule
 
 
@@ -57,21 +57,24 @@ def _sigmoid(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Mul", g, c.op("Mul", c.y, rest))
 
 
-def _hard_sigmoid_slope(c: Call, alpha: float, beta: float, g: ir.Value) -> ir.Value:
-    line = c.op("Add", c.op("Mul", c.x(0), c.like(alpha)), c.like(beta))
-    inside = c.op("And", c.op("Greater", line, c.like(0.0)), c.op("Less", line, c.like(1.0)))
-    return c.mask(inside, c.op("Mul", g, c.like(alpha)))
-
-
 def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
-    return _hard_sigmoid_slope(c, c.attribute("alpha", 0.2), c.attribute("beta", 0.5), g)
+    alpha, beta = c.attribute("alpha", 0.2), c.attribute("beta", 0.5)
+    line = c.op("Add", c.op("Mul", c.x(0), c.like(alpha)), c.like(beta))
+    bent = c.op("And", c.op("Greater", line, c.like(0.0)), c.op("Less", line, c.like(1.0)))
+    return c.mask(bent, c.op("Mul", g, c.like(alpha)))
 
 
 def _hard_swish(c: Call, g: ir.Value) -> ir.Value:
-    """For y = x h(x) with h the hard sigmoid of slope 1/6: dy = h + x h'."""
-    gate = c.op("HardSigmoid", c.x(0), alpha=1.0 / 6.0, beta=0.5)
-    slope = _hard_sigmoid_slope(c, 1.0 / 6.0, 0.5, c.op("Mul", g, c.x(0)))
-    return c.op("Add", c.op("Mul", g, gate), slope)
+    """For y = x h, h = clip(x / 6 + 1 / 2, 0, 1): dy = x / 3 + 1 / 2 between -3 and 3, else h."""
+    x = c.x(0)
+    if in_blocks(c):
+        gate = c.op("HardSigmoid", scaled(c, x, 1.0), alpha=1.0 / 6.0, beta=0.5)
+        rise = scaled(c, c.op("Mul", x, inside(c, gate, 0.0, 1.0)), 1.0 / 6.0)
+        return c.op("Mul", g, c.op("Add", rise, gate))
+    line = c.op("Add", c.op("Mul", x, c.like(1.0 / 3.0)), c.like(0.5))
+    flat = c.op("Cast", _positive(c, x), to=c.kind)
+    bent = c.op("Less", c.op("Abs", x), c.like(3.0))
+    return c.op("Mul", g, c.op("Where", bent, line, flat))
 
 
 def _softplus(c: Call, g: ir.Value) -> ir.Value:
