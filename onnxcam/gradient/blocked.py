@@ -94,6 +94,8 @@ def _spread(value: ir.Value, sizes: Sequence[int | str | None]) -> ir.Value | No
     """Return the ``[N, C, 1, 1]`` of which a value is one for every place of an image."""
     made = value.producer()
     if made is not None and made.op_type == "Expand" and made.inputs[0] is not None:
+        if dims(value) != sizes:
+            return None  # the others are spread to it
         value = made.inputs[0]
     if not all(isinstance(n, int) and n > 0 for n in sizes[2:]) or constant(value) is not None:
         return None  # what is stored would be stored once more, in its full size

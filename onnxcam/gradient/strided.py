@@ -59,10 +59,13 @@ def _apart(c: Call, g: ir.Value, strides: list[int], counts: list[int]) -> ir.Va
 
 
 def fitted(c: Call, dx: ir.Value, end: list[int]) -> ir.Value:
-    """Add or remove elements at the end of both spatial axes."""
-    if not any(end):
-        return dx
-    return c.op("Pad", dx, c.builder.ints(0, 0, 0, 0, 0, 0, *end))
+    """Add zeros at the end of both spatial axes, or remove what is there."""
+    ints = c.builder.ints
+    for axis, more in enumerate(end, 2):
+        if more < 0:
+            dx = c.op("Slice", dx, ints(0), ints(more), ints(axis))
+    zeros = [max(more, 0) for more in end]
+    return c.op("Pad", dx, ints(0, 0, 0, 0, 0, 0, *zeros)) if any(zeros) else dx
 
 
 def _by_phases(

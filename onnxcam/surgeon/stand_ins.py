@@ -231,6 +231,17 @@ def _embedding(w: _Writer) -> None:
         w.op("Gather", w.name(2), w.name(0), into=w.output(index))
 
 
+def _quantized_lstm(w: _Writer) -> None:
+    """Its weights are turned: ``[directions, input, 4 hidden]``."""
+    shapes = [w.shapes.get(w.name(i)) for i in (1, 2)]
+    if any(shape is None or len(shape) != 3 for shape in shapes):
+        return
+    weights = [w.op("ConstantOfShape", w.ints(s[0], s[2], s[1])) for s in shapes if s]
+    kept = w.kept("direction", "hidden_size")
+    outputs = [w.output(index) for index in range(len(w.node.output))]
+    w.nodes.append(onnx.helper.make_node("LSTM", [w.name(0), *weights], outputs, **kept))
+
+
 def _halves(w: _Writer) -> None:
     more = {"num_outputs": 2} if w.opset >= 18 else {}
     other = f"{w.output()}:other-half"
@@ -271,6 +282,7 @@ _TABLE: dict[str, Writing] = {
     "QLinearReduceMean": _reduce_mean,
     "QGemm": _qgemm,
     "QAttention": _attention,
+    "DynamicQuantizeLSTM": _quantized_lstm,
     "DynamicQuantizeMatMul": _as("MatMul", 0, 1),
     "MatMulIntegerToFloat": _integer_product,
     "MatMulNBits": lambda w: _dense(w, w.attribute("K", 0), w.attribute("N", 0)),

@@ -383,6 +383,41 @@ def test_large_and_small_activations(form: dict[str, object]) -> None:
         np.testing.assert_array_equal(found[0, 0, 0, 0], [0, 2, 0, 1])
 
 
+STRIPS = {
+    "a strip before an average": "c = Conv(x0, tall) b = Sigmoid(c) m = Mul(a, b)",
+    "a strip and a point": "c = Conv(x0, tall) p = GlobalAveragePool(c) m = Mul(c, p)",
+    "two strips": "c = Conv(x0, tall) d = Conv(x0, wide) m = Mul(c, d)",
+    "a point": "c = Conv(x0, tall) p = GlobalAveragePool(c) m = Mul(p, a)",
+    "its square": "p = GlobalAveragePool(a) q = Mul(p, p) m = Mul(q, a)",
+    "a sum": "p = GlobalAveragePool(a) m = Add(p, a)",
+}
+
+
+@pytest.mark.parametrize("batch", ["1", "N"])
+@pytest.mark.parametrize("name", STRIPS)
+def test_gates_that_are_strips_or_points(name: str, batch: str) -> None:
+    """What is spread to an image's size is spread to that of the product."""
+    proto = single(
+        f"""
+        net (float[{batch},16,4,5] x0) => (float[{batch},16,1,1] y0) {{
+            a = Conv<pads=[1,1,1,1]>(x0, w)
+            {STRIPS[name]}
+            y0 = GlobalAveragePool(m)
+        }}
+        """
+    )
+    rng = np.random.default_rng(4)
+    for key, size in {"w": (3, 3), "tall": (4, 1), "wide": (1, 5)}.items():
+        if any(key in n.input for n in proto.graph.node):
+            weight = rng.normal(size=(16, 16, *size)).astype(np.float32) / 4
+            proto.graph.initializer.append(numpy_helper.from_array(weight, key))
+    x = rng.normal(size=(1, 16, 4, 5)).astype(np.float32)
+    values = ["x0", *(v for n in proto.graph.node[:-1] for v in n.output)]
+    for value in values:
+        if any(value in n.input for n in proto.graph.node):
+            close(pulled(proto, value, x, blocked=True), pulled(proto, value, x))
+
+
 BOUNDS = [
     *((0.0, 6.0), (-1.0, 1.0), (-6.0, 0.0), (0.0, 1.0), (-3.0, 2.5), (0.1, 0.7), (-0.7, -0.1)),
     *((-1e3, 1e-3), (5.0, 1e4), (-8.0, 8.0), (0.0, None), (0.3, None), (-2.0, None)),

@@ -67,7 +67,7 @@ def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
 def _hard_swish(c: Call, g: ir.Value) -> ir.Value:
     """For y = x h, h = clip(x / 6 + 1 / 2, 0, 1): dy = x / 3 + 1 / 2 between -3 and 3, else h."""
     x = c.x(0)
-    if in_blocks(c):
+    if in_blocks(c) and c.builder.bounded:
         gate = c.op("HardSigmoid", scaled(c, x, 1.0), alpha=1.0 / 6.0, beta=0.5)
         rise = scaled(c, c.op("Mul", x, inside(c, gate, 0.0, 1.0)), 1.0 / 6.0)
         return c.op("Mul", g, c.op("Add", rise, gate))

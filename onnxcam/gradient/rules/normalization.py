@@ -153,9 +153,9 @@ def _batch_variance(c: Call, g: ir.Value) -> ir.Value | None:
     """Return dvar = -sum(g (x - mean)) scale / 2 (var + eps)^(-3/2)."""
     if c.attribute("training_mode", 0):
         return None
-    root = _batch_root(c)
-    cube = c.op("Mul", c.op("Mul", root, root), root)
-    factor = c.op("Mul", c.op("Div", _wide(c, c.x(1)), cube), _number(c, -0.5))
+    variance = c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c)))
+    slope = c.op("Div", c.op("Div", _wide(c, c.x(1)), _batch_root(c)), variance)
+    factor = c.op("Mul", slope, _number(c, -0.5))
     return _narrow(c, c.op("Mul", _batch_deviation(c, g), factor), c.x(4))
 
 

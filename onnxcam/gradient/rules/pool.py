@@ -62,20 +62,32 @@ def _average_pool(c: Call, g: ir.Value) -> ir.Value:
     lengths = [c.static(c.x(0), i + 2) for i in range(len(w.kernel))]
     if not w.padded and w.kernel == lengths:
         return _expand_space(c, c.op("Div", g, c.like(float(np.prod(w.kernel)))))
+    size = float(np.prod(w.kernel))
     alike = not w.padded or (c.attribute("count_include_pad", 0) and not w.ceil_mode)
-    size = c.like(float(np.prod(w.kernel)))
-    if all(step == 1 for step in (*w.strides, *w.dilations)) and w.begin and w.end:
-        return _averaged(c, g if alike else c.op("Mul", g, c.op("Mul", _shares(c, w), size)), w)
-    g = c.op("Div", g, size) if alike else c.op("Mul", g, _shares(c, w))
-    dx = _repeated(c, g, w)
-    return hand_back(c, g, w) if dx is None else dx
+    given = g if alike else c.op("Mul", g, _shares(c, w))
+    dx = _summed(c, given, w, 1.0 / size if alike else 1.0)
+    if dx is not None:
+        return dx
+    given = c.op("Div", g, c.like(size)) if alike else given
+    dx = _repeated(c, given, w)
+    return hand_back(c, given, w) if dx is None else dx
 
 
-def _averaged(c: Call, g: ir.Value, w: Windows) -> ir.Value:
-    """With stride 1, what elements receive is an average over windows, turned round, itself."""
-    assert w.begin is not None and w.end is not None
+def _summed(c: Call, g: ir.Value, w: Windows, share: float) -> ir.Value | None:
+    """With stride 1, elements receive sums over windows themselves, times ``share``.
+
+    By a convolution and not by AveragePool, into which ONNX Runtime would merge a Pad before it
+    that is larger than it takes.
+    """
+    channels = c.static(c.x(0), 1)
+    dense = all(step == 1 for step in (*w.strides, *w.dilations))
+    if not dense or w.begin is None or w.end is None or channels is None:
+        return None
     pads = [k - 1 - p for k, p in zip(w.kernel * 2, [*w.begin, *w.end], strict=True)]
-    dx = c.op("AveragePool", c.fold(g, c.y), kernel_shape=w.kernel, pads=pads, count_include_pad=1)
+    if min(pads) < 0:
+        return None
+    shares = c.builder.constant(np.full([channels, 1, *w.kernel], share), c.kind)
+    dx = c.op("Conv", c.fold(g, c.y), shares, group=channels, kernel_shape=w.kernel, pads=pads)
     return c.unfold(dx, c.x(0), folded=True)
 
 

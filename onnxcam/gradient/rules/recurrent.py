@@ -200,6 +200,8 @@ def _quantized_lstm(c: Call) -> list[ir.Value]:
     weights = []
     for place, scale_place in ((1, 8), (2, 10)):
         scale, zero = c.x(scale_place), c.operand(scale_place + 1)
+        if zero is not None and c.rank(zero) != c.rank(scale):
+            raise c.refuse("its zero points do not fit its scales")
         axes = c.builder.ints(1) if c.rank(scale) == 2 else c.builder.ints(1, 2)
         codes = as_float(c, c.x(place))
         if zero is not None:
