@@ -149,11 +149,6 @@ def _steepness(bound: float, toward: float) -> int:
     return -round(math.log2(abs(float(following) - bound)))
 
 
-def is_positive(c: Call, value: ir.Value) -> ir.Value:
-    """Return 1 where a value is positive and 0 elsewhere, by a convolution."""
-    return c.op("Clip", scaled(c, value, 2.0**_STEEPEST), c.like(0.0), c.like(1.0))
-
-
 def scaled(c: Call, value: ir.Value, scale: float, shift: float = 0.0) -> ir.Value:
     """Return ``scale * value + shift`` of what is shaped like y but in space, by a convolution."""
     channels = c.static(c.y, 1)

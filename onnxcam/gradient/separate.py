@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.blocked import is_blocked
 from onnxcam.gradient.interleave import interleaved
-from onnxcam.gradient.masks import in_blocks, is_positive, is_wanted, rectifiers_before
+from onnxcam.gradient.masks import in_blocks, inside, is_wanted, rectifiers_before
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.windows import Windows, overhang
 
@@ -88,7 +88,7 @@ def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Va
     left = [g]
     for place in range(line.kernel - 1):
         picked = _picked(c, x, place, line)
-        left.append(c.op("Mul", left[-1], is_positive(c, c.op("Add", picked, y))))
+        left.append(c.op("Mul", left[-1], inside(c, c.op("Add", picked, y), 0.0, None)))
     places = -(-line.length // line.stride)
     phases = []
     for phase in range(line.stride):

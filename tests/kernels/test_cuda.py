@@ -22,7 +22,9 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda")
 
 from numba import cuda as device
 
-from onnxcam.kernels import Axis, View, cuda, cuda_common, kernels, kernels_for, reference
+from onnxcam.kernels import View, cuda, cuda_common, kernels, kernels_for, reference
+
+from .views import axis, views
 
 DTYPES = ("float32", "float16")
 quick = settings(deadline=None, max_examples=20, derandomize=True)
@@ -115,22 +117,7 @@ def test_what_is_refused() -> None:
     assert (out.copy_to_host() == 6).all()
 
 
-def axis(length: int, size: int, scale: float, offset: float) -> Axis:
-    """Visible are the pixels whose centre falls on a map of ``size`` elements."""
-    u = (np.arange(length) + 0.5) * scale + offset
-    seen = np.flatnonzero((u >= 0) & (u <= size))
-    return Axis(length, scale, offset, *((seen[0], seen[-1] + 1) if seen.size else (0, 0)))
-
-
-views = st.tuples(
-    st.integers(1, 6),
-    st.integers(1, 6),
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.floats(0.4, 2.0),
-    st.floats(-3.0, 3.0),
-    st.sampled_from(DTYPES),
-)
+VIEWS = views(6, st.sampled_from(DTYPES))
 
 
 def example(shape: tuple, seed: int) -> tuple[np.random.Generator, np.ndarray, View]:
@@ -143,7 +130,7 @@ def example(shape: tuple, seed: int) -> tuple[np.random.Generator, np.ndarray, V
 
 
 @quick
-@given(views, st.booleans(), seeds)
+@given(VIEWS, st.booleans(), seeds)
 def test_upsample(shape: tuple, normalise: bool, seed: int) -> None:
     _, raw, view = example(shape, seed)
     expected = reference.upsample(raw, view, normalise=normalise)
@@ -155,7 +142,7 @@ def test_upsample(shape: tuple, normalise: bool, seed: int) -> None:
 
 
 @quick
-@given(views, st.integers(0, 4), st.sampled_from(DTYPES), seeds)
+@given(VIEWS, st.integers(0, 4), st.sampled_from(DTYPES), seeds)
 def test_fuse(shape: tuple, channels: int, dtype: str, seed: int) -> None:
     rng, raw, view = example(shape, seed)
     guided = rng.normal(size=(2, channels, *view.size)).astype(dtype)
@@ -164,7 +151,7 @@ def test_fuse(shape: tuple, channels: int, dtype: str, seed: int) -> None:
 
 
 @quick
-@given(views, seeds, st.floats(0, 1), st.floats(0, 1))
+@given(VIEWS, seeds, st.floats(0, 1), st.floats(0, 1))
 def test_paint(shape: tuple, seed: int, alpha: float, shade: float) -> None:
     rng, raw, view = example(shape, seed)
     photo = rng.integers(0, 256, (*view.size, 3)).astype(np.uint8)

@@ -15,13 +15,7 @@ from onnxcam.imaging.colour import colour_table
 from onnxcam.kernels import Axis, View, reference
 
 from .sides import BOTH, TYPES
-
-
-def axis(length: int, size: int, scale: float, offset: float) -> Axis:
-    """Visible are the pixels whose centre falls on a map of ``size`` elements."""
-    u = (np.arange(length) + 0.5) * scale + offset
-    seen = np.flatnonzero((u >= 0) & (u <= size))
-    return Axis(length, scale, offset, *((seen[0], seen[-1] + 1) if seen.size else (0, 0)))
+from .views import axis, views
 
 
 def upsample_by_loop(raw: np.ndarray, view: View) -> np.ndarray:
@@ -43,18 +37,11 @@ def upsample_by_loop(raw: np.ndarray, view: View) -> np.ndarray:
     return out
 
 
-views = st.tuples(
-    st.integers(1, 8),
-    st.integers(1, 8),
-    st.integers(1, 40),
-    st.integers(1, 40),
-    st.floats(0.4, 2.0),
-    st.floats(-3.0, 3.0),
-)
+VIEWS = views(8)
 
 
 @settings(deadline=None, max_examples=60)
-@given(views, st.integers(0, 2**32 - 1))
+@given(VIEWS, st.integers(0, 2**32 - 1))
 def test_upsample_and_its_maximum(
     shape: tuple[int, int, int, int, float, float], seed: int
 ) -> None:
@@ -71,7 +58,7 @@ def test_upsample_and_its_maximum(
 
 
 @settings(deadline=None, max_examples=60)
-@given(views, st.integers(0, 3), st.booleans(), TYPES, st.integers(0, 2**32 - 1))
+@given(VIEWS, st.integers(0, 3), st.booleans(), TYPES, st.integers(0, 2**32 - 1))
 def test_upsample_many_and_normalised(
     shape: tuple[int, int, int, int, float, float],
     count: int,
@@ -99,7 +86,7 @@ def test_upsample_many_and_normalised(
 
 @settings(deadline=None, max_examples=60)
 @given(
-    views,
+    VIEWS,
     st.lists(st.integers(0, 2), max_size=2),
     st.integers(0, 3),
     st.booleans(),
@@ -218,7 +205,7 @@ def test_upsample_equals_pillow() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(views, st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+@given(VIEWS, st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
 def test_paint(
     shape: tuple[int, int, int, int, float, float], seed: int, alpha: float, shade: float
 ) -> None:

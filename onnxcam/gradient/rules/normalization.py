@@ -101,13 +101,18 @@ def _bias(c: Call, g: ir.Value) -> ir.Value:
     return _narrow(c, _to_channels(c, _wide(c, g)), c.x(2))
 
 
+def _batch_spread(c: Call) -> ir.Value:
+    """Return var + eps for each channel."""
+    return c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c)))
+
+
 def _batch_root(c: Call) -> ir.Value:
     """Return sqrt(var + eps) for each channel: of stored constants, which the runtime folds.
 
     It is divided by, never multiplied with its inverse: ONNX Runtime 1.31 breaks graphs in which it
     makes one division of both, where another operand passed an Identity.
     """
-    return c.op("Sqrt", c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c))))
+    return c.op("Sqrt", _batch_spread(c))
 
 
 def _batch_training(c: Call) -> _Normalized | None:
@@ -153,8 +158,7 @@ def _batch_variance(c: Call, g: ir.Value) -> ir.Value | None:
     """Return dvar = -sum(g (x - mean)) scale / 2 (var + eps)^(-3/2)."""
     if c.attribute("training_mode", 0):
         return None
-    variance = c.op("Add", _wide(c, c.x(4)), _number(c, _epsilon(c)))
-    slope = c.op("Div", c.op("Div", _wide(c, c.x(1)), _batch_root(c)), variance)
+    slope = c.op("Div", c.op("Div", _wide(c, c.x(1)), _batch_root(c)), _batch_spread(c))
     factor = c.op("Mul", slope, _number(c, -0.5))
     return _narrow(c, c.op("Mul", _batch_deviation(c, g), factor), c.x(4))
 

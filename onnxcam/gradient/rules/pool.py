@@ -64,13 +64,15 @@ def _average_pool(c: Call, g: ir.Value) -> ir.Value:
         return _expand_space(c, c.op("Div", g, c.like(float(np.prod(w.kernel)))))
     size = float(np.prod(w.kernel))
     alike = not w.padded or (c.attribute("count_include_pad", 0) and not w.ceil_mode)
-    given = g if alike else c.op("Mul", g, _shares(c, w))
-    dx = _summed(c, given, w, 1.0 / size if alike else 1.0)
+    if not alike:
+        g = c.op("Mul", g, _shares(c, w))
+    dx = _summed(c, g, w, 1.0 / size if alike else 1.0)
     if dx is not None:
         return dx
-    given = c.op("Div", g, c.like(size)) if alike else given
-    dx = _repeated(c, given, w)
-    return hand_back(c, given, w) if dx is None else dx
+    if alike:
+        g = c.op("Div", g, c.like(size))
+    dx = _repeated(c, g, w)
+    return hand_back(c, g, w) if dx is None else dx
 
 
 def _summed(c: Call, g: ir.Value, w: Windows, share: float) -> ir.Value | None:

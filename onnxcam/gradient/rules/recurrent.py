@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxcam.gradient import cells
 from onnxcam.gradient.builder import Builder
 from onnxcam.gradient.cells import Activation, Cell
-from onnxcam.gradient.codes import as_float
+from onnxcam.gradient.codes import decode
 from onnxcam.gradient.inner import close
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
@@ -191,6 +191,16 @@ class _Operator:
 expansion("RNN GRU LSTM", lambda c: _Operator(c).outputs())
 
 
+def _columns(c: Call, value: ir.Value) -> ir.Value:
+    """Shape ``[directions, 4 hidden]`` for broadcasting against the weights; leave vectors."""
+    sizes = c.dims(value)
+    if len(sizes) == 1:
+        return value
+    wide = c.op("Unsqueeze", value, c.builder.ints(1))
+    wide.shape, wide.type = ir.Shape([sizes[0], 1, sizes[1]]), value.type
+    return wide
+
+
 def _quantized_lstm(c: Call) -> list[ir.Value]:
     """An LSTM whose weights are codes, ``[directions, input or hidden, 4 hidden]``.
 
@@ -202,11 +212,8 @@ def _quantized_lstm(c: Call) -> list[ir.Value]:
         scale, zero = c.x(scale_place), c.operand(scale_place + 1)
         if zero is not None and c.rank(zero) != c.rank(scale):
             raise c.refuse("its zero points do not fit its scales")
-        axes = c.builder.ints(1) if c.rank(scale) == 2 else c.builder.ints(1, 2)
-        codes = as_float(c, c.x(place))
-        if zero is not None:
-            codes = c.op("Sub", codes, c.op("Unsqueeze", as_float(c, zero), axes))
-        numbers = c.op("Mul", codes, c.op("Unsqueeze", scale, axes))
+        zero = None if zero is None else _columns(c, zero)
+        numbers = decode(c, c.x(place), _columns(c, scale), zero, axis=0)
         weights.append(c.op("Transpose", numbers, perm=[0, 2, 1]))
     return _Operator(c, _KINDS["LSTM"], weights).outputs()
 
