@@ -41,7 +41,7 @@ def scatter(
 
     ``index`` is broadcast to the shape of ``updates``. Half precision is added in float32,
     which keeps the sum's digits and is what the runtime can do. (ScatterND adds faster, but
-    ONNX Runtime 1.31 loses summands there when it runs with several threads.)
+    ONNX Runtime 1.32 loses summands there when it runs with several threads.)
     """
     kind = c.kind
     wide = kind in HALVES and not distinct

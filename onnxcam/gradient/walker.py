@@ -18,6 +18,7 @@ from onnxcam.gradient.inner import add_seeds
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
 from onnxcam.gradient.steep import is_steep
+from onnxcam.gradient.widen import widen
 from onnxcam.surgeon.graph import LAYOUT, NCHWC, describe, dims, is_float, leads_to, reads
 
 _BFLOAT16 = 22  # the opset from which on all operators that rules use take it
@@ -42,8 +43,9 @@ def add_gradient(
             of ``to`` in a differentiable way.
     """
     nodes = list(builder.graph)
+    last = last_node(builder.graph)
     builder.rows = builder.leading(seed)
-    counting = appended(builder.graph, nodes[-1] if nodes else None)
+    counting = appended(builder.graph, last)
     found = pull_back(builder, nodes, {of: seed}, to)
     for value, g in zip(to, found, strict=True):
         if g is None:
@@ -58,7 +60,7 @@ def add_gradient(
     if not builder.rows.uses():
         builder.graph.remove(counting, safe=True)
         builder.rows = None
-    return made
+    return widen(builder, appended(builder.graph, last), made, to)
 
 
 def _empty(builder: Builder, value: ir.Value) -> ir.Value:
