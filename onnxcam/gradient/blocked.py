@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with
 
-from onnxcam.gradient.builder import Builder, shaped
-from onnxcam.surgeon.graph import constant, dims
+from onnxcam.graph.builder import Builder, shaped
+from onnxcam.graph.values import constant, dims
 
 BLOCK = 16  # channels that convolutions compute at once
 _ALIGNED = 4  # channels; the runtime blocks no others

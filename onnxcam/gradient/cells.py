@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 
 # operator -> (default alpha, default beta); None: it has to be given, () takes none
 _SETTINGS: dict[str, tuple[float | None, ...]] = {

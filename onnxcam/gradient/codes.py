@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 _RANGES: dict[str, tuple[float, float]] = {
     "INT2": (-2, 1),

@@ -12,8 +12,8 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.graph import dims, inner_graphs, reads
+from onnxcam.graph.builder import Builder
+from onnxcam.graph.values import dims, inner_graphs, reads
 from onnxcam.surgeon.inference import infer
 from onnxcam.surgeon.types import set_types
 

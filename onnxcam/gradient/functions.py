@@ -16,10 +16,10 @@ import onnx.defs
 import onnx.helper
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.surgeon.fold import run_node
-from onnxcam.surgeon.graph import constant, dims
+from onnxcam.graph.values import constant, dims
 
 if TYPE_CHECKING:
     from onnxcam.gradient.registry import Call

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import PREFIX, Builder
+from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.gradient.registry import find_rule
-from onnxcam.surgeon.graph import drop_unneeded, inner_graphs, original_name
+from onnxcam.graph.values import drop_unneeded, inner_graphs, original_name
 
 
 def copy_body(

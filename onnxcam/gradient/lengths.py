@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 Length = int | ir.Value  # a value is an int64 vector of one element
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.blocked import is_aligned
 from onnxcam.gradient.registry import Call
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 Bounds = tuple[float | None, float | None]
 

@@ -20,10 +20,10 @@ import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
 from onnxcam.gradient import ort_rewrites
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.ort_rewrites import WAY_OUT
 from onnxcam.gradient.walker import path_nodes
-from onnxcam.surgeon.graph import dims, names, tensors
+from onnxcam.graph.values import dims, names, tensors
 from onnxcam.surgeon.load import check_external_data
 from onnxcam.surgeon.plan import GRADIENT, SEED
 from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare, without_weights

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, Expander
 from onnxcam.gradient.windows import windows
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 Values = list[ir.Value | None]
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.lengths import Length, combine, leading, scalar, vector, volume
 from onnxcam.gradient.registry import Call
-from onnxcam.surgeon.graph import HALVES
+from onnxcam.graph.values import HALVES
 
 ADDING = 16  # the opset from which on ScatterElements can add
 

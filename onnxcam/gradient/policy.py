@@ -12,9 +12,9 @@ from typing import get_args
 
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Policy
+from onnxcam.graph.builder import Policy
 from onnxcam.gradient.registry import Call, Maker
-from onnxcam.surgeon.graph import constant, original_name
+from onnxcam.graph.values import constant, original_name
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 

@@ -29,9 +29,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
-from onnxcam.gradient.builder import Builder, shaped
+from onnxcam.graph.builder import Builder, shaped
 from onnxcam.gradient.functions import body_opset, from_schema
-from onnxcam.surgeon.graph import constant, describe, dims, is_float
+from onnxcam.graph.values import constant, describe, dims, is_float
 
 Maker = Callable[["Call", ir.Value], ir.Value | None]
 VariadicMaker = Callable[["Call", ir.Value, int], ir.Value | None]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with
 
-from onnxcam.gradient.builder import Builder, shaped
+from onnxcam.graph.builder import Builder, shaped
 from onnxcam.gradient.expand import infer_appended
-from onnxcam.surgeon.graph import constant, dims
+from onnxcam.graph.values import constant, dims
 
 _ELEMENTWISE = {
     *("Add", "Sub", "Mul", "Div", "Sum", "Neg", "Abs", "Sqrt", "Exp", "Relu", "Sigmoid", "Tanh"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 _STEEP = {
     *("Sqrt", "Log", "Reciprocal", "Pow", "Acos", "Asin", "Acosh", "Atanh", "Tan", "Det"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.codes import holds_codes
 from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.gradient.inner import add_seeds
@@ -19,7 +19,7 @@ from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
 from onnxcam.gradient.steep import is_steep
 from onnxcam.gradient.widen import widen
-from onnxcam.surgeon.graph import LAYOUT, NCHWC, describe, dims, is_float, leads_to, reads
+from onnxcam.graph.values import LAYOUT, NCHWC, describe, dims, is_float, leads_to, reads
 
 _BFLOAT16 = 22  # the opset from which on all operators that rules use take it
 

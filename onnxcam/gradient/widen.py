@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.graph import inner_graphs
+from onnxcam.graph.builder import Builder
+from onnxcam.graph.values import inner_graphs
 
 _NARROW, _WIDE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
 

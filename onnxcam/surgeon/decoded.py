@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
-from onnxcam.surgeon.graph import dims, is_float
+from onnxcam.graph.builder import Builder
+from onnxcam.graph.values import dims, is_float
 
 _FLOAT = ir.DataType.FLOAT
 DECODED = ":decoded"  # what the numbers' name has after the codes' own

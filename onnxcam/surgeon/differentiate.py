@@ -18,11 +18,11 @@ from onnxcam.errors import (
 )
 from onnxcam.gradient import add_gradient, needed_opset
 from onnxcam.gradient.blocked import keep_blocked
-from onnxcam.gradient.builder import PREFIX, Builder, Policy, shaped
+from onnxcam.graph.builder import PREFIX, Builder, Policy, shaped
 from onnxcam.gradient.expand import appended, last_node
 from onnxcam.gradient.policy import POLICIES
 from onnxcam.gradient.single import leave_out_rows
-from onnxcam.surgeon.graph import dims, drop_unneeded, free_name, is_float, names, tensors
+from onnxcam.graph.values import dims, drop_unneeded, free_name, is_float, names, tensors
 from onnxcam.surgeon.load import check_external_data, read_model
 from onnxcam.surgeon.plan import GRADIENT, SEED, Engine
 from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare

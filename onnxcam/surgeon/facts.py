@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from onnxcam.surgeon.graph import dims
+from onnxcam.graph.values import dims
 from onnxcam.surgeon.load import check_external_data, opset_of
 from onnxcam.surgeon.plan import ModelFacts, TensorFacts
 

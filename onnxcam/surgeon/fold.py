@@ -15,7 +15,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from onnxcam.surgeon.graph import free_name
+from onnxcam.graph.values import free_name
 from onnxcam.surgeon.load import opset_of
 
 SMALL_BYTES = 4096  # larger weights are kept out of passes that copy what they get

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import NoImageInputError
 from onnxcam.surgeon.facts import tensor_facts
-from onnxcam.surgeon.graph import dims
+from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import ImageInput
 
 _CHANNELS = (1, 3, 4)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxcam.errors import OnnxcamError
 from onnxcam.gradient import missing_rules
 from onnxcam.surgeon.facts import model_facts, origin_of, tensor_facts
-from onnxcam.surgeon.graph import dims, names, operator
+from onnxcam.graph.values import dims, names, operator
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import candidates, find_layer
 from onnxcam.surgeon.load import read_model

@@ -23,12 +23,12 @@ import onnx_ir as ir
 
 from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError
 from onnxcam.gradient import needed_opset
-from onnxcam.gradient.builder import PREFIX, Builder
+from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.gradient.head import Cotangent, class_cotangent, score_cotangent
 from onnxcam.gradient.pooled import summed_gradient
 from onnxcam.surgeon.decoded import decoded
 from onnxcam.surgeon.facts import Origin, model_facts, origin_of, tensor_facts
-from onnxcam.surgeon.graph import dims, drop_unneeded, names
+from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import find_layer
 from onnxcam.surgeon.load import read_model

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import LayerError, nearest
 from onnxcam.surgeon.decoded import DECODED, encoding
-from onnxcam.surgeon.graph import (
+from onnxcam.graph.values import (
     LAYOUT,
     NCHWC,
     depends_on,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.surgeon.graph import FLOATS
+from onnxcam.graph.values import FLOATS
 
 
 def non_finite_weights(path: Path, most: int = 3) -> list[str]:

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxcam.gradient import add_gradient
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.surgeon.shapes import infer_shapes
 
 STEP = 3e-3

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from onnxcam.errors import LayerError, NoGradientError
 from onnxcam.gradient import add_gradient
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import RULES, Call
 from onnxcam.surgeon.differentiate import add_gradients
 from onnxcam.surgeon.instrument import instrument

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxcam.errors import NoGradientError
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.functions import body_opset, from_schema
 from onnxcam.gradient.registry import RULES, Call, find_rule
 

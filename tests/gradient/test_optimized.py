@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from onnxcam.gradient.builder import Policy
+from onnxcam.graph.builder import Policy
 from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
 
 LEVELS = {

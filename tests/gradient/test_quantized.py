@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import onnxcam
 from onnxcam.gradient import add_gradient
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.codes import LIMITS
 from onnxcam.surgeon.shapes import infer_shapes
 

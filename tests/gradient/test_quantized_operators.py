@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxcam.gradient import add_gradient
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.surgeon.shapes import infer_shapes
 
 from .cases.attention import attention

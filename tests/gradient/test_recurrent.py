@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from onnxcam.errors import NoGradientError
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import Call, find_rule
 from onnxcam.surgeon.differentiate import add_gradients
-from onnxcam.surgeon.graph import drop_unneeded
+from onnxcam.graph.values import drop_unneeded
 from onnxcam.surgeon.prepare import prepare
 
 from .finite import central, session

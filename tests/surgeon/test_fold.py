@@ -10,7 +10,7 @@ from onnx import parser
 
 import onnxcam
 from onnxcam.surgeon.fold import all_nodes
-from onnxcam.surgeon.graph import dims
+from onnxcam.graph.values import dims
 from onnxcam.surgeon.prepare import prepare
 
 from ..conftest import runtime

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx import parser
 
 import onnxcam
-from onnxcam.surgeon.graph import dims
+from onnxcam.graph.values import dims
 from onnxcam.surgeon.prepare import prepare
 
 from ..conftest import runtime

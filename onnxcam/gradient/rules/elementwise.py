@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxcam.gradient.masks import compared, in_blocks, passed_inside, rectifier_bounds, scaled
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
-from onnxcam.surgeon.graph import constant, is_float
+from onnxcam.graph.values import constant, is_float
 
 # --- the same tensor, passed on
 

@@ -17,7 +17,7 @@ from onnxcam.gradient.lengths import (
 )
 from onnxcam.gradient.places import ADDING, by_numbers, scatter
 from onnxcam.gradient.registry import Call, rule, stop
-from onnxcam.surgeon.graph import constant, dims
+from onnxcam.graph.values import constant, dims
 
 _SMALL = 512  # up to here, a product with one-hot rows is no slower than scattering
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
 from onnxcam.gradient.inner import close, copy_body, copy_inputs, inner_opset
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.scan import Slices, scan_node
-from onnxcam.surgeon.graph import constant, dims
+from onnxcam.graph.values import constant, dims
 
 
 def _loop(c: Call) -> Sequence[ir.Value | None]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
-from onnxcam.surgeon.graph import HALVES
+from onnxcam.graph.values import HALVES
 
 _MEAN_VARIANCE = 1e-9  # what MeanVarianceNormalization adds to the standard deviation
 

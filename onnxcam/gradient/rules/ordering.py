@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnxcam.gradient.lengths import leading, volume
 from onnxcam.gradient.places import by_numbers, numbers, put_back, scatter
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 
 def _top_k(c: Call, g: ir.Value) -> ir.Value:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnxcam.gradient.lengths import leading, length, vector, volume
 from onnxcam.gradient.places import ADDING, numbers, put_back
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 
 def _mode(node: ir.Node) -> str:

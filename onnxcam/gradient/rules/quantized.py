@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.codes import LIMITS, along, as_float
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 _FLOAT = ir.DataType.FLOAT
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization"}

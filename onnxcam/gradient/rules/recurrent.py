@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxcam.gradient import cells
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.cells import Activation, Cell
 from onnxcam.gradient.codes import decode
 from onnxcam.gradient.inner import close

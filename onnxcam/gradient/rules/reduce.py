@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 
 def _axes(c: Call) -> list[int] | None:

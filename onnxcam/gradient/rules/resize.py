@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.lengths import length, vector
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 _HALF_PIXELS = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
 

@@ -9,7 +9,7 @@ from onnxcam.gradient.lengths import Length, length, scalar, vector, volume
 from onnxcam.gradient.places import ADDING
 from onnxcam.gradient.registry import Call, expansion, rule
 from onnxcam.gradient.sample import Mode, sample, taps
-from onnxcam.surgeon.graph import HALVES
+from onnxcam.graph.values import HALVES
 
 _MODES: dict[str, Mode] = {"bilinear": "linear", "bicubic": "cubic"}  # names before opset 20
 

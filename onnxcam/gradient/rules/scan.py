@@ -20,7 +20,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.gradient.builder import Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.gradient.inner import (
     add_seeds,
     close,
@@ -33,7 +33,7 @@ from onnxcam.gradient.inner import (
 from onnxcam.gradient.registry import Call, whole
 from onnxcam.gradient.steep import is_steep
 from onnxcam.gradient.walker import pull_back
-from onnxcam.surgeon.graph import depends_on, is_float, reads
+from onnxcam.graph.values import depends_on, is_float, reads
 
 Cotangents = Sequence[ir.Value | None]
 

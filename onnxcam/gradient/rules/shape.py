@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.lengths import Length, combine, leading, length, reshape, vector
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 
 def _back_to_shape(c: Call, g: ir.Value) -> ir.Value:

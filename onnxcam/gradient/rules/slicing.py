@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxcam.gradient.lengths import Length, combine, length, reshape, vector
 from onnxcam.gradient.places import by_numbers
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 _END = np.iinfo(np.int64).max
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnxcam.gradient.lengths import Length, combine, given, length, scalar, vector
 from onnxcam.gradient.places import ADDING
 from onnxcam.gradient.registry import Call, expansion, rule, stop
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 
 def _axis(c: Call) -> int:

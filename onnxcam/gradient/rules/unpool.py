@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnxcam.gradient.lengths import vector, volume
 from onnxcam.gradient.places import numbers
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.surgeon.graph import constant
+from onnxcam.graph.values import constant
 
 
 def _max_unpool(c: Call, g: ir.Value) -> ir.Value:

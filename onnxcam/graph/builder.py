@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.surgeon.graph import dims, inner_graphs
+from onnxcam.graph.values import dims, inner_graphs
 
 PREFIX = "onnxcam:"
 Policy = Literal["standard", "guided", "deconvnet"]
