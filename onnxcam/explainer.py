@@ -354,7 +354,7 @@ class Explainer:
         for what, array in (("scores", scores), ("maps", signed)):
             # A finite sum is quickly seen; only where it is not, every value is looked at.
             if not math.isfinite(array.sum()) and not np.isfinite(array).all():
-                from onnxcam.surgeon.weights import non_finite_weights
+                from onnxcam.model.weights import non_finite_weights
 
                 culprits = non_finite_weights(self.path)
                 if culprits:

@@ -45,7 +45,7 @@ def gradient(
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others."""
     from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
-    from onnxcam.surgeon.write import write_model
+    from onnxcam.model.write import write_model
 
     made = add_gradients(
         model, of, to, policy=policy.value, engine=engine.value, rows=rows, blocked=blocked

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims, inner_graphs, reads
-from onnxcam.surgeon.inference import infer
-from onnxcam.surgeon.types import set_types
+from onnxcam.model.inference import infer
+from onnxcam.model.types import set_types
 
 _SMALL = 1024  # elements; larger constants do not shape anything
 

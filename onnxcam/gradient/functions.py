@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
-from onnxcam.surgeon.fold import run_node
+from onnxcam.model.fold import run_node
 from onnxcam.graph.values import constant, dims
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from onnxcam.graph.builder import Builder
 from onnxcam.gradient.ort_rewrites import WAY_OUT
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.values import dims, names, tensors
-from onnxcam.surgeon.load import check_external_data
+from onnxcam.model.read import check_external_data
 from onnxcam.surgeon.plan import GRADIENT, SEED
-from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare, without_weights
+from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare, without_weights
 
 _LOSS = "onnxcam:loss"
 _NEWEST_OPSET = 21  # of the last training build

@@ -23,9 +23,9 @@ from onnxcam.gradient.expand import appended, last_node
 from onnxcam.gradient.policy import POLICIES
 from onnxcam.gradient.single import leave_out_rows
 from onnxcam.graph.values import dims, drop_unneeded, free_name, is_float, names, tensors
-from onnxcam.surgeon.load import check_external_data, read_model
+from onnxcam.model.read import check_external_data, read_model
 from onnxcam.surgeon.plan import GRADIENT, SEED, Engine
-from onnxcam.surgeon.prepare import BASE_OPSET, check_valid, prepare
+from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare
 
 RECTIFIERS = "onnxcam.rectifiers"  # metadata: the nodes that the policy changed, one a line
 

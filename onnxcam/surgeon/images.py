@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.errors import NoImageInputError
-from onnxcam.surgeon.facts import tensor_facts
+from onnxcam.model.describe import tensor_facts
 from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import ImageInput
 

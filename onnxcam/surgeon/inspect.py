@@ -11,13 +11,13 @@ import onnx_ir as ir
 
 from onnxcam.errors import OnnxcamError
 from onnxcam.gradient import missing_rules
-from onnxcam.surgeon.facts import model_facts, origin_of, tensor_facts
+from onnxcam.model.describe import model_facts, origin_of, tensor_facts
 from onnxcam.graph.values import dims, names, operator
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import candidates, find_layer
-from onnxcam.surgeon.load import read_model
+from onnxcam.model.read import read_model
 from onnxcam.surgeon.plan import ImageInput, ModelFacts, TensorFacts
-from onnxcam.surgeon.prepare import BASE_OPSET, prepare
+from onnxcam.model.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.score import find_score
 
 

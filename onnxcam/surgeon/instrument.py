@@ -27,11 +27,11 @@ from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.gradient.head import Cotangent, class_cotangent, score_cotangent
 from onnxcam.gradient.pooled import summed_gradient
 from onnxcam.surgeon.decoded import decoded
-from onnxcam.surgeon.facts import Origin, model_facts, origin_of, tensor_facts
+from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.layer import find_layer
-from onnxcam.surgeon.load import read_model
+from onnxcam.model.read import read_model
 from onnxcam.surgeon.plan import (
     CLASSES,
     GRADIENTS,
@@ -44,9 +44,9 @@ from onnxcam.surgeon.plan import (
     ModelFacts,
     Plan,
 )
-from onnxcam.surgeon.prepare import BASE_OPSET, prepare
+from onnxcam.model.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.score import Score, find_score, is_probability
-from onnxcam.surgeon.write import to_bytes
+from onnxcam.model.write import to_bytes
 
 if TYPE_CHECKING:
     from onnxcam.gradient.ort import Built

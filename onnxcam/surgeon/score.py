@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxcam.errors import ScoreError, nearest
 from onnxcam.surgeon.decoded import DECODED, encoding
 from onnxcam.graph.values import describe, dims, is_float, names
-from onnxcam.surgeon.stand_ins import RUNTIME_DOMAINS
+from onnxcam.model.stand_ins import RUNTIME_DOMAINS
 
 _SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid"}
 _KEEPING = {"Identity", "Cast", "Dropout"}

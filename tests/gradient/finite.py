@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxcam.gradient import add_gradient
 from onnxcam.graph.builder import Builder
-from onnxcam.surgeon.shapes import infer_shapes
+from onnxcam.model.shapes import infer_shapes
 
 STEP = 3e-3
 CHECKED_ELEMENTS = 40

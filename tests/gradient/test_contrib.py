@@ -17,7 +17,7 @@ from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import RULES, Call
 from onnxcam.surgeon.differentiate import add_gradients
 from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.shapes import infer_shapes
+from onnxcam.model.shapes import infer_shapes
 
 from ..conftest import parse, runtime
 from .cases.contrib import gelu, skip_norm

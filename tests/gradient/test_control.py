@@ -10,7 +10,7 @@ import pytest
 
 from onnxcam.errors import ModelError, NoGradientError
 from onnxcam.surgeon.differentiate import add_gradients
-from onnxcam.surgeon.prepare import prepare
+from onnxcam.model.prepare import prepare
 
 from .finite import session
 from .graphs import check_graph, model

@@ -15,7 +15,7 @@ import onnxcam
 from onnxcam.gradient import add_gradient
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.codes import LIMITS
-from onnxcam.surgeon.shapes import infer_shapes
+from onnxcam.model.shapes import infer_shapes
 
 from ..conftest import shared
 from .finite import session

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxcam.gradient import add_gradient
 from onnxcam.graph.builder import Builder
-from onnxcam.surgeon.shapes import infer_shapes
+from onnxcam.model.shapes import infer_shapes
 
 from .cases.attention import attention
 from .finite import central, session

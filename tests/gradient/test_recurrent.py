@@ -19,7 +19,7 @@ from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import Call, find_rule
 from onnxcam.surgeon.differentiate import add_gradients
 from onnxcam.graph.values import drop_unneeded
-from onnxcam.surgeon.prepare import prepare
+from onnxcam.model.prepare import prepare
 
 from .finite import central, session
 from .recurrence import DEFAULTS, GATES, forward

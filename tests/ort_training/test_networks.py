@@ -16,7 +16,7 @@ from onnxcam.gradient.ort_rewrites import rewrite
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import CLASSES, GRADIENTS
-from onnxcam.surgeon.prepare import BASE_OPSET, prepare
+from onnxcam.model.prepare import BASE_OPSET, prepare
 
 from ..conftest import runtime, wanted
 from . import needs_training

@@ -10,7 +10,7 @@ from onnxcam.errors import LayerError, NoImageInputError, ScoreError
 from onnxcam.surgeon.images import find_image_input
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.prepare import load
+from onnxcam.model.prepare import load
 
 from ..conftest import parse, shared, small_cnn
 from .light import light

@@ -13,7 +13,7 @@ from onnxcam.errors import LayerError, ScoreError
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import GRADIENTS, SIGNED
-from onnxcam.surgeon.prepare import load
+from onnxcam.model.prepare import load
 from onnxcam.surgeon.score import find_score
 
 from ..conftest import parse, runtime, small_cnn, wanted

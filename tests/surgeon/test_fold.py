@@ -9,9 +9,9 @@ import pytest
 from onnx import parser
 
 import onnxcam
-from onnxcam.surgeon.fold import all_nodes
+from onnxcam.model.fold import all_nodes
 from onnxcam.graph.values import dims
-from onnxcam.surgeon.prepare import prepare
+from onnxcam.model.prepare import prepare
 
 from ..conftest import runtime
 

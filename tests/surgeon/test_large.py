@@ -20,7 +20,7 @@ REWRITE = """
 import resource, sys
 from pathlib import Path
 import onnxcam
-from onnxcam.surgeon.write import write_model
+from onnxcam.model.write import write_model
 path = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = onnxcam.add_gradients(path, "y9", "x")

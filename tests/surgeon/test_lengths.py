@@ -9,7 +9,7 @@ from onnx import parser
 
 import onnxcam
 from onnxcam.graph.values import dims
-from onnxcam.surgeon.prepare import prepare
+from onnxcam.model.prepare import prepare
 
 from ..conftest import runtime
 

@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxcam.errors import ExternalDataError, ModelError
 from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.load import opset_of, read_model
+from onnxcam.model.read import opset_of, read_model
 from onnxcam.surgeon.plan import SIGNED
-from onnxcam.surgeon.prepare import load
+from onnxcam.model.prepare import load
 
 from ..conftest import runtime, shared, small_cnn
 from .light import NAMES, light

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 import onnx.helper
 
-from onnxcam.surgeon.load import opset_of
+from onnxcam.model.read import opset_of
 
 _DOMAIN = "com.microsoft"
 _STANDARD_FROM = {"LayerNormalization": 17, "SimplifiedLayerNormalization": None}

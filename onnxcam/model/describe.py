@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcam.graph.values import dims
-from onnxcam.surgeon.load import check_external_data, opset_of
+from onnxcam.model.read import check_external_data, opset_of
 from onnxcam.surgeon.plan import ModelFacts, TensorFacts
 
 

@@ -18,10 +18,10 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxcam.errors import ModelError, OnnxcamError
-from onnxcam.surgeon.fold import SMALL_BYTES, all_nodes, fold_constants, nbytes
-from onnxcam.surgeon.load import opset_of, read_model
-from onnxcam.surgeon.runtime_ops import put_back, set_aside
-from onnxcam.surgeon.shapes import infer_shapes, known_lengths
+from onnxcam.model.fold import SMALL_BYTES, all_nodes, fold_constants, nbytes
+from onnxcam.model.read import opset_of, read_model
+from onnxcam.model.runtime_ops import put_back, set_aside
+from onnxcam.model.shapes import infer_shapes, known_lengths
 
 _NAMES_OF_NOTHING = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
@@ -35,7 +35,7 @@ def load(path: str | Path, opset: int | None = None) -> ir.Model:
         opset: lift the default domain to at least this opset; ``None`` keeps it.
 
     Raises:
-        ModelError, ExternalDataError: as :func:`onnxcam.surgeon.load.read_model`, and when
+        ModelError, ExternalDataError: as :func:`onnxcam.model.read.read_model`, and when
             the model cannot be lifted or its graph is inconsistent.
     """
     path = Path(path)

@@ -16,7 +16,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from onnxcam.graph.values import free_name
-from onnxcam.surgeon.load import opset_of
+from onnxcam.model.read import opset_of
 
 SMALL_BYTES = 4096  # larger weights are kept out of passes that copy what they get
 Arrays = dict[str, np.ndarray]

@@ -16,7 +16,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from onnxcam.surgeon.fold import inner_graphs
+from onnxcam.model.fold import inner_graphs
 
 RUNTIME_DOMAINS = ("", "com.microsoft")
 Shapes = Mapping[str, Sequence[int]]

@@ -8,7 +8,7 @@ import onnx
 
 from onnxcam.errors import ModelError, OutputError
 from onnxcam.files import write_atomically
-from onnxcam.surgeon.load import check_external_data
+from onnxcam.model.read import check_external_data
 
 
 def to_bytes(proto: onnx.ModelProto, path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """Shapes and types of every value, as far as they can be known.
 
 ``onnx`` infers them for standard operators. Of others it knows nothing, and then of nothing
-after them: :mod:`onnxcam.surgeon.stand_ins` replaces those first.
+after them: :mod:`onnxcam.model.stand_ins` replaces those first.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import onnx
 import onnx_ir as ir
 
 from onnxcam.errors import ModelError
-from onnxcam.surgeon.inference import infer
-from onnxcam.surgeon.load import opset_of
-from onnxcam.surgeon.stand_ins import put_stand_ins
-from onnxcam.surgeon.types import set_types
+from onnxcam.model.inference import infer
+from onnxcam.model.read import opset_of
+from onnxcam.model.stand_ins import put_stand_ins
+from onnxcam.model.types import set_types
 
 
 def infer_shapes(model: ir.Model, skeleton: onnx.ModelProto, path: Path) -> None:
