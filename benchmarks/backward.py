@@ -16,7 +16,7 @@ import torch
 from measure import side_by_side, table
 
 import onnxcam
-from onnxcam.gradient import masks
+from onnxcam.gradient.helpers import masks
 from onnxcam.gradient.registry import RULES, Call
 from onnxcam.gradient.rules import activations, elementwise
 

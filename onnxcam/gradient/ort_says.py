@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call, Expander
-from onnxcam.gradient.windows import windows
+from onnxcam.gradient.helpers.windows import windows
 from onnxcam.graph.values import constant
 
 Values = list[ir.Value | None]

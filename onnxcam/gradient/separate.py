@@ -17,10 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.blocked import is_blocked
-from onnxcam.gradient.interleave import interleaved
-from onnxcam.gradient.masks import in_blocks, inside, is_wanted, rectifiers_before
+from onnxcam.gradient.helpers.interleave import interleaved
+from onnxcam.gradient.helpers.masks import in_blocks, inside, is_wanted, rectifiers_before
 from onnxcam.gradient.registry import Call
-from onnxcam.gradient.windows import Windows, overhang
+from onnxcam.gradient.helpers.windows import Windows, overhang
 
 _MOST = 3  # places along an axis; more are faster found by the runtime's own indices
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxcam.gradient.masks import in_blocks, inside, passed_inside, scaled
+from onnxcam.gradient.helpers.masks import in_blocks, inside, passed_inside, scaled
 from onnxcam.gradient.registry import Call, rule
 
 

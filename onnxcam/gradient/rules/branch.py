@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.inner import add_seeds, close, copy_body, inner_opset, leading, zeros
+from onnxcam.gradient.helpers.subgraphs import add_seeds, close, copy_body, inner_opset, leading, zeros
 from onnxcam.gradient.registry import Call, whole
 from onnxcam.gradient.walker import pull_back
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.codes import decode
+from onnxcam.gradient.helpers.quantization import decode
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from onnxcam.gradient.codes import decode, encode
+from onnxcam.gradient.helpers.quantization import decode, encode
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.quantized_linear import (
     MICROSOFT,

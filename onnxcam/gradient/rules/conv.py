@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxcam.gradient.correlate import framed, kernel_gradient, margins
-from onnxcam.gradient.lengths import combine, length, vector
+from onnxcam.gradient.helpers.kernel_gradient import framed, kernel_gradient, margins
+from onnxcam.gradient.helpers.lengths import combine, length, vector
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.strided import strided_input
-from onnxcam.gradient.windows import Windows, spread, windows
+from onnxcam.gradient.helpers.strided import strided_input
+from onnxcam.gradient.helpers.windows import Windows, spread, windows
 
 
 def _kernel(c: Call) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import length, vector
+from onnxcam.gradient.helpers.lengths import length, vector
 from onnxcam.gradient.registry import Call, rule
 
 

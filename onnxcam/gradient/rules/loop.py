@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.expand import appended, infer_appended, last_node
-from onnxcam.gradient.inner import close, copy_body, copy_inputs, inner_opset
+from onnxcam.gradient.helpers.subgraphs import close, copy_body, copy_inputs, inner_opset
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.scan import Slices, scan_node
 from onnxcam.graph.values import constant, dims

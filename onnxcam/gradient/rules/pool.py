@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocks import tiled_max
-from onnxcam.gradient.lengths import volume
-from onnxcam.gradient.masks import in_blocks, masked_early, scaled
-from onnxcam.gradient.places import ADDING, put_back
+from onnxcam.gradient.helpers.tiled_max import tiled_max
+from onnxcam.gradient.helpers.lengths import volume
+from onnxcam.gradient.helpers.masks import in_blocks, masked_early, scaled
+from onnxcam.gradient.helpers.element_ids import ADDING, put_back
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.separate import separated_max
-from onnxcam.gradient.slide import (
+from onnxcam.gradient.helpers.pool_windows import (
     check_last_window,
     hand_back,
     ones_like_space,
     pool_windows,
     real_elements,
 )
-from onnxcam.gradient.strided import fitted
-from onnxcam.gradient.windows import Windows, overhang, windows
+from onnxcam.gradient.helpers.strided import fitted
+from onnxcam.gradient.helpers.windows import Windows, overhang, windows
 
 
 def _overlaps(node: ir.Node) -> int:

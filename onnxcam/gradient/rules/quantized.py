@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.codes import LIMITS, along, as_float
+from onnxcam.gradient.helpers.quantization import LIMITS, along, as_float
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.graph.values import constant
 

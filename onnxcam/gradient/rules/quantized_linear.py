@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.gradient.codes import as_float, decode, encode, shifted
+from onnxcam.gradient.helpers.quantization import as_float, decode, encode, shifted
 from onnxcam.gradient.registry import Call, expansion
 
 MICROSOFT = "com.microsoft"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxcam.gradient import cells
+from onnxcam.gradient.helpers import recurrent_cells
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.cells import Activation, Cell
-from onnxcam.gradient.codes import decode
-from onnxcam.gradient.inner import close
+from onnxcam.gradient.helpers.recurrent_cells import Activation, Cell
+from onnxcam.gradient.helpers.quantization import decode
+from onnxcam.gradient.helpers.subgraphs import close
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 from onnxcam.gradient.rules.scan import Slices, scan_node

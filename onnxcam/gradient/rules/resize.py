@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import length, vector
+from onnxcam.gradient.helpers.lengths import length, vector
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.graph.values import constant
 

@@ -21,7 +21,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.inner import (
+from onnxcam.gradient.helpers.subgraphs import (
     add_seeds,
     close,
     copy_body,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import (
+from onnxcam.gradient.helpers.lengths import (
     Length,
     combine,
     given,

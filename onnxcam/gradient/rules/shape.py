@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, leading, length, reshape, vector
+from onnxcam.gradient.helpers.lengths import Length, combine, leading, length, reshape, vector
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.graph.values import constant
 

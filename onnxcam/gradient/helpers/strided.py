@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.blocked import BLOCK
-from onnxcam.gradient.interleave import interleaved
+from onnxcam.gradient.helpers.interleave import interleaved
 from onnxcam.gradient.registry import Call
-from onnxcam.gradient.windows import Windows
+from onnxcam.gradient.helpers.windows import Windows
 
 
 def strided_input(

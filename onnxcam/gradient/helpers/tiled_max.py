@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.registry import Call
-from onnxcam.gradient.windows import Windows
+from onnxcam.gradient.helpers.windows import Windows
 
 _MOST = 9  # places in a window; their powers of two must be exact in half precision too
 _RESIZED = {ir.DataType.FLOAT, ir.DataType.FLOAT16}  # what the runtime can resize

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, leading, scalar, vector, volume
+from onnxcam.gradient.helpers.lengths import Length, combine, leading, scalar, vector, volume
 from onnxcam.gradient.registry import Call
 from onnxcam.graph.values import HALVES
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.lengths import Length, combine, scalar, vector
+from onnxcam.gradient.helpers.lengths import Length, combine, scalar, vector
 from onnxcam.gradient.registry import Call
 
 Mode = Literal["nearest", "linear", "cubic"]

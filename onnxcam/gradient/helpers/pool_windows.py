@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.correlate import framed, margins
+from onnxcam.gradient.helpers.kernel_gradient import framed, margins
 from onnxcam.gradient.registry import Call
-from onnxcam.gradient.windows import Windows, overhang, spread, windows
+from onnxcam.gradient.helpers.windows import Windows, overhang, spread, windows
 
 
 def pool_windows(c: Call) -> Windows:
