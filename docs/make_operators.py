@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import onnxcam.gradient  # noqa: E402, F401  (registers the rules)
-from onnxcam.gradient.functions import body_opset  # noqa: E402
+from onnxcam.gradient.function_bodies import body_opset  # noqa: E402
 from onnxcam.gradient.ort_rewrites import TRUSTED  # noqa: E402
 from onnxcam.gradient.ort_says import SAYS  # noqa: E402
 from onnxcam.gradient.registry import RULES, Call, Rule  # noqa: E402

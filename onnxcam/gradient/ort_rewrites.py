@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.expand import appended, infer_appended, last_node
-from onnxcam.gradient.functions import body_opset, from_schema
+from onnxcam.gradient.appended import appended, infer_appended, last_node
+from onnxcam.gradient.function_bodies import body_opset, from_schema
 from onnxcam.gradient.ort_says import SAYS
 from onnxcam.gradient.registry import RULES, Call, Expander
 from onnxcam.gradient.walker import path_nodes

@@ -30,7 +30,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
 from onnxcam.graph.builder import Builder, shaped
-from onnxcam.gradient.functions import body_opset, from_schema
+from onnxcam.gradient.function_bodies import body_opset, from_schema
 from onnxcam.graph.values import constant, describe, dims, is_float
 
 Maker = Callable[["Call", ir.Value], ir.Value | None]

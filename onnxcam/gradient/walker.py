@@ -13,11 +13,11 @@ import onnx_ir as ir
 from onnxcam.errors import NoGradientError
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.helpers.quantization import holds_codes
-from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.gradient.helpers.subgraphs import add_seeds
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
-from onnxcam.gradient.steep import is_steep
+from onnxcam.gradient.infinite_slopes import is_steep
 from onnxcam.gradient.widen import widen
 from onnxcam.graph.values import LAYOUT, NCHWC, describe, dims, is_float, leads_to, reads
 

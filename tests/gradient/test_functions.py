@@ -8,7 +8,7 @@ import pytest
 
 from onnxcam.errors import NoGradientError
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.functions import body_opset, from_schema
+from onnxcam.gradient.function_bodies import body_opset, from_schema
 from onnxcam.gradient.registry import RULES, Call, find_rule
 
 from .cases.values import i64, positive, reseed, weight

@@ -8,7 +8,7 @@ from onnx import helper
 
 import onnxcam
 from onnxcam.errors import EngineError
-from onnxcam.gradient.functions import body_opset
+from onnxcam.gradient.function_bodies import body_opset
 from onnxcam.gradient.ort import add_gradients_ort
 from onnxcam.gradient.ort_rewrites import TRUSTED
 from onnxcam.gradient.ort_says import SAYS

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked import is_aligned
+from onnxcam.gradient.blocked.layout import is_aligned
 from onnxcam.gradient.registry import Call
 from onnxcam.graph.values import constant
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked import BLOCK
+from onnxcam.gradient.blocked.layout import BLOCK
 from onnxcam.gradient.helpers.interleave import interleaved
 from onnxcam.gradient.registry import Call
 from onnxcam.gradient.helpers.windows import Windows

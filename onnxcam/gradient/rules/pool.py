@@ -10,7 +10,7 @@ from onnxcam.gradient.helpers.lengths import volume
 from onnxcam.gradient.helpers.masks import in_blocks, masked_early, scaled
 from onnxcam.gradient.helpers.element_ids import ADDING, put_back
 from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.separate import separated_max
+from onnxcam.gradient.blocked.max_pool import separated_max
 from onnxcam.gradient.helpers.pool_windows import (
     check_last_window,
     hand_back,

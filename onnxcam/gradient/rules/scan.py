@@ -31,7 +31,7 @@ from onnxcam.gradient.helpers.subgraphs import (
     zeros,
 )
 from onnxcam.gradient.registry import Call, whole
-from onnxcam.gradient.steep import is_steep
+from onnxcam.gradient.infinite_slopes import is_steep
 from onnxcam.gradient.walker import pull_back
 from onnxcam.graph.values import depends_on, is_float, reads
 

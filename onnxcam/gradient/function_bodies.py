@@ -17,7 +17,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.expand import appended, infer_appended, last_node
+from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.model.fold import run_node
 from onnxcam.graph.values import constant, dims
 

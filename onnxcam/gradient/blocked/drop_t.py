@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with
 
 from onnxcam.graph.builder import Builder, shaped
-from onnxcam.gradient.expand import infer_appended
+from onnxcam.gradient.appended import infer_appended
 from onnxcam.graph.values import constant, dims
 
 _ELEMENTWISE = {

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked import is_blocked
+from onnxcam.gradient.blocked.layout import is_blocked
 from onnxcam.gradient.helpers.interleave import interleaved
 from onnxcam.gradient.helpers.masks import in_blocks, inside, is_wanted, rectifiers_before
 from onnxcam.gradient.registry import Call
