@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 import onnxcam.gradient  # noqa: E402, F401  (registers the rules)
 from onnxcam.gradient.function_bodies import body_opset  # noqa: E402
-from onnxcam.gradient.ort_rewrites import TRUSTED  # noqa: E402
-from onnxcam.gradient.ort_says import SAYS  # noqa: E402
+from onnxcam.gradient.ort.rewrites import TRUSTED  # noqa: E402
+from onnxcam.gradient.ort.equivalents import EQUIVALENTS  # noqa: E402
 from onnxcam.gradient.registry import RULES, Call, Rule  # noqa: E402
 from tests.gradient.cases import CASES  # noqa: E402
 from tests.gradient.test_rules import ELSEWHERE  # noqa: E402
@@ -263,7 +263,7 @@ def checks(op_type: str, domain: str) -> str:
         texts.append(f"{CASE_COUNT[key]} case{'s' * (CASE_COUNT[key] > 1)}")
     if key in ELSEWHERE:
         texts.append(f"`{ELSEWHERE[key]}`")
-    if not domain and op_type in TRUSTED | set(SAYS):
+    if not domain and op_type in TRUSTED | set(EQUIVALENTS):
         texts.append("ORT")
     if not domain and op_type in in_parity():
         texts.append("PyTorch")

@@ -55,7 +55,7 @@ def examine(warm: bool = False) -> dict[str, Any]:
     """Return the state of the installation as JSON-ready data."""
     from onnxcam import health
     from onnxcam.errors import EngineError, RuntimeMissingError
-    from onnxcam.gradient.ort import builder_class
+    from onnxcam.gradient.ort.engine import builder_class
     from onnxcam.kernels import kernels_name
     from onnxcam.runtime.session import load_runtime
 

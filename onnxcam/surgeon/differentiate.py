@@ -119,7 +119,7 @@ def add_gradients(
 def _by_runtime(
     model: str | Path | onnx.ModelProto, path: Path, of: str, to: list[str], policy: Policy
 ) -> onnx.ModelProto:
-    from onnxcam.gradient.ort import add_gradients_ort
+    from onnxcam.gradient.ort.engine import add_gradients_ort
 
     if policy != "standard":
         raise EngineError(f"engine 'ort' has no policy '{policy}'; engine 'rules' has.")

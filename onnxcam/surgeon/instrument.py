@@ -49,7 +49,7 @@ from onnxcam.surgeon.score import Score, find_score, is_probability
 from onnxcam.model.write import to_bytes
 
 if TYPE_CHECKING:
-    from onnxcam.gradient.ort import Built
+    from onnxcam.gradient.ort.engine import Built
 
 
 def instrument(
@@ -69,7 +69,7 @@ def instrument(
         layer: see :func:`onnxcam.surgeon.layer.find_layer`.
         score: see :func:`onnxcam.surgeon.score.find_score`.
         gradients: give activations and gradients in place of the map.
-        engine: who differentiates, see :mod:`onnxcam.gradient.ort`.
+        engine: who differentiates, see :mod:`onnxcam.gradient.ort.engine`.
 
     Raises:
         OnnxcamError: the model cannot be read, has no image input, score or layer, an
@@ -183,10 +183,10 @@ def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
 
 def _build(path: Path, chosen: _Chosen) -> tuple[Built, _Chosen]:
     """Have ONNX Runtime differentiate; return what was chosen as it is in the new graph."""
-    from onnxcam.gradient import ort
+    from onnxcam.gradient.ort import engine
 
     score, layer = chosen.score.value.name or "", chosen.layer.name or ""
-    built = ort.build(lambda opset: prepare(read_model(path), path, opset), score, [layer])
+    built = engine.build(lambda opset: prepare(read_model(path), path, opset), score, [layer])
     known = names(built.model.graph)
     there = replace(chosen, score=replace(chosen.score, value=known[score]), layer=known[layer])
     return built, there

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from onnxcam.errors import EngineError
-from onnxcam.gradient.ort import builder_class
+from onnxcam.gradient.ort.engine import builder_class
 
 
 def _present() -> bool:

@@ -14,7 +14,7 @@ import pytest
 import onnxcam
 from onnxcam import cache, cli
 from onnxcam.errors import EngineError, NoGradientError, TensorError
-from onnxcam.gradient.ort import add_gradients_ort
+from onnxcam.gradient.ort.engine import add_gradients_ort
 
 from ..conftest import parse, runtime, small_cnn
 from . import PRESENT, needs_training

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 import onnxcam
-from onnxcam.gradient.ort import add_gradients_ort
-from onnxcam.gradient.ort_rewrites import rewrite
+from onnxcam.gradient.ort.engine import add_gradients_ort
+from onnxcam.gradient.ort.rewrites import rewrite
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import CLASSES, GRADIENTS

@@ -9,9 +9,9 @@ from onnx import helper
 import onnxcam
 from onnxcam.errors import EngineError
 from onnxcam.gradient.function_bodies import body_opset
-from onnxcam.gradient.ort import add_gradients_ort
-from onnxcam.gradient.ort_rewrites import TRUSTED
-from onnxcam.gradient.ort_says import SAYS
+from onnxcam.gradient.ort.engine import add_gradients_ort
+from onnxcam.gradient.ort.rewrites import TRUSTED
+from onnxcam.gradient.ort.equivalents import EQUIVALENTS
 
 from ..gradient.cases import CASES
 from ..gradient.finite import Case, build, session
@@ -27,7 +27,7 @@ def comparable(case: Case) -> bool:
         return False
     if case.op == "BatchNormalization" and np.ndim(case.inputs[0]) < 2:
         return False  # ends the process of this old runtime
-    return case.op in TRUSTED | set(SAYS) or body_opset(case.op) is not None
+    return case.op in TRUSTED | set(EQUIVALENTS) or body_opset(case.op) is not None
 
 
 COMPARED = [case for case in CASES if PRESENT and comparable(case)]
@@ -70,4 +70,4 @@ def test_the_builder_agrees_or_is_not_asked(case: Case) -> None:
 
 
 def test_every_operator_left_to_the_builder_is_compared() -> None:
-    assert TRUSTED | set(SAYS) <= {case.op for case in COMPARED}
+    assert TRUSTED | set(EQUIVALENTS) <= {case.op for case in COMPARED}

@@ -18,7 +18,7 @@ from onnxcam.errors import EngineError, NoGradientError
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.gradient.function_bodies import body_opset, from_schema
-from onnxcam.gradient.ort_says import SAYS
+from onnxcam.gradient.ort.equivalents import EQUIVALENTS
 from onnxcam.gradient.registry import RULES, Call, Expander
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.values import constant, describe, dims, tensors
@@ -82,8 +82,8 @@ def _replacement(node: ir.Node) -> tuple[Expander | None, int]:
     """Return what says a node by others, and the opset which that needs."""
     if _reduces_nothing(node):
         return None, 13
-    if not node.domain and node.op_type in SAYS:
-        return SAYS[node.op_type], 13
+    if not node.domain and node.op_type in EQUIVALENTS:
+        return EQUIVALENTS[node.op_type], 13
     found = RULES.get((node.domain, node.op_type))
     if found is not None and found.expand is not None:
         return found.expand, found.needed(node)

@@ -176,7 +176,7 @@ def _hard_swish(c: Call) -> Values:
     return [c.op("Mul", c.x(0), c.op("Clip", line, c.like(0.0), c.like(1.0)))]
 
 
-SAYS: dict[str, Expander] = {
+EQUIVALENTS: dict[str, Expander] = {
     "AveragePool": _padded,
     "BatchNormalization": _batch_normalization,
     "Celu": _exponential,

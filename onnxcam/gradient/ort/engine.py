@@ -19,9 +19,9 @@ import onnx
 import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
-from onnxcam.gradient import ort_rewrites
+from onnxcam.gradient.ort import rewrites
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.ort_rewrites import WAY_OUT
+from onnxcam.gradient.ort.rewrites import WAY_OUT
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.values import dims, names, tensors
 from onnxcam.model.read import check_external_data
@@ -117,7 +117,7 @@ def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Bu
     make = builder_class()
     model = prepared(BASE_OPSET)
     _check(model, of, to)
-    needed = ort_rewrites.needed_opset(model, of, to)
+    needed = rewrites.needed_opset(model, of, to)
     if needed > model.opset_imports[""]:
         model = prepared(needed)
     if model.opset_imports[""] > _NEWEST_OPSET:
@@ -125,7 +125,7 @@ def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Bu
             f"the model is of opset {model.opset_imports['']}, and ONNX Runtime's training build "
             f"knows {_NEWEST_OPSET} at most. {WAY_OUT}"
         )
-    ort_rewrites.rewrite(model, of, to)
+    rewrites.rewrite(model, of, to)
     described = tensors(model.graph, of, *to)
     seed_name = _append_loss(model, described[0])
     outputs = [o.name or "" for o in model.graph.outputs]

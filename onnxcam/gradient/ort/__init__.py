@@ -1,0 +1,1 @@
+"""ONNX Runtime's own gradient builder, the second engine."""
