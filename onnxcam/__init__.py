@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
     from onnxcam.explanation import Explanation
     from onnxcam.imaging.preprocess import Preprocess
-    from onnxcam.surgeon.differentiate import add_gradients
+    from onnxcam.gradient.differentiate import add_gradients
 
 __all__ = [
     "Explainer",
@@ -35,7 +35,7 @@ _LAZY = {
     "Explainer": "onnxcam.explainer",
     "Explanation": "onnxcam.explanation",
     "Preprocess": "onnxcam.imaging.preprocess",
-    "add_gradients": "onnxcam.surgeon.differentiate",
+    "add_gradients": "onnxcam.gradient.differentiate",
 }
 
 

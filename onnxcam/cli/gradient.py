@@ -44,7 +44,7 @@ def gradient(
     ] = False,
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others."""
-    from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
+    from onnxcam.gradient.differentiate import RECTIFIERS, add_gradients
     from onnxcam.model.write import write_model
 
     made = add_gradients(

@@ -13,12 +13,12 @@ from onnxcam.errors import OnnxcamError
 from onnxcam.gradient import missing_rules
 from onnxcam.model.describe import model_facts, origin_of, tensor_facts
 from onnxcam.graph.values import dims, names, operator
-from onnxcam.surgeon.images import find_image_input
-from onnxcam.surgeon.layer import candidates, find_layer
+from onnxcam.surgeon.find.image import find_image_input
+from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.plan import ImageInput, ModelFacts, TensorFacts
 from onnxcam.model.prepare import BASE_OPSET, prepare
-from onnxcam.surgeon.score import find_score
+from onnxcam.surgeon.find.score import find_score
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
 
     Args:
         path: the model file.
-        score: as :func:`onnxcam.surgeon.score.find_score`.
+        score: as :func:`onnxcam.surgeon.find.score.find_score`.
 
     Raises:
         ModelError, ExternalDataError: the file cannot be read.

@@ -24,13 +24,13 @@ import onnx_ir as ir
 from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError
 from onnxcam.gradient import needed_opset
 from onnxcam.graph.builder import PREFIX, Builder
-from onnxcam.gradient.head import Cotangent, class_cotangent, score_cotangent
-from onnxcam.gradient.pooled import summed_gradient
-from onnxcam.surgeon.decoded import decoded
+from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
+from onnxcam.surgeon.seeds.pooled import summed_gradient
+from onnxcam.surgeon.find.quantized import decoded
 from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.graph.values import dims, drop_unneeded, names
-from onnxcam.surgeon.images import find_image_input
-from onnxcam.surgeon.layer import find_layer
+from onnxcam.surgeon.find.image import find_image_input
+from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.plan import (
     CLASSES,
@@ -45,7 +45,7 @@ from onnxcam.surgeon.plan import (
     Plan,
 )
 from onnxcam.model.prepare import BASE_OPSET, prepare
-from onnxcam.surgeon.score import Score, find_score, is_probability
+from onnxcam.surgeon.find.score import Score, find_score, is_probability
 from onnxcam.model.write import to_bytes
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def instrument(
 
     Args:
         path: the model file.
-        layer: see :func:`onnxcam.surgeon.layer.find_layer`.
-        score: see :func:`onnxcam.surgeon.score.find_score`.
+        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        score: see :func:`onnxcam.surgeon.find.score.find_score`.
         gradients: give activations and gradients in place of the map.
         engine: who differentiates, see :mod:`onnxcam.gradient.ort.engine`.
 

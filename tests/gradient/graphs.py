@@ -9,7 +9,7 @@ import onnx
 import onnx.shape_inference
 from onnx import parser
 
-from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.gradient.differentiate import add_gradients
 
 from .finite import central, session
 

@@ -15,7 +15,7 @@ from onnxcam.errors import LayerError, NoGradientError
 from onnxcam.gradient import add_gradient
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import RULES, Call
-from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.gradient.differentiate import add_gradients
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.model.shapes import infer_shapes
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnxcam.errors import ModelError, NoGradientError
-from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.gradient.differentiate import add_gradients
 from onnxcam.model.prepare import prepare
 
 from .finite import session

@@ -16,7 +16,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from onnxcam.graph.builder import Policy
-from onnxcam.surgeon.differentiate import RECTIFIERS, add_gradients
+from onnxcam.gradient.differentiate import RECTIFIERS, add_gradients
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,

@@ -17,7 +17,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxcam.errors import NoGradientError
 from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import Call, find_rule
-from onnxcam.surgeon.differentiate import add_gradients
+from onnxcam.gradient.differentiate import add_gradients
 from onnxcam.graph.values import drop_unneeded
 from onnxcam.model.prepare import prepare
 

@@ -7,7 +7,7 @@ import pytest
 
 from onnxcam import default_model
 from onnxcam.errors import LayerError, NoImageInputError, ScoreError
-from onnxcam.surgeon.images import find_image_input
+from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.model.prepare import load

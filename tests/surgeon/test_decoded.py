@@ -14,7 +14,7 @@ from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import GRADIENTS, SIGNED
 from onnxcam.model.prepare import load
-from onnxcam.surgeon.score import find_score
+from onnxcam.surgeon.find.score import find_score
 
 from ..conftest import parse, runtime, small_cnn, wanted
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 import onnxcam
 from onnxcam.errors import ModelError, NoGradientError, OutputError, TensorError
-from onnxcam.surgeon.differentiate import RECTIFIERS
+from onnxcam.gradient.differentiate import RECTIFIERS
 from onnxcam.model.write import write_model
 
 from ..conftest import parse, runtime, shared, small_cnn

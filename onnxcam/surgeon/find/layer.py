@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, nearest
-from onnxcam.surgeon.decoded import DECODED, encoding
+from onnxcam.surgeon.find.quantized import DECODED, encoding
 from onnxcam.graph.values import (
     LAYOUT,
     NCHWC,

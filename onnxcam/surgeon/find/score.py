@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import ScoreError, nearest
-from onnxcam.surgeon.decoded import DECODED, encoding
+from onnxcam.surgeon.find.quantized import DECODED, encoding
 from onnxcam.graph.values import describe, dims, is_float, names
 from onnxcam.model.stand_ins import RUNTIME_DOMAINS
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
-from onnxcam.gradient.head import Cotangent
+from onnxcam.surgeon.seeds.head import Cotangent
 from onnxcam.gradient.registry import dequantized
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.values import constant, depends_on, dims, reads

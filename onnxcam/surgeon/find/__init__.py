@@ -1,0 +1,1 @@
+"""What is explained: the image input, the score, the layer."""
