@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxcam import cards
+from onnxcam.inputs import cards
 from onnxcam.cache import forget, instrumented
 from onnxcam.errors import (
     EngineError,
@@ -28,13 +28,13 @@ from onnxcam.errors import (
 )
 from onnxcam.explanation import Explanation
 from onnxcam.imaging.preprocess import Preprocess
-from onnxcam.inputs import ImageLike, Inputs, Item
+from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.methods import GradCam
 from onnxcam.runtime.batching import ahead
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers, Session
 from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS, Engine
-from onnxcam.targets import Targets, arrange, resolve
+from onnxcam.targets.classes import Targets, arrange, resolve
 
 BATCH = 8  # images in one run where the model allows it
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxcam.targets import arrange
+from onnxcam.targets.classes import arrange
 
 CODES = st.lists(st.lists(st.integers(-4, 9), min_size=1, max_size=4), min_size=1, max_size=5)
 

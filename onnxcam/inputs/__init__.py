@@ -1,0 +1,1 @@
+"""Photographs, ready arrays and what is known of how to prepare them."""

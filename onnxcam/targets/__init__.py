@@ -1,0 +1,1 @@
+"""What is explained, as a user names it: one kind of target a file."""
