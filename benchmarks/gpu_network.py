@@ -154,7 +154,8 @@ def traffic(place: Place, network: Network) -> str:
     """Bytes between host and device, counted, and ONNX Runtime's own copies, profiled."""
     import onnxruntime
 
-    from onnxcam import cards, explainer
+    from onnxcam import explainer
+    from onnxcam.inputs import cards
     from onnxcam.surgeon.instrument import instrument
 
     if not (ROOT / "onnxcam" / "models").exists():

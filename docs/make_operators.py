@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 import onnxcam.gradient  # noqa: E402, F401  (registers the rules)
 from onnxcam.gradient.function_bodies import body_opset  # noqa: E402
-from onnxcam.gradient.ort.rewrites import TRUSTED  # noqa: E402
 from onnxcam.gradient.ort.equivalents import EQUIVALENTS  # noqa: E402
+from onnxcam.gradient.ort.rewrites import TRUSTED  # noqa: E402
 from onnxcam.gradient.registry import RULES, Call, Rule  # noqa: E402
 from tests.gradient.cases import CASES  # noqa: E402
 from tests.gradient.test_rules import ELSEWHERE  # noqa: E402

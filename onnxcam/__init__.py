@@ -17,8 +17,8 @@ from onnxcam.errors import OnnxcamError
 if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
     from onnxcam.explanation import Explanation
-    from onnxcam.imaging.preprocess import Preprocess
     from onnxcam.gradient.differentiate import add_gradients
+    from onnxcam.imaging.preprocess import Preprocess
 
 __all__ = [
     "Explainer",

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxcam.inputs import cards
 from onnxcam.cache import forget, instrumented
 from onnxcam.errors import (
     EngineError,
@@ -28,6 +27,7 @@ from onnxcam.errors import (
 )
 from onnxcam.explanation import Explanation
 from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.methods import GradCam
 from onnxcam.runtime.batching import ahead

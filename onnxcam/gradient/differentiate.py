@@ -17,15 +17,15 @@ from onnxcam.errors import (
     TensorError,
 )
 from onnxcam.gradient import add_gradient, needed_opset
-from onnxcam.gradient.blocked.layout import keep_blocked
-from onnxcam.graph.builder import PREFIX, Builder, Policy, shaped
 from onnxcam.gradient.appended import appended, last_node
-from onnxcam.gradient.policy import POLICIES
 from onnxcam.gradient.blocked.drop_t import leave_out_rows
+from onnxcam.gradient.blocked.layout import keep_blocked
+from onnxcam.gradient.policy import POLICIES
+from onnxcam.graph.builder import PREFIX, Builder, Policy, shaped
 from onnxcam.graph.values import dims, drop_unneeded, free_name, is_float, names, tensors
+from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare
 from onnxcam.model.read import check_external_data, read_model
 from onnxcam.surgeon.plan import GRADIENT, SEED, Engine
-from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare
 
 RECTIFIERS = "onnxcam.rectifiers"  # metadata: the nodes that the policy changed, one a line
 
@@ -66,9 +66,9 @@ def add_gradients(
         rows: ``T``, the number of cotangents, where the file is to say it; without it every run
             chooses. One is less work for the runtime than any number.
         blocked: write for ONNX Runtime on CPU, whose convolutions keep images in blocks of
-            channels, see :mod:`onnxcam.gradient.blocked.layout`; ``T`` is 1. The values are the same to
-            rounding, other runtimes compute them too, but more slowly and, unless they keep to
-            single precision, less exactly.
+            channels, see :mod:`onnxcam.gradient.blocked.layout`; ``T`` is 1. The values are the
+            same to rounding, other runtimes compute them too, but more slowly and, unless they keep
+            to single precision, less exactly.
 
     Raises:
         ModelError, ExternalDataError: the model cannot be read or is invalid in itself.

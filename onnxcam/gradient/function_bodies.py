@@ -16,10 +16,10 @@ import onnx.defs
 import onnx.helper
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.appended import appended, infer_appended, last_node
-from onnxcam.model.fold import run_node
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, dims
+from onnxcam.model.fold import run_node
 
 if TYPE_CHECKING:
     from onnxcam.gradient.registry import Call

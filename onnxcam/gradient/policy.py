@@ -12,8 +12,8 @@ from typing import get_args
 
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Policy
 from onnxcam.gradient.registry import Call, Maker
+from onnxcam.graph.builder import Policy
 from onnxcam.graph.values import constant, original_name
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)

@@ -29,8 +29,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
-from onnxcam.graph.builder import Builder, shaped
 from onnxcam.gradient.function_bodies import body_opset, from_schema
+from onnxcam.graph.builder import Builder, shaped
 from onnxcam.graph.values import constant, describe, dims, is_float
 
 Maker = Callable[["Call", ir.Value], ir.Value | None]

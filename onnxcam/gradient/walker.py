@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnxcam.errors import NoGradientError
-from onnxcam.graph.builder import Builder
-from onnxcam.gradient.helpers.quantization import holds_codes
 from onnxcam.gradient.appended import appended, infer_appended, last_node
+from onnxcam.gradient.helpers.quantization import holds_codes
 from onnxcam.gradient.helpers.subgraphs import add_seeds
+from onnxcam.gradient.infinite_slopes import is_steep
 from onnxcam.gradient.policy import rectified
 from onnxcam.gradient.registry import Call, Rule, find_rule, unfold
-from onnxcam.gradient.infinite_slopes import is_steep
 from onnxcam.gradient.widen import widen
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import LAYOUT, NCHWC, describe, dims, is_float, leads_to, reads
 
 _BFLOAT16 = 22  # the opset from which on all operators that rules use take it

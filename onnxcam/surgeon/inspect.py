@@ -11,14 +11,14 @@ import onnx_ir as ir
 
 from onnxcam.errors import OnnxcamError
 from onnxcam.gradient import missing_rules
-from onnxcam.model.describe import model_facts, origin_of, tensor_facts
 from onnxcam.graph.values import dims, names, operator
+from onnxcam.model.describe import model_facts, origin_of, tensor_facts
+from onnxcam.model.prepare import BASE_OPSET, prepare
+from onnxcam.model.read import read_model
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import candidates, find_layer
-from onnxcam.model.read import read_model
-from onnxcam.surgeon.plan import ImageInput, ModelFacts, TensorFacts
-from onnxcam.model.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.find.score import find_score
+from onnxcam.surgeon.plan import ImageInput, ModelFacts, TensorFacts
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,15 @@ import onnx_ir as ir
 from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError
 from onnxcam.gradient import needed_opset
 from onnxcam.graph.builder import PREFIX, Builder
-from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
-from onnxcam.surgeon.seeds.pooled import summed_gradient
-from onnxcam.surgeon.find.quantized import decoded
-from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.graph.values import dims, drop_unneeded, names
+from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
+from onnxcam.model.prepare import BASE_OPSET, prepare
+from onnxcam.model.read import read_model
+from onnxcam.model.write import to_bytes
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
-from onnxcam.model.read import read_model
+from onnxcam.surgeon.find.quantized import decoded
+from onnxcam.surgeon.find.score import Score, find_score, is_probability
 from onnxcam.surgeon.plan import (
     CLASSES,
     GRADIENTS,
@@ -44,9 +45,8 @@ from onnxcam.surgeon.plan import (
     ModelFacts,
     Plan,
 )
-from onnxcam.model.prepare import BASE_OPSET, prepare
-from onnxcam.surgeon.find.score import Score, find_score, is_probability
-from onnxcam.model.write import to_bytes
+from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
+from onnxcam.surgeon.seeds.pooled import summed_gradient
 
 if TYPE_CHECKING:
     from onnxcam.gradient.ort.engine import Built

@@ -13,11 +13,11 @@ from onnx import helper, numpy_helper
 
 from onnxcam.errors import LayerError, NoGradientError
 from onnxcam.gradient import add_gradient
-from onnxcam.graph.builder import Builder
-from onnxcam.gradient.registry import RULES, Call
 from onnxcam.gradient.differentiate import add_gradients
-from onnxcam.surgeon.instrument import instrument
+from onnxcam.gradient.registry import RULES, Call
+from onnxcam.graph.builder import Builder
 from onnxcam.model.shapes import infer_shapes
+from onnxcam.surgeon.instrument import instrument
 
 from ..conftest import parse, runtime
 from .cases.contrib import gelu, skip_norm

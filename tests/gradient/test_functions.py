@@ -7,9 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxcam.errors import NoGradientError
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.function_bodies import body_opset, from_schema
 from onnxcam.gradient.registry import RULES, Call, find_rule
+from onnxcam.graph.builder import Builder
 
 from .cases.values import i64, positive, reseed, weight
 from .finite import Case, build, check

@@ -15,8 +15,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from onnxcam.graph.builder import Policy
 from onnxcam.gradient.differentiate import RECTIFIERS, add_gradients
+from onnxcam.graph.builder import Policy
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,

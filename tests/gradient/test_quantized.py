@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 import onnxcam
 from onnxcam.gradient import add_gradient
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.helpers.quantization import LIMITS
+from onnxcam.graph.builder import Builder
 from onnxcam.model.shapes import infer_shapes
 
 from ..conftest import shared

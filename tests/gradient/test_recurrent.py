@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from onnxcam.errors import NoGradientError
-from onnxcam.graph.builder import Builder
-from onnxcam.gradient.registry import Call, find_rule
 from onnxcam.gradient.differentiate import add_gradients
+from onnxcam.gradient.registry import Call, find_rule
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import drop_unneeded
 from onnxcam.model.prepare import prepare
 

@@ -13,10 +13,10 @@ import pytest
 import onnxcam
 from onnxcam.gradient.ort.engine import add_gradients_ort
 from onnxcam.gradient.ort.rewrites import rewrite
+from onnxcam.model.prepare import BASE_OPSET, prepare
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import CLASSES, GRADIENTS
-from onnxcam.model.prepare import BASE_OPSET, prepare
 
 from ..conftest import runtime, wanted
 from . import needs_training

@@ -10,8 +10,8 @@ import onnxcam
 from onnxcam.errors import EngineError
 from onnxcam.gradient.function_bodies import body_opset
 from onnxcam.gradient.ort.engine import add_gradients_ort
-from onnxcam.gradient.ort.rewrites import TRUSTED
 from onnxcam.gradient.ort.equivalents import EQUIVALENTS
+from onnxcam.gradient.ort.rewrites import TRUSTED
 
 from ..gradient.cases import CASES
 from ..gradient.finite import Case, build, session

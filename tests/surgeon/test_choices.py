@@ -7,10 +7,10 @@ import pytest
 
 from onnxcam import default_model
 from onnxcam.errors import LayerError, NoImageInputError, ScoreError
+from onnxcam.model.prepare import load
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
-from onnxcam.model.prepare import load
 
 from ..conftest import parse, shared, small_cnn
 from .light import light

@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxcam.errors import LayerError, ScoreError
+from onnxcam.model.prepare import load
+from onnxcam.surgeon.find.score import find_score
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import GRADIENTS, SIGNED
-from onnxcam.model.prepare import load
-from onnxcam.surgeon.find.score import find_score
 
 from ..conftest import parse, runtime, small_cnn, wanted
 

@@ -9,8 +9,8 @@ import pytest
 from onnx import parser
 
 import onnxcam
-from onnxcam.model.fold import all_nodes
 from onnxcam.graph.values import dims
+from onnxcam.model.fold import all_nodes
 from onnxcam.model.prepare import prepare
 
 from ..conftest import runtime

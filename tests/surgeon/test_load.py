@@ -8,10 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxcam.errors import ExternalDataError, ModelError
-from onnxcam.surgeon.instrument import instrument
-from onnxcam.model.read import opset_of, read_model
-from onnxcam.surgeon.plan import SIGNED
 from onnxcam.model.prepare import load
+from onnxcam.model.read import opset_of, read_model
+from onnxcam.surgeon.instrument import instrument
+from onnxcam.surgeon.plan import SIGNED
 
 from ..conftest import runtime, shared, small_cnn
 from .light import NAMES, light

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with
 
-from onnxcam.graph.builder import Builder, shaped
 from onnxcam.gradient.appended import infer_appended
+from onnxcam.graph.builder import Builder, shaped
 from onnxcam.graph.values import constant, dims
 
 _ELEMENTWISE = {

@@ -19,8 +19,8 @@ import onnx_ir as ir
 from onnxcam.gradient.blocked.layout import is_blocked
 from onnxcam.gradient.helpers.interleave import interleaved
 from onnxcam.gradient.helpers.masks import in_blocks, inside, is_wanted, rectifiers_before
-from onnxcam.gradient.registry import Call
 from onnxcam.gradient.helpers.windows import Windows, overhang
+from onnxcam.gradient.registry import Call
 
 _MOST = 3  # places along an axis; more are faster found by the runtime's own indices
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.helpers.lengths import Length, combine, leading, length, vector
-from onnxcam.gradient.registry import Call
 from onnxcam.gradient.helpers.windows import Windows
+from onnxcam.gradient.registry import Call
 
 Margins = tuple[list[int], list[int]] | tuple[ir.Value, ir.Value]
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.helpers.kernel_gradient import framed, margins
-from onnxcam.gradient.registry import Call
 from onnxcam.gradient.helpers.windows import Windows, overhang, spread, windows
+from onnxcam.gradient.registry import Call
 
 
 def pool_windows(c: Call) -> Windows:

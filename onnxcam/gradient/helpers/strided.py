@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from onnxcam.gradient.blocked.layout import BLOCK
 from onnxcam.gradient.helpers.interleave import interleaved
-from onnxcam.gradient.registry import Call
 from onnxcam.gradient.helpers.windows import Windows
+from onnxcam.gradient.registry import Call
 
 
 def strided_input(

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.gradient.registry import find_rule
+from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import drop_unneeded, inner_graphs, original_name
 
 

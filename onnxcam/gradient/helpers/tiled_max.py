@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call
 from onnxcam.gradient.helpers.windows import Windows
+from onnxcam.gradient.registry import Call
 
 _MOST = 9  # places in a window; their powers of two must be exact in half precision too
 _RESIZED = {ir.DataType.FLOAT, ir.DataType.FLOAT16}  # what the runtime can resize

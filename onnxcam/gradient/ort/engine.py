@@ -20,13 +20,13 @@ import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
 from onnxcam.gradient.ort import rewrites
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.ort.rewrites import WAY_OUT
 from onnxcam.gradient.walker import path_nodes
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims, names, tensors
+from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare, without_weights
 from onnxcam.model.read import check_external_data
 from onnxcam.surgeon.plan import GRADIENT, SEED
-from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare, without_weights
 
 _LOSS = "onnxcam:loss"
 _NEWEST_OPSET = 21  # of the last training build

@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, Expander
 from onnxcam.gradient.helpers.windows import windows
+from onnxcam.gradient.registry import Call, Expander
 from onnxcam.graph.values import constant
 
 Values = list[ir.Value | None]

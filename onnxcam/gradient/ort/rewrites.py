@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.gradient.function_bodies import body_opset, from_schema
 from onnxcam.gradient.ort.equivalents import EQUIVALENTS
 from onnxcam.gradient.registry import RULES, Call, Expander
 from onnxcam.gradient.walker import path_nodes
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, describe, dims, tensors
 
 WAY_OUT = "Take onnxcam's own rules, which need no training build: engine 'rules', the default."

@@ -12,10 +12,17 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Builder
-from onnxcam.gradient.helpers.subgraphs import add_seeds, close, copy_body, inner_opset, leading, zeros
+from onnxcam.gradient.helpers.subgraphs import (
+    add_seeds,
+    close,
+    copy_body,
+    inner_opset,
+    leading,
+    zeros,
+)
 from onnxcam.gradient.registry import Call, whole
 from onnxcam.gradient.walker import pull_back
+from onnxcam.graph.builder import Builder
 
 _BRANCHES = ("then_branch", "else_branch")
 

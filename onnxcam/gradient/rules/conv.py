@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from onnxcam.gradient.helpers.kernel_gradient import framed, kernel_gradient, margins
 from onnxcam.gradient.helpers.lengths import combine, length, vector
-from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.helpers.strided import strided_input
 from onnxcam.gradient.helpers.windows import Windows, spread, windows
+from onnxcam.gradient.registry import Call, rule
 
 
 def _kernel(c: Call) -> list[int]:

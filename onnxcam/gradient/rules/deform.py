@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import combine, length, scalar, vector
 from onnxcam.gradient.helpers.element_ids import ADDING
-from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.helpers.interpolation import sample, taps
+from onnxcam.gradient.helpers.lengths import combine, length, scalar, vector
+from onnxcam.gradient.registry import Call, expansion
 
 
 def _deform_conv(c: Call) -> list[ir.Value]:

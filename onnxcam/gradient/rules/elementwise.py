@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.masks import compared, in_blocks, passed_inside, rectifier_bounds, scaled
+from onnxcam.gradient.helpers.masks import (
+    compared,
+    in_blocks,
+    passed_inside,
+    rectifier_bounds,
+    scaled,
+)
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.graph.values import constant, is_float

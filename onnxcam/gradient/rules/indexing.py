@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.helpers.element_ids import ADDING, by_numbers, scatter
 from onnxcam.gradient.helpers.lengths import (
     Length,
     combine,
@@ -15,7 +16,6 @@ from onnxcam.gradient.helpers.lengths import (
     vector,
     volume,
 )
-from onnxcam.gradient.helpers.element_ids import ADDING, by_numbers, scatter
 from onnxcam.gradient.registry import Call, rule, stop
 from onnxcam.graph.values import constant, dims
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.gradient.helpers.subgraphs import close, copy_body, copy_inputs, inner_opset
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.scan import Slices, scan_node
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, dims
 
 

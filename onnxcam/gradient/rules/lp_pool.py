@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
 from onnxcam.gradient.helpers.pool_windows import hand_back, pool_windows
+from onnxcam.gradient.registry import Call, rule
 
 
 def _share(c: Call, g: ir.Value, power: int) -> ir.Value:

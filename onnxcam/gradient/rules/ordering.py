@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import leading, volume
 from onnxcam.gradient.helpers.element_ids import by_numbers, numbers, put_back, scatter
+from onnxcam.gradient.helpers.lengths import leading, volume
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.graph.values import constant
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import leading, length, vector, volume
 from onnxcam.gradient.helpers.element_ids import ADDING, numbers, put_back
+from onnxcam.gradient.helpers.lengths import leading, length, vector, volume
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.graph.values import constant
 

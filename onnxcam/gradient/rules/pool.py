@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.tiled_max import tiled_max
+from onnxcam.gradient.blocked.max_pool import separated_max
+from onnxcam.gradient.helpers.element_ids import ADDING, put_back
 from onnxcam.gradient.helpers.lengths import volume
 from onnxcam.gradient.helpers.masks import in_blocks, masked_early, scaled
-from onnxcam.gradient.helpers.element_ids import ADDING, put_back
-from onnxcam.gradient.registry import Call, rule
-from onnxcam.gradient.blocked.max_pool import separated_max
 from onnxcam.gradient.helpers.pool_windows import (
     check_last_window,
     hand_back,
@@ -19,7 +17,9 @@ from onnxcam.gradient.helpers.pool_windows import (
     real_elements,
 )
 from onnxcam.gradient.helpers.strided import fitted
+from onnxcam.gradient.helpers.tiled_max import tiled_max
 from onnxcam.gradient.helpers.windows import Windows, overhang, windows
+from onnxcam.gradient.registry import Call, rule
 
 
 def _overlaps(node: ir.Node) -> int:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxcam.gradient.helpers import recurrent_cells
-from onnxcam.graph.builder import Builder
-from onnxcam.gradient.helpers.recurrent_cells import Activation, Cell
 from onnxcam.gradient.helpers.quantization import decode
+from onnxcam.gradient.helpers.recurrent_cells import Activation, Cell
 from onnxcam.gradient.helpers.subgraphs import close
 from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 from onnxcam.gradient.rules.scan import Slices, scan_node
+from onnxcam.graph.builder import Builder
 
 _Step = Callable[[Builder, Cell, ir.Value, Sequence[ir.Value]], list[ir.Value]]
 
@@ -33,9 +33,9 @@ class _Kind:
 
 
 _KINDS = {
-    "RNN": _Kind(cells.rnn, 1, 1, ("Tanh",)),
-    "GRU": _Kind(cells.gru, 3, 1, ("Sigmoid", "Tanh")),
-    "LSTM": _Kind(cells.lstm, 4, 2, ("Sigmoid", "Tanh", "Tanh")),
+    "RNN": _Kind(recurrent_cells.rnn, 1, 1, ("Tanh",)),
+    "GRU": _Kind(recurrent_cells.gru, 3, 1, ("Sigmoid", "Tanh")),
+    "LSTM": _Kind(recurrent_cells.lstm, 4, 2, ("Sigmoid", "Tanh", "Tanh")),
 }
 _WAYS = {"forward": [0], "reverse": [1], "bidirectional": [0, 1]}
 _INITIAL = (5, 6)  # the operands with the states to begin with
@@ -108,7 +108,7 @@ class _Operator:
         names = c.attribute("activations", None) or [*defaults] * len(self.ways)
         alphas, betas = (c.attribute(f"activation_{n}", None) or [] for n in ("alpha", "beta"))
         try:
-            found = cells.activations(names, alphas, betas)
+            found = recurrent_cells.activations(names, alphas, betas)
         except ValueError as error:
             raise c.refuse(f"its activations cannot be read: {error}") from error
         count = len(defaults)
@@ -135,7 +135,7 @@ class _Operator:
             coupled=bool(c.attribute("input_forget", 0)),
         )
         early, late = self.biases(biases)
-        if self.kind.step is cells.gru:
+        if self.kind.step is recurrent_cells.gru:
             if c.attribute("linear_before_reset", 0):
                 cell = replace(cell, bias=late)
                 late = None

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import Length, combine, length, scalar, vector
 from onnxcam.gradient.helpers.element_ids import ADDING
-from onnxcam.gradient.registry import Call, expansion
 from onnxcam.gradient.helpers.interpolation import taps
+from onnxcam.gradient.helpers.lengths import Length, combine, length, scalar, vector
+from onnxcam.gradient.registry import Call, expansion
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.helpers.subgraphs import (
     add_seeds,
     close,
@@ -30,9 +29,10 @@ from onnxcam.gradient.helpers.subgraphs import (
     leading,
     zeros,
 )
-from onnxcam.gradient.registry import Call, whole
 from onnxcam.gradient.infinite_slopes import is_steep
+from onnxcam.gradient.registry import Call, whole
 from onnxcam.gradient.walker import pull_back
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import depends_on, is_float, reads
 
 Cotangents = Sequence[ir.Value | None]

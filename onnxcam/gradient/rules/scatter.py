@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import combine, vector, volume
 from onnxcam.gradient.helpers.element_ids import numbers, put_back
+from onnxcam.gradient.helpers.lengths import combine, vector, volume
 from onnxcam.gradient.registry import Call, rule
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import Length, combine, length, reshape, vector
 from onnxcam.gradient.helpers.element_ids import by_numbers
+from onnxcam.gradient.helpers.lengths import Length, combine, length, reshape, vector
 from onnxcam.gradient.registry import Call, rule
 from onnxcam.graph.values import constant
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import Length, combine, given, length, scalar, vector
 from onnxcam.gradient.helpers.element_ids import ADDING
+from onnxcam.gradient.helpers.lengths import Length, combine, given, length, scalar, vector
 from onnxcam.gradient.registry import Call, expansion, rule, stop
 from onnxcam.graph.values import constant
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.errors import NoImageInputError
-from onnxcam.model.describe import tensor_facts
 from onnxcam.graph.values import dims
+from onnxcam.model.describe import tensor_facts
 from onnxcam.surgeon.plan import ImageInput
 
 _CHANNELS = (1, 3, 4)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, nearest
-from onnxcam.surgeon.find.quantized import DECODED, encoding
 from onnxcam.graph.values import (
     LAYOUT,
     NCHWC,
@@ -24,6 +23,7 @@ from onnxcam.graph.values import (
     names,
     operator,
 )
+from onnxcam.surgeon.find.quantized import DECODED, encoding
 
 CONVOLUTIONS = {
     "Conv",

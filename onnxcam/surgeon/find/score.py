@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import ScoreError, nearest
-from onnxcam.surgeon.find.quantized import DECODED, encoding
 from onnxcam.graph.values import describe, dims, is_float, names
 from onnxcam.model.stand_ins import RUNTIME_DOMAINS
+from onnxcam.surgeon.find.quantized import DECODED, encoding
 
 _SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid"}
 _KEEPING = {"Identity", "Cast", "Dropout"}

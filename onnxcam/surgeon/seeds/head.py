@@ -17,11 +17,11 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Builder
 from onnxcam.gradient.registry import dequantized
 from onnxcam.gradient.walker import add_gradient
-from onnxcam.surgeon.find.quantized import last_encodings
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import depends_on, dims
+from onnxcam.surgeon.find.quantized import last_encodings
 from onnxcam.surgeon.find.score import class_axis, class_count
 
 # Adding a constant or moving axes of length 1: the derivative is 1.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.graph.builder import Builder
-from onnxcam.surgeon.seeds.head import Cotangent
 from onnxcam.gradient.registry import dequantized
 from onnxcam.gradient.walker import path_nodes
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, depends_on, dims, reads
+from onnxcam.surgeon.seeds.head import Cotangent
 
 
 def summed_gradient(b: Builder, start: Cotangent, layer: ir.Value) -> ir.Value:
