@@ -6,16 +6,13 @@ python docs/make_operators.py
 from __future__ import annotations
 
 import ast
-import dis
 import inspect
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
 
 import onnx
 import onnx.defs
@@ -23,11 +20,12 @@ import onnx.defs
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import onnxcam.gradient  # noqa: E402, F401  (registers the rules)
+import onnxcam.gradient.add  # noqa: E402, F401  (registers the rules)
 from onnxcam.gradient.function_bodies import body_opset  # noqa: E402
+from onnxcam.gradient.kinds import Expansion, Joint, PerOperand, Rule, Stop  # noqa: E402
 from onnxcam.gradient.ort.equivalents import EQUIVALENTS  # noqa: E402
 from onnxcam.gradient.ort.rewrites import TRUSTED  # noqa: E402
-from onnxcam.gradient.registry import RULES, Call, Rule  # noqa: E402
+from onnxcam.gradient.registry import RULES  # noqa: E402
 from tests.gradient.cases import CASES  # noqa: E402
 from tests.gradient.test_rules import ELSEWHERE  # noqa: E402
 
@@ -103,116 +101,27 @@ type, and for a stale page. Run `pytest tests/gradient -k Op`, then `{command}`.
 """
 
 
-@cache
-def refusals(file: str) -> list[tuple[int, str]]:
-    """Return line and text of every refusal that a module words."""
-    found = []
-    for node in ast.walk(ast.parse(Path(file).read_text())):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-            continue
-        if node.func.attr == "refuse":
-            found += [(node.lineno, text) for text in wordings(node.args[0], file)]
-        elif node.func.attr in ("known", "optional") and len(node.args) == 2:
-            for text in wordings(node.args[1], file):
-                found.append((node.lineno, of_known().replace("...", text)))
-    return found
-
-
-@cache
-def of_known() -> str:
-    """Return what Call.known says of an operand that the run computes."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(Call.known)))
-    [text] = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
-    return wordings(text, inspect.getfile(Call))[0]
-
-
-def wordings(node: ast.expr, file: str) -> list[str]:
-    """Return the texts that an argument can be; what is filled in at run time is "..."."""
-    if isinstance(node, ast.IfExp):
-        return [*wordings(node.body, file), *wordings(node.orelse, file)]
-    if isinstance(node, ast.Constant):
-        return [str(node.value)]
-    if isinstance(node, ast.JoinedStr):
-        parts = [str(p.value) if isinstance(p, ast.Constant) else "..." for p in node.values]
-        return ["".join(parts)]
-    raise ValueError(f"{file}:{node.lineno}: write the reason out: docs/operators.md collects it")
-
-
-def codes(*makers: Any) -> Iterator[CodeType]:
-    """Yield the code of all functions of the gradient's modules that makers may come to call.
-
-    The registry and the walker, which serve every rule, are left out.
-    """
-    pending: list[Any] = list(makers)
-    seen: dict[int, Any] = {}  # holds on to what it has seen, so that no id is given twice
-    while pending:
-        item = pending.pop()
-        if id(item) in seen:
-            continue
-        seen[id(item)] = item
-        module = getattr(item, "__module__", None) or ""
-        ours = module.startswith("onnxcam.gradient") and not module.endswith(
-            (".registry", ".walker")
-        )
-        if isinstance(item, partial):
-            pending += [item.func, *item.args, *item.keywords.values()]
-        elif isinstance(item, (list, tuple, set)):
-            pending += item
-        elif isinstance(item, dict):
-            pending += item.values()
-        elif isinstance(item, FunctionType) and ours:
-            pending += [cell.cell_contents for cell in item.__closure__ or ()]
-            for code in nested(item.__code__):
-                if not code.co_filename.startswith("<"):  # written by dataclass
-                    yield code
-                pending += named(code, item.__globals__)
-        elif ours:  # a class, or an instance of one
-            pending += vars(item).values() if hasattr(item, "__dict__") else ()
-
-
-def nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code and those of the functions written inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from nested(constant)
-
-
-def named(code: CodeType, scope: dict[str, Any]) -> Iterator[Any]:
-    """Yield what a code refers to by global names, attributes of our modules included."""
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in scope:
-            value = scope[step.argval]
-            if isinstance(value, ModuleType):
-                if value.__name__.startswith("onnxcam.gradient"):
-                    yield [getattr(value, name, None) for name in code.co_names]
-            elif value is not RULES:
-                yield value
-
-
 def limits(op_type: str, domain: str, found: Rule, opset: int) -> str:
     """Return what is refused."""
     texts = []
     schema = definition(op_type, domain, opset)
-    if schema is not None and found.makers and not found.all_outputs:
+    if schema is not None and isinstance(found, PerOperand):
         more = [f"`{s.name}`" for s in schema.outputs[1:] if takes_floats(s)]
         texts += [f"the gradient comes through {' or '.join(more)}"] if more else []
-    worded = set()
-    for code in codes(found.makers, found.variadic, found.expand, found.whole):
-        lines = {line for *_, line in code.co_lines()}
-        worded |= {text for line, text in refusals(code.co_filename) if line in lines}
-    return "; ".join([*texts, *sorted(worded)])
+    return "; ".join([*texts, *sorted(reason.replace("{}", "...") for reason in found.refuses)])
 
 
 def way(op_type: str, domain: str, found: Rule, opset: int) -> str:
     """Return how an operator is differentiated."""
-    if found.stops is not None:
-        return f"stops: {found.stops}"
-    if not found.makers:
-        return "rule" if found.expand is None else "expansion"
+    if isinstance(found, Stop):
+        return f"stops: {found.why}"
+    if isinstance(found, Expansion):
+        return "expansion"
+    if not isinstance(found, PerOperand | Joint):
+        return "rule"
     schema = definition(op_type, domain, opset)
     operands = enumerate(schema.inputs if schema is not None else ())
-    flat = [f"`{s.name}`" for i, s in operands if takes_floats(s) and found.maker(i) is None]
+    flat = [f"`{s.name}`" for i, s in operands if takes_floats(s) and not found.has_maker(i)]
     return f"rule; none for {', '.join(flat)}" if flat else "rule"
 
 
@@ -285,7 +194,7 @@ def described(op_type: str, domain: str, versions: str, opset: int) -> str:
         needs = str(max(body_opset(op_type) or 0, 13))
         return row(op_type, versions, "function body", needs, checked, "")
     how = way(op_type, domain, found, opset)
-    if found.stops is not None:
+    if isinstance(found, Stop):
         return row(op_type, versions, how, "", "", "")
     needs = str(found.opset) if isinstance(found.opset, int) else "depends"
     return row(op_type, versions, how, needs, checked, limits(op_type, domain, found, opset))
@@ -335,7 +244,9 @@ def calls(file: Path, function: str) -> list[str]:
 
 
 def introduction(version: str, opset: int) -> str:
-    maker = RULES["", EXAMPLE].makers[0]
+    found = RULES["", EXAMPLE]
+    assert isinstance(found, PerOperand)
+    maker = found.makers[0]
     assert maker is not None
     file = Path(inspect.getsourcefile(maker) or "")
     folder = ROOT / "tests" / "gradient" / "cases"

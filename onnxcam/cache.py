@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 
 from onnxcam._version import __version__
-from onnxcam.surgeon.plan import Engine, Plan
+from onnxcam.gradient.interface import Engine
+from onnxcam.surgeon.plan import Plan
 
 FORMAT = 1  # raised when the content of entries changes its meaning
 _ENTRY = re.compile(r"[0-9a-f]{64}")

@@ -6,7 +6,9 @@ Every message names the file or the node with its operator and opset, and says t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class OnnxcamError(Exception):
@@ -91,6 +93,16 @@ class PictureError(OutputError):
 
 class KernelsError(OnnxcamError):
     """The requested kernels do not exist or cannot be loaded."""
+
+
+@contextmanager
+def naming(path: Path, *kinds: type[OnnxcamError], advice: str = "") -> Iterator[None]:
+    """Put the file's name before the message of errors of these kinds, and advice after it."""
+    try:
+        yield
+    except kinds as error:
+        after = f" {advice}" if advice else ""
+        raise type(error)(f"{path.name}: {error}{after}") from error
 
 
 def nearest(name: str, known: Iterable[str], count: int = 5) -> str:

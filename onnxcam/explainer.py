@@ -26,6 +26,7 @@ from onnxcam.errors import (
     WeightsError,
 )
 from onnxcam.explanation import Explanation
+from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs, Item
@@ -33,7 +34,7 @@ from onnxcam.methods import GradCam
 from onnxcam.runtime.batching import ahead
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers, Session
-from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS, Engine
+from onnxcam.surgeon.plan import CLASSES, RANKS, SIGNED, TARGETS
 from onnxcam.targets.classes import Targets, arrange, resolve
 
 BATCH = 8  # images in one run where the model allows it

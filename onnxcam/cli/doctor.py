@@ -48,7 +48,7 @@ def doctor(
     for line in report["advice"]:
         typer.echo(f"advice     {line}")
     if not report["advice"]:
-        typer.echo("All is well.")
+        typer.echo("Done: nothing is missing.")
 
 
 def examine(warm: bool = False) -> dict[str, Any]:

@@ -22,7 +22,7 @@ FEW = 3  # more images than this get a progress bar
 
 
 class EngineName(StrEnum):
-    """Who differentiates."""
+    """Gradient engine."""
 
     rules = "rules"
     ort = "ort"
@@ -89,14 +89,14 @@ def explain(
     engine: Annotated[
         EngineName,
         typer.Option(
-            help="Who differentiates: onnxcam's rules, or ONNX Runtime's training build "
+            help="Gradient engine: onnxcam's rules, or ONNX Runtime's training build "
             "(extra ort-training)."
         ),
     ] = EngineName.rules,
 ) -> None:
     """Show where the model looked: one overlay per image and target, and explanations.json.
 
-    Exit code 0: all is well; 1: some images failed, the rest is done; 2: a mistake in the call.
+    Exit code 0: done; 1: some images failed, the rest is done; 2: a mistake in the call.
     """
     from onnxcam import default_model
     from onnxcam.cli.images import find_images

@@ -11,12 +11,13 @@ import typer
 from onnxcam.cli.explain import EngineName
 
 
-class RectifierPolicy(StrEnum):
-    """What rectifiers do to cotangents."""
+class Policy(StrEnum):
+    """How the walk back differs from the derivative."""
 
     standard = "standard"
     guided = "guided"
     deconvnet = "deconvnet"
+    excitation = "excitation"
 
 
 def gradient(
@@ -28,15 +29,15 @@ def gradient(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx file to write.")],
     policy: Annotated[
-        RectifierPolicy, typer.Option(help="What rectifiers do to the gradient.")
-    ] = RectifierPolicy.standard,
+        Policy, typer.Option(help="The derivative, or what is laid over it.")
+    ] = Policy.standard,
     engine: Annotated[
         EngineName,
-        typer.Option(help="Who differentiates: onnxcam's rules or ONNX Runtime's builder."),
+        typer.Option(help="Gradient engine: onnxcam's rules or ONNX Runtime's builder."),
     ] = EngineName.rules,
-    rows: Annotated[
+    cotangents: Annotated[
         int | None,
-        typer.Option(help="Number of cotangents; without it every run chooses.", metavar="T"),
+        typer.Option(help="Fix the number of cotangents; else every run chooses.", metavar="T"),
     ] = None,
     blocked: Annotated[
         bool,
@@ -44,19 +45,21 @@ def gradient(
     ] = False,
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others."""
-    from onnxcam.gradient.differentiate import RECTIFIERS, add_gradients
+    from onnxcam.gradient.differentiate import CHANGED, add_gradients
+    from onnxcam.gradient.interface import GRADIENT, NEGATIVE
     from onnxcam.model.write import write_model
 
     made = add_gradients(
-        model, of, to, policy=policy.value, engine=engine.value, rows=rows, blocked=blocked
+        model, of, to, policy=policy.value, engine=engine.value, T=cotangents, blocked=blocked
     )
     write_model(made, out, model)
     typer.echo(f"wrote     {out}")
     typer.echo(f"input     {_described(made.graph.input[-1])}")
-    for output in made.graph.output[-len(dict.fromkeys(to)) :]:
-        typer.echo(f"output    {_described(output)}")
-    if policy is not RectifierPolicy.standard:
-        changed = {p.key: p.value for p in made.metadata_props}[RECTIFIERS].split("\n")
+    for output in made.graph.output:
+        if output.name.startswith((GRADIENT, NEGATIVE)):
+            typer.echo(f"output    {_described(output)}")
+    if policy in (Policy.guided, Policy.deconvnet):
+        changed = {p.key: p.value for p in made.metadata_props}[CHANGED].split("\n")
         count = len([name for name in changed if name])
         typer.echo(f"{policy.value:<9} {count} rectifier(s)")
         if not count:

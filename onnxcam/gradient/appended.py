@@ -13,8 +13,9 @@ import onnx.helper
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
-from onnxcam.graph.values import dims, inner_graphs, reads
+from onnxcam.graph.values import dims, reads, subgraphs
 from onnxcam.model.inference import infer
+from onnxcam.model.shapes import INFERENCE_OPSET
 from onnxcam.model.types import set_types
 
 _SMALL = 1024  # elements; larger constants do not shape anything
@@ -53,8 +54,7 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
     outputs = [_info(o) for n in nodes for o in n.outputs]
     protos = [ir.serde.serialize_node(n) for n in nodes]
     graph = onnx.helper.make_graph(protos, "appended", inputs, outputs, stored)
-    # Inference follows a computed Reshape only from opset 14 on.
-    opsets = {**builder.root.opset_imports, "": max(builder.opset, 17)}
+    opsets = {**builder.root.opset_imports, "": max(builder.opset, INFERENCE_OPSET)}
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=imports)
     # Each inference counts its symbols from 0, and the runtime takes equal ones for equal lengths.
@@ -79,7 +79,7 @@ def _info(value: ir.Value) -> onnx.ValueInfoProto:
 def _inner_values(node: ir.Node) -> list[ir.Value]:
     """Return what the inner graphs of a node take and compute."""
     found: list[ir.Value] = []
-    for graph in inner_graphs(node):
+    for graph in subgraphs(node):
         found += [*graph.inputs, *graph.initializers.values()]
         for inner in graph:
             found += [*inner.outputs, *_inner_values(inner)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,19 +15,22 @@ from onnxcam.errors import (
     NoGradientError,
     OnnxcamError,
     TensorError,
+    naming,
 )
-from onnxcam.gradient import add_gradient, needed_opset
+from onnxcam.gradient.add import needed_opset, new_walk, walk_back
 from onnxcam.gradient.appended import appended, last_node
-from onnxcam.gradient.blocked.drop_t import leave_out_rows
-from onnxcam.gradient.blocked.layout import keep_blocked
-from onnxcam.gradient.policy import POLICIES
-from onnxcam.graph.builder import PREFIX, Builder, Policy, shaped
+from onnxcam.gradient.backward import Backward, length_of_t
+from onnxcam.gradient.drop_t import drop_t
+from onnxcam.gradient.interface import GRADIENT, NEGATIVE, SEED, Engine
+from onnxcam.gradient.overrides.base import Override
+from onnxcam.gradient.overrides.policies import STANDARD, find_policy
+from onnxcam.graph.builder import PREFIX, Builder, shaped
 from onnxcam.graph.values import dims, drop_unneeded, free_name, is_float, names, tensors
-from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare
+from onnxcam.model.prepare import Prepared, check_valid
 from onnxcam.model.read import check_external_data, read_model
-from onnxcam.surgeon.plan import GRADIENT, SEED, Engine
 
-RECTIFIERS = "onnxcam.rectifiers"  # metadata: the nodes that the policy changed, one a line
+CHANGED = "onnxcam.changed"  # metadata: the nodes whose rule the policy changed, one a line
+READ_NEGATIVE = "onnxcam.negative"  # metadata: the nodes of the output NEGATIVE, one a line
 
 
 def add_gradients(
@@ -35,9 +38,9 @@ def add_gradients(
     of: str,
     to: str | Sequence[str],
     *,
-    policy: Policy = "standard",
+    policy: str | Override = STANDARD,
     engine: Engine = "rules",
-    rows: int | None = None,
+    T: int | None = None,
     blocked: bool = False,
 ) -> onnx.ModelProto:
     """Return ``model`` with the gradient of one tensor with respect to others.
@@ -58,13 +61,17 @@ def add_gradients(
             same files.
         of: the differentiated tensor; any floating-point tensor of the main graph.
         to: the tensors to differentiate with respect to: inputs, weights or inner tensors.
-        policy: what rectifiers do to cotangents, see :mod:`onnxcam.gradient.policy`. The names
-            of those that were changed are in the metadata entry ``onnxcam.rectifiers``.
-        engine: who differentiates: ``"rules"``, onnxcam itself, or ``"ort"``, the gradient
+        policy: how the walk back differs from the derivative: ``"guided"``, ``"deconvnet"`` or
+            ``"excitation"``, see :mod:`onnxcam.gradient.overrides`, or an override of your own.
+            The nodes whose rule it changed are in the metadata entry ``onnxcam.changed``, one a
+            line. Excitation backprop takes activations that are not negative: the output
+            ``onnxcam:negative`` (bool) says of each node in the metadata entry
+            ``onnxcam.negative`` whether it read a negative one in this run.
+        engine: the gradient engine: ``"rules"``, onnxcam's own, or ``"ort"``, the gradient
             builder of ONNX Runtime's training build, whose result only that build runs and
             whose ``T`` is 1.
-        rows: ``T``, the number of cotangents, where the file is to say it; without it every run
-            chooses. One is less work for the runtime than any number.
+        T: the number of cotangents, where the file is to fix it; without it every run chooses.
+            One is less work for the runtime than any number.
         blocked: write for ONNX Runtime on CPU, whose convolutions keep images in blocks of
             channels, see :mod:`onnxcam.gradient.blocked.layout`; ``T`` is 1. The values are the
             same to rounding, other runtimes compute them too, but more slowly and, unless they keep
@@ -74,102 +81,124 @@ def add_gradients(
         ModelError, ExternalDataError: the model cannot be read or is invalid in itself.
         TensorError: a tensor does not exist or is not of floating point.
         NoGradientError: an operator between them has no rule, or there is no path.
-        EngineError: there is no such policy or engine, the number of rows contradicts it, or
-            ONNX Runtime's builder is not there or cannot differentiate the model.
+        EngineError: there is no such policy or engine, ``T`` contradicts it, or ONNX Runtime's
+            builder is not there or cannot differentiate the model.
     """
-    if policy not in POLICIES:
-        raise EngineError(f"policy '{policy}': choose one of {', '.join(POLICIES)}.")
+    overrides = find_policy(policy)
     path = Path("model.onnx") if isinstance(model, onnx.ModelProto) else Path(model)
     wanted = [to] if isinstance(to, str) else list(dict.fromkeys(to))
-    if rows is not None and (type(rows) is not int or not 1 <= rows < 2**31):
-        raise EngineError(f"rows {rows}: give the number of cotangents, a whole one, 1 or more.")
-    if rows not in (None, 1) and (blocked or engine == "ort"):
-        reason = "the blocked layout" if blocked else "engine 'ort'"
-        raise EngineError(f"rows {rows}: {reason} takes one cotangent at a time.")
+    _check_settings(engine, T, blocked)
     if engine == "ort":
-        if blocked:
-            raise EngineError("engine 'ort' has no blocked layout; engine 'rules' has.")
-        return _by_runtime(model, path, of, wanted, policy)
-    if engine != "rules":
+        return _by_runtime(model, path, of, wanted, overrides)
+    with naming(path, TensorError, NoGradientError):
+        try:
+            prepared = Prepared(_read(model, path), path, keep=frozenset([of, *wanted]))
+            return _add(prepared, of, wanted, overrides, 1 if blocked else T, blocked)
+        except OnnxcamError:
+            raise
+        except Exception as error:  # shapes that contradict each other come to light in the rules
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ModelError(
+                f"{path.name}: cannot be differentiated, since its graph contradicts itself "
+                f"({reason})."
+            ) from error
+
+
+def _check_settings(engine: str, T: int | None, blocked: bool) -> None:
+    if engine not in get_args(Engine):
         raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
+    if T is not None and (type(T) is not int or not 1 <= T < 2**31):
+        raise EngineError(f"T {T}: give the number of cotangents, a whole one, 1 or more.")
+    if T not in (None, 1) and (blocked or engine == "ort"):
+        reason = "the blocked layout" if blocked else "engine 'ort'"
+        raise EngineError(f"T {T}: {reason} takes one cotangent at a time.")
+    if engine == "ort" and blocked:
+        raise EngineError("engine 'ort' has no blocked layout; engine 'rules' has.")
 
-    def prepared(opset: int) -> ir.Model:
-        if isinstance(model, onnx.ModelProto):
-            proto = onnx.ModelProto()
-            proto.CopyFrom(model)
-        else:
-            proto = read_model(path)
-        check_external_data(path, proto)
-        check_valid(proto, path)
-        return prepare(proto, path, opset, frozenset([of, *wanted]))
 
-    try:
-        return _add(prepared, of, wanted, policy, 1 if blocked else rows, blocked)
-    except (TensorError, NoGradientError) as error:
-        raise type(error)(f"{path.name}: {error}") from error
-    except OnnxcamError:
-        raise
-    except Exception as error:  # shapes that contradict each other come to light in the rules
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelError(
-            f"{path.name}: cannot be differentiated, since its graph contradicts itself ({reason})."
-        ) from error
+def _read(model: str | Path | onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    if isinstance(model, onnx.ModelProto):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model)
+    else:
+        proto = read_model(path)
+    check_external_data(path, proto)
+    check_valid(proto, path)
+    return proto
 
 
 def _by_runtime(
-    model: str | Path | onnx.ModelProto, path: Path, of: str, to: list[str], policy: Policy
+    model: str | Path | onnx.ModelProto,
+    path: Path,
+    of: str,
+    to: list[str],
+    overrides: Sequence[Override],
 ) -> onnx.ModelProto:
     from onnxcam.gradient.ort.engine import add_gradients_ort
 
-    if policy != "standard":
-        raise EngineError(f"engine 'ort' has no policy '{policy}'; engine 'rules' has.")
+    if overrides:
+        raise EngineError(f"engine 'ort' has no policy '{overrides[0].name}'; engine 'rules' has.")
     proto = model if isinstance(model, onnx.ModelProto) else read_model(path)
-    try:
+    with naming(path, TensorError, NoGradientError, EngineError):
         return add_gradients_ort(proto, of, to, path=path)
-    except (TensorError, NoGradientError, EngineError) as error:
-        raise type(error)(f"{path.name}: {error}") from error
 
 
 def _add(
-    prepared: Callable[[int], ir.Model],
+    prepared: Prepared,
     of_name: str,
     to_names: Sequence[str],
-    policy: Policy,
-    rows: int | None,
+    overrides: tuple[Override, ...],
+    T: int | None,
     blocked: bool,
 ) -> onnx.ModelProto:
-    model = prepared(BASE_OPSET)
+    of, to = _tensors(prepared.model.graph, of_name, to_names)
+    model = prepared.lifted(needed_opset(prepared.model.graph, of, to, overrides))
     of, to = _tensors(model.graph, of_name, to_names)
-    needed = needed_opset(model.graph, of, to)
-    if needed > model.opset_imports[""]:
-        model = prepared(needed)
-        of, to = _tensors(model.graph, of_name, to_names)
     builder = Builder(model.graph, model.opset_imports[""])
-    builder.policy = policy
-    builder.single = rows == 1
-    builder.blocked = blocked
+    layers = overrides
+    if blocked:
+        from onnxcam.gradient.blocked.rules import Blocked
+
+        layers = (Blocked(), *overrides)
+    walk = new_walk(builder, layers, fixed_t=T)
     taken = set(names(model.graph))
     values = [*model.graph.inputs, *model.graph.outputs]
     symbols = {d for v in values for d in dims(v) or [] if isinstance(d, str)}
-    count = free_name("T", symbols) if rows is None else rows
-    seed = _described(ir.Value(name=free_name(SEED + of_name, taken)), of, count)
+    length = free_name("T", symbols) if T is None else T
+    seed = _described(ir.Value(name=free_name(SEED + of_name, taken)), of, length)
     model.graph.inputs.append(seed)
     last = last_node(model.graph)
-    found = add_gradient(builder, of, _checked(builder, seed, of), to)
+    found = walk_back(walk, of, _checked(builder, seed, of), to)
     for value, g in zip(to, found, strict=True):
-        output = _described(builder.op("Identity", g), value, count)
+        output = _described(builder.op("Identity", g), value, length)
         output.name = free_name(f"{GRADIENT}{value.name}", taken)
         model.graph.outputs.append(output)
+    _add_findings(model, walk, taken)
     drop_unneeded(model.graph, PREFIX)
-    if builder.single:
-        leave_out_rows(builder, appended(model.graph, last))
+    if T == 1:
+        drop_t(builder, appended(model.graph, last))
         drop_unneeded(model.graph, PREFIX)
-    if builder.blocked:
+    if blocked:
+        from onnxcam.gradient.blocked.layout import keep_blocked
+
         keep_blocked(builder, appended(model.graph, last))
         drop_unneeded(model.graph, PREFIX)
-    if policy != "standard":
-        model.metadata_props[RECTIFIERS] = "\n".join(dict.fromkeys(builder.rectifiers))
+    if overrides:
+        model.metadata_props[CHANGED] = "\n".join(dict.fromkeys(walk.changed))
     return ir.serde.serialize_model(model)
+
+
+def _add_findings(model: ir.Model, walk: Backward, taken: set[str]) -> None:
+    """Add what only the run can tell of nodes as an output, their names as metadata."""
+    if not walk.findings:
+        return
+    builder = walk.builder
+    flags = [builder.op("Reshape", v, builder.ints(1)) for v in walk.findings.values()]
+    output = builder.op("Concat", *flags, axis=0)
+    output.name = free_name(NEGATIVE, taken)
+    output.shape, output.type = ir.Shape([len(flags)]), ir.TensorType(ir.DataType.BOOL)
+    model.graph.outputs.append(output)
+    model.metadata_props[READ_NEGATIVE] = "\n".join(walk.findings)
 
 
 def _checked(builder: Builder, seed: ir.Value, of: ir.Value) -> ir.Value:
@@ -185,12 +214,11 @@ def _checked(builder: Builder, seed: ir.Value, of: ir.Value) -> ir.Value:
     given = op("Slice", given, ints(1), ints(2**62))
     # Where a length differs, one that is greater than both is asked for, which Reshape refuses.
     off = op("Mul", op("Abs", op("Sub", given, shape)), ints(2))
-    checked = op(
-        "Reshape", seed, op("Concat", builder.leading(seed), op("Add", shape, off), axis=0)
-    )
-    node = shaped(checked, seed).producer()
+    target = op("Concat", length_of_t(builder, seed), op("Add", shape, off), axis=0)
+    checked = shaped(op("Reshape", seed, target), seed)
+    node = checked.producer()
     assert node is not None
-    node.name = builder.name(f"does the seed have the shape of its tensor? {of.name}")
+    node.name = builder.name(f"check_seed_shape:{of.name}")
     return checked
 
 
@@ -214,9 +242,9 @@ def _tensors(
     return of, to
 
 
-def _described(value: ir.Value, like: ir.Value, count: str | int) -> ir.Value:
-    """Give ``value`` the type of ``like`` and its shape with ``count`` in front."""
+def _described(value: ir.Value, like: ir.Value, length: str | int) -> ir.Value:
+    """Give ``value`` the type of ``like`` and its shape with ``length`` of T in front."""
     value.type = like.type
     sizes = dims(like)
-    value.shape = None if sizes is None else ir.Shape([count, *sizes])
+    value.shape = None if sizes is None else ir.Shape([length, *sizes])
     return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,15 +17,21 @@ import onnx.helper
 import onnx_ir as ir
 
 from onnxcam.gradient.appended import appended, infer_appended, last_node
+from onnxcam.gradient.call import Call
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, dims
 from onnxcam.model.fold import run_node
 
-if TYPE_CHECKING:
-    from onnxcam.gradient.registry import Call
-
 Values = dict[ir.Value, ir.Value | None]
 Attributes = Mapping[str, ir.Attr]
+REFUSES = (
+    "the installed onnx does not know it",
+    "its function body takes fewer operands",
+    "the standard does not define it by other operators at this opset",
+    "the standard defines it by other operators for known lengths only",
+    "the type of '{}' is unknown",
+)
+
 _FOLDED = 4096  # elements; larger constants are left to the runtime
 
 
@@ -45,7 +51,7 @@ def from_schema(call: Call) -> Sequence[ir.Value | None]:
     try:
         schema = onnx.defs.get_schema(node.op_type, call.builder.opset)
     except onnx.defs.SchemaError as error:
-        raise call.refuse("the installed onnx does not know it") from error
+        raise call.refuse(REFUSES[0]) from error
     proto = _body(call, schema)
     given = [*proto.output]
     made = {*proto.input, *(o for n in proto.node for o in n.output)}
@@ -62,7 +68,7 @@ def call_function(
 ) -> list[ir.Value | None]:
     """Append a function's nodes with the call's operands; return the values of its outputs."""
     if len(call.node.inputs) > len(function.inputs):
-        raise call.refuse("its function body takes fewer operands")
+        raise call.refuse(REFUSES[1])
     operands = [call.operand(index) for index in range(len(function.inputs))]
     values: Values = dict(zip(function.inputs, operands, strict=True))
     _Copy(call.builder, attributes).append(list(function), values)
@@ -82,7 +88,7 @@ def _body(call: Call, schema: onnx.defs.OpSchema) -> onnx.FunctionProto:
     """Return the newest body that the model's opset allows."""
     version = max((v for v in _versions(schema) if v <= call.builder.opset), default=None)
     if version is None:
-        raise call.refuse("the standard does not define it by other operators at this opset")
+        raise call.refuse(REFUSES[2])
     if version in schema.function_opset_versions:
         stored = schema.get_function_with_opset_version(version)
     else:
@@ -91,7 +97,7 @@ def _body(call: Call, schema: onnx.defs.OpSchema) -> onnx.FunctionProto:
         stored = schema.get_context_dependent_function_with_opset_version(version, proto, types)
     found = onnx.FunctionProto.FromString(stored)
     if not found.node:
-        raise call.refuse("the standard defines it by other operators for known lengths only")
+        raise call.refuse(REFUSES[3])
     return found
 
 
@@ -100,7 +106,7 @@ def _type(call: Call, value: ir.Value | None) -> bytes:
     if value is None:
         return b""
     if value.type is None:
-        raise call.refuse(f"the type of '{value.name}' is unknown")
+        raise call.refuse(REFUSES[4], value.name)
     return bytes(ir.serde.serialize_value(value).type.SerializeToString())
 
 
@@ -168,7 +174,7 @@ class _Copy:
     def _inner(self, graph: ir.Graph, values: Values) -> ir.Graph:
         """Copy an inner graph."""
         inputs = [self.builder.value(v.name or "input", v) for v in graph.inputs]
-        copy = _Copy(self.builder.inner(graph.name or "body", inputs), self.attributes)
+        copy = _Copy(self.builder.subgraph(graph.name or "body", inputs), self.attributes)
         inside = {**values, **dict(zip(graph.inputs, inputs, strict=True))}
         copy.append(list(graph), inside)
         for output in graph.outputs:

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant
-
-_STEEP = {
-    *("Sqrt", "Log", "Reciprocal", "Pow", "Acos", "Asin", "Acosh", "Atanh", "Tan", "Det"),
-    *("ReduceL2", "ReduceLogSum", "LpNormalization", "LpPool", "GlobalLpPool"),
-    *("If", "Loop", "Scan"),  # whatever is inside
-}
 
 
 def is_steep(node: ir.Node) -> bool:
     """Whether the operator's derivative may be infinite."""
     if node.op_type == "Div":
         return constant(node.inputs[1]) is None
-    return node.op_type in _STEEP
+    return has(node, Trait.STEEP)

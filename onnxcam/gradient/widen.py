@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
-from onnxcam.graph.values import inner_graphs
+from onnxcam.graph.values import subgraphs
 
 _NARROW, _WIDE = ir.DataType.BFLOAT16, ir.DataType.FLOAT
 
@@ -51,7 +51,7 @@ def _widen(
     to = node.attributes.get("to")
     if node.op_type == "Cast" and to is not None and to.value == _NARROW:
         node.attributes["to"] = ir.AttrInt64("to", _WIDE)
-    for graph in inner_graphs(node):
+    for graph in subgraphs(node):
         for value in graph.inputs:
             _retype(value, made)
         for inner in graph:

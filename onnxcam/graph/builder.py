@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy as shallow_copy
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.graph.values import dims, inner_graphs
+from onnxcam.graph.values import dims, subgraphs
 
 PREFIX = "onnxcam:"
-Policy = Literal["standard", "guided", "deconvnet"]
 
 
 def _highest(graph: ir.Graph) -> int:
@@ -22,7 +21,7 @@ def _highest(graph: ir.Graph) -> int:
     outputs = [v for n in nodes for v in n.outputs]
     taken = [v.name for v in outputs] + list(graph.initializers)
     taken += [d for v in outputs for d in dims(v) or [] if isinstance(d, str)]
-    taken += [v.name for n in nodes for inner in inner_graphs(n) for v in inner.inputs]
+    taken += [v.name for n in nodes for g in subgraphs(n) for v in g.inputs]
     numbers = (n.rpartition(".")[2] for n in taken if n and n.startswith(PREFIX))
     return max((int(n) for n in numbers if n.isdigit()), default=0)
 
@@ -40,42 +39,36 @@ class Builder:
         self.graph = graph
         self.root = graph  # where constants are stored
         self.opset = opset
-        self.policy: Policy = "standard"
-        self.masked: set[ir.Node] = set()  # whose mask has been applied to a cotangent before
-        self.bounded = True  # no operator passed so far has an infinite slope anywhere
-        self.unclipped: set[ir.Node] = set()  # quantizers that are read as if they had no range
-        self.rectifiers: list[str] = []  # nodes that the policy changed
-        self.dequantized: dict[ir.Value, ir.Value] = {}  # filled by the rules
-        self.ends: set[ir.Value] = set()  # tensors that a gradient is wanted of, or given to
-        self.folded: dict[ir.Value, ir.Value] = {}  # [T, N, ...] -> the same as [T*N, ...]
-        self.single = False  # T is 1
-        self.blocked = False  # written for ONNX Runtime's blocked layout, see gradient.blocked
-        self.rows: ir.Value | None = None  # T as an int64 vector, where it has been computed
-        self.targets: dict[ir.Value, ir.Value] = {}  # value -> [T, *its shape] as a vector
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
+        self._derived: dict[tuple[str, ir.Value], ir.Value] = {}
         self._count = count(_highest(graph) + 1)
 
-    def inner(self, name: str, inputs: Sequence[ir.Value]) -> Builder:
-        """Return a builder of a new inner graph (the body of If, Loop or Scan).
+    def subgraph(self, name: str, inputs: Sequence[ir.Value]) -> Builder:
+        """Return a builder of a new subgraph (the body of If, Loop or Scan).
 
         It draws names from the same counter, and its constants are stored in the outermost
-        graph, which inner graphs may read.
+        graph, which subgraphs may read.
         """
         builder = shallow_copy(self)
         builder.graph = ir.Graph(
             inputs, [], nodes=[], name=self.name(name), opset_imports=self.root.opset_imports
         )
-        builder.dequantized = dict(self.dequantized)
-        builder.folded = dict(self.folded)
-        builder.targets = dict(self.targets)
+        builder._derived = dict(self._derived)
         return builder
+
+    def once(self, kind: str, value: ir.Value, make: Callable[[], ir.Value]) -> ir.Value:
+        """Return what is derived from ``value``, appended where it is asked for first."""
+        key = kind, value
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
 
     def name(self, hint: str) -> str:
         """Return a name that nothing else has."""
         return f"{PREFIX}{hint}.{next(self._count)}"
 
     def value(self, hint: str, like: ir.Value | None = None) -> ir.Value:
-        """Return a new value without producer, an input of an inner graph, typed as ``like``."""
+        """Return a new value without producer, an input of a subgraph, typed as ``like``."""
         value = ir.Value(name=self.name(hint))
         if like is not None:
             value.shape, value.type = like.shape, like.type
@@ -147,18 +140,14 @@ class Builder:
         rank = len(value.shape)
         return self.op("Slice", self.shape(value), self.ints(2), self.ints(rank))
 
-    def places(self, value: ir.Value) -> ir.Value:
-        """Return the number of places in space, as a scalar of the value's own type."""
+    def positions(self, value: ir.Value) -> ir.Value:
+        """Return the number of positions in space, as a scalar of the value's own type."""
         kind = value.dtype or ir.DataType.FLOAT
         lengths = list(value.shape or ())[2:]
         known = [d for d in lengths if isinstance(d, int)]
         if len(known) == len(lengths):
             return self.constant(float(np.prod(known)), kind)
         return self.op("Cast", self.op("ReduceProd", self.space(value), keepdims=0), to=kind)
-
-    def leading(self, g: ir.Value) -> ir.Value:
-        """Return ``T``, the number of cotangents, as a vector of one int64."""
-        return self.op("Slice", self.op("Shape", g), self.ints(0), self.ints(1))
 
     def repeat(self, value: ir.Value, times: Sequence[int]) -> ir.Value:
         """Repeat each element of ``[B, C, H, W]`` in both directions of space."""

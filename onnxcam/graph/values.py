@@ -1,4 +1,4 @@
-"""Questions that every part of the surgeon asks of a graph."""
+"""Questions about the values and nodes of a graph."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None
 
 
-def inner_graphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """Yield the inner graphs of a node: the branches of If, the body of Loop or Scan."""
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the subgraphs of a node: the branches of If, the body of Loop or Scan."""
     for attribute in node.attributes.values():
         if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -51,9 +51,9 @@ def inner_graphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that a node reads, those captured by its inner graphs included."""
+    """Yield the values that a node reads, those captured by its subgraphs included."""
     yield from (v for v in node.inputs if v is not None)
-    for graph in inner_graphs(node):
+    for graph in subgraphs(node):
         yield from graph.outputs
         for inner in graph:
             yield from reads(inner)
@@ -77,10 +77,10 @@ def drop_unneeded(graph: ir.Graph, prefix: str = "") -> None:
 
 
 def _forget(node: ir.Node) -> None:
-    """Let a removed node and its inner graphs read nothing any more."""
+    """Let a removed node and its subgraphs read nothing any more."""
     for index in range(len(node.inputs)):
         node.replace_input_with(index, None)
-    for inner in inner_graphs(node):
+    for inner in subgraphs(node):
         inner.outputs.clear()
         for child in inner:
             _forget(child)

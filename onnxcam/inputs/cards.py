@@ -20,7 +20,8 @@ from typing import Any
 
 from onnxcam.errors import LabelsError, PreprocessError, nearest
 from onnxcam.imaging.preprocess import Preprocess
-from onnxcam.surgeon.plan import ImageInput, ModelFacts
+from onnxcam.model.facts import ModelFacts
+from onnxcam.surgeon.plan import ImageInput
 
 MODELS: Traversable = files("onnxcam") / "models"
 _TABLES = {"card", "match", "preprocess", "labels", "model"}

@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from onnxcam.graph.protos import opset_of
 from onnxcam.graph.values import dims
-from onnxcam.model.read import check_external_data, opset_of
-from onnxcam.surgeon.plan import ModelFacts, TensorFacts
+from onnxcam.model.facts import ModelFacts, TensorFacts
+from onnxcam.model.read import check_external_data
 
 
 def tensor_facts(value: ir.Value) -> TensorFacts:

@@ -8,39 +8,20 @@ condition is known, one branch remains, in the place of the node.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from onnxcam.graph.operators import Trait, has
+from onnxcam.graph.protos import all_nodes, opset_of, subgraphs
 from onnxcam.graph.values import free_name
-from onnxcam.model.read import opset_of
+from onnxcam.model.skeleton import SMALL_BYTES, nbytes
 
-SMALL_BYTES = 4096  # larger weights are kept out of passes that copy what they get
 Arrays = dict[str, np.ndarray]
 Lengths = Mapping[str, Sequence[int | None]]
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
-
-
-def nbytes(tensor: onnx.TensorProto) -> int:
-    """Return an upper bound of a tensor's size."""
-    return int(np.prod(tensor.dims, dtype=np.int64)) * 8
-
-
-def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the inner graphs of a node."""
-    for attribute in node.attribute:
-        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
-
-
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield every node, those of inner graphs included."""
-    for node in graph.node:
-        yield node
-        for inner in inner_graphs(node):
-            yield from all_nodes(inner)
 
 
 def fold_constants(
@@ -90,7 +71,7 @@ class _Folder:
                 opened.update(node.output)
                 self.replaced = True
                 continue
-            for inner in inner_graphs(node):
+            for inner in subgraphs(node):
                 self.fold(inner, known)
             values = None if outputs.intersection(node.output) else self.values(node, known)
             if values is None:
@@ -116,7 +97,7 @@ class _Folder:
 
     def values(self, node: onnx.NodeProto, known: Arrays) -> Arrays | None:
         """Return the outputs of a node, ``None`` where they are not known."""
-        if node.domain or node.op_type in _RANDOM or any(True for _ in inner_graphs(node)):
+        if node.domain or has(node.op_type, Trait.RANDOM) or any(True for _ in subgraphs(node)):
             return None
         if node.op_type == "Constant":
             tensor = next((a.t for a in node.attribute if a.name == "value"), None)
@@ -214,10 +195,10 @@ def _taken_branch(node: onnx.NodeProto, known: Arrays) -> onnx.GraphProto | None
 
 
 def _rename(node: onnx.NodeProto, new: Mapping[str, str]) -> None:
-    """Rename what a node reads and computes, inner graphs included."""
+    """Rename what a node reads and computes, subgraphs included."""
     for names in (node.input, node.output):
         names[:] = [new.get(name, name) for name in names]
-    for inner in inner_graphs(node):
+    for inner in subgraphs(node):
         for output in inner.output:
             output.name = new.get(output.name, output.name)
         for child in inner.node:
@@ -225,9 +206,9 @@ def _rename(node: onnx.NodeProto, new: Mapping[str, str]) -> None:
 
 
 def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, those captured by its inner graphs included."""
+    """Names that a node reads, those captured by its subgraphs included."""
     names = set(node.input)
-    for graph in inner_graphs(node):
+    for graph in subgraphs(node):
         names |= {o.name for o in graph.output}
         for child in graph.node:
             names |= _names_read(child)

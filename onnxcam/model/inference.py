@@ -1,4 +1,4 @@
-"""onnx's shape inference, and what it lacks for inner graphs and Attention.
+"""onnx's shape inference, and what it lacks for subgraphs and Attention.
 
 It does not look at constants of the outer graph from inside an inner one, so these get copies.
 It infers no shapes for the states of a Loop, since the standard lets each iteration change
@@ -16,6 +16,8 @@ import onnx
 import onnx.helper
 import onnx.shape_inference
 
+from onnxcam.graph.protos import subgraphs
+
 Types = Mapping[str, onnx.TypeProto]
 Tensors = Mapping[str, onnx.TensorProto]
 _SMALL = 64  # elements; larger constants shape nothing
@@ -24,7 +26,7 @@ _SMALL = 64  # elements; larger constants shape nothing
 def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return ``model``, which is changed, with the types and shapes that can be inferred.
 
-    It is for reading these only: inner graphs have got constants of outer ones.
+    It is for reading these only: subgraphs have got constants of outer ones.
     """
     _copy_constants(model.graph, {})
     known = _infer(model)
@@ -75,17 +77,12 @@ def _empty_axes(info: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimensi
     return [d for d in lengths if d.HasField("dim_value") and d.dim_value == 0]
 
 
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
-
-
 def _copy_constants(graph: onnx.GraphProto, outer: Tensors) -> None:
-    """Give inner graphs the small constants that they read."""
+    """Give subgraphs the small constants that they read."""
     small = (t for t in graph.initializer if math.prod(t.dims) <= _SMALL)
     known = {**outer, **{t.name: t for t in small}}
     for node in graph.node:
-        for inner in _inner_graphs(node):
+        for inner in subgraphs(node):
             own = {t.name for t in inner.initializer}
             read = dict.fromkeys(name for n in inner.node for name in n.input)
             inner.initializer.extend(known[n] for n in read if n in known and n not in own)
@@ -136,14 +133,14 @@ def _narrow(kind: onnx.TypeProto.Tensor, other: onnx.TypeProto.Tensor | None) ->
 
 
 def _states(graph: onnx.GraphProto, outer: Types) -> Iterator[_State]:
-    """Yield the states of every Loop, those in inner graphs included."""
+    """Yield the states of every Loop, those in subgraphs included."""
     infos = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
     types = {**outer, **{name: info.type for name, info in infos.items()}}
     for tensor in graph.initializer:
         kind = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
         types.setdefault(tensor.name, kind)
     for node in graph.node:
-        inner = list(_inner_graphs(node))
+        inner = list(subgraphs(node))
         if node.op_type == "Loop" and not node.domain:
             # Before the states come trip count and condition, in the body's outputs the latter.
             befores, afters = inner[0].input[2:], inner[0].output[1:]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
 from onnxcam.errors import ExternalDataError, ModelError
+from onnxcam.graph.protos import opset_of, stored_tensors
 
 MIN_OPSET = 7
 MIN_IR = 3
@@ -62,25 +62,6 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
         raise ModelError(f"{path}: IR version {model.ir_version} is older than {MIN_IR}.")
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the opset of the default domain; 1 when the model does not name it."""
-    return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-
-
-def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield every stored tensor: initializers, attributes, and those of inner graphs."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from tensors_of(attribute.g)
-            for inner in attribute.graphs:
-                yield from tensors_of(inner)
-
-
 def check_external_data(path: Path, model: onnx.ModelProto) -> dict[str, int]:
     """Allow only weights in existing files inside the model's own folder.
 
@@ -93,7 +74,7 @@ def check_external_data(path: Path, model: onnx.ModelProto) -> dict[str, int]:
     """
     folder = path.absolute().parent
     sizes: dict[str, int] = {}
-    for tensor in tensors_of(model.graph):
+    for tensor in stored_tensors(model.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {e.key: e.value for e in tensor.external_data}

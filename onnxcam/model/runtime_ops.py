@@ -7,12 +7,10 @@ converter refuse them, so they are moved to the runtime's domain for as long as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import onnx
 import onnx.helper
 
-from onnxcam.model.read import opset_of
+from onnxcam.graph.protos import all_nodes, opset_of
 
 _DOMAIN = "com.microsoft"
 _STANDARD_FROM = {"LayerNormalization": 17, "SimplifiedLayerNormalization": None}
@@ -22,7 +20,7 @@ def set_aside(proto: onnx.ModelProto) -> None:
     """Move them out of the default domain, in place."""
     opset = opset_of(proto)
     moved = 0
-    for node in _nodes(proto.graph.node):
+    for node in all_nodes(proto.graph):
         since = _STANDARD_FROM.get(node.op_type, 0)
         if node.domain == "" and (since is None or opset < since):
             node.domain = _DOMAIN
@@ -33,17 +31,6 @@ def set_aside(proto: onnx.ModelProto) -> None:
 
 def put_back(proto: onnx.ModelProto) -> None:
     """Move them into the default domain again, in place."""
-    for node in _nodes(proto.graph.node):
+    for node in all_nodes(proto.graph):
         if node.domain == _DOMAIN and node.op_type in _STANDARD_FROM:
             node.domain = ""
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yield nodes and those of their inner graphs."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g.node)
-            for graph in attribute.graphs:
-                yield from _nodes(graph.node)

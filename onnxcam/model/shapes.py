@@ -12,32 +12,46 @@ import onnx
 import onnx_ir as ir
 
 from onnxcam.errors import ModelError
+from onnxcam.graph.protos import opset_of
 from onnxcam.model.inference import infer
-from onnxcam.model.read import opset_of
 from onnxcam.model.stand_ins import put_stand_ins
 from onnxcam.model.types import set_types
 
+Lengths = dict[str, list[int | None]]
 
-def infer_shapes(model: ir.Model, skeleton: onnx.ModelProto, path: Path) -> None:
+# Inference follows a computed Reshape only from this opset on; nothing that shapes depend on
+# changes its meaning between 13 and here.
+INFERENCE_OPSET = 17
+
+
+def infer_shapes(model: ir.Model, bare: onnx.ModelProto, path: Path) -> Lengths:
     """Set shape and type of every value of ``model`` that can be inferred.
 
     Args:
         model: the model to describe.
-        skeleton: the same without large weights; it is changed.
+        bare: the same without large weights; it is changed.
         path: the model's file, for messages.
+
+    Returns:
+        What :func:`known_lengths` returns.
 
     Raises:
         ModelError: the graph contradicts itself.
     """
-    set_types(model.graph, _inferred(skeleton, path).graph)
+    inferred = _inferred(bare, path).graph
+    set_types(model.graph, inferred)
+    return _lengths(inferred)
 
 
-def known_lengths(skeleton: onnx.ModelProto, path: Path) -> dict[str, list[int | None]]:
+def known_lengths(bare: onnx.ModelProto, path: Path) -> Lengths:
     """Return the shapes of the main graph's values, ``None`` for lengths that the run brings.
 
     Args and errors are those of :func:`infer_shapes`.
     """
-    graph = _inferred(skeleton, path).graph
+    return _lengths(_inferred(bare, path).graph)
+
+
+def _lengths(graph: onnx.GraphProto) -> Lengths:
     found = {}
     for info in (*graph.input, *graph.value_info, *graph.output):
         if info.type.tensor_type.HasField("shape"):
@@ -48,10 +62,8 @@ def known_lengths(skeleton: onnx.ModelProto, path: Path) -> dict[str, list[int |
 
 def _inferred(skeleton: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     for domain in skeleton.opset_import:
-        # Inference follows a computed Reshape only from opset 14 on; nothing that shapes
-        # depend on changes its meaning between 13 and 17.
-        if domain.domain == "" and 13 <= domain.version < 17:
-            domain.version = 17
+        if domain.domain == "" and 13 <= domain.version < INFERENCE_OPSET:
+            domain.version = INFERENCE_OPSET
     put_stand_ins(skeleton.graph, opset_of(skeleton))
     try:
         declared = _set_declared_aside(skeleton.graph)

@@ -16,9 +16,9 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from onnxcam.model.fold import inner_graphs
+from onnxcam.graph.operators import RUNTIME_DOMAINS
+from onnxcam.graph.protos import subgraphs
 
-RUNTIME_DOMAINS = ("", "com.microsoft")
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -302,7 +302,7 @@ _NOT_INFERRED = {"GroupNormalization", "SimplifiedLayerNormalization"}
 def put_stand_ins(graph: onnx.GraphProto, opset: int) -> None:
     """Replace what ``onnx`` does not know, in place."""
     for node in graph.node:
-        for inner in inner_graphs(node):
+        for inner in subgraphs(node):
             put_stand_ins(inner, opset)
     if not any(n.op_type in _TABLE and n.domain in RUNTIME_DOMAINS for n in graph.node):
         return

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import onnx
 import onnx_ir as ir
 
+from onnxcam.graph.values import subgraphs
+
 
 def set_types(
     nodes: Iterable[ir.Node],
@@ -57,3 +59,22 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, symbol: Callable[[str], str]) -> 
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     return symbol(dim.dim_param) if dim.dim_param else None
+
+
+def take_types(graph: ir.Graph, source: ir.Graph) -> bool:
+    """Give the values of ``graph`` the types that values of those names have in ``source``.
+
+    Returns:
+        Whether every node's outputs were found there.
+    """
+    known = {v.name: v for n in source.all_nodes() for v in n.outputs}
+    known |= {v.name: v for n in source.all_nodes() for g in subgraphs(n) for v in g.inputs}
+    complete = True
+    for node in graph.all_nodes():
+        for value in (*node.outputs, *(v for g in subgraphs(node) for v in g.inputs)):
+            twin = known.get(value.name)
+            if twin is not None:
+                value.shape, value.type = twin.shape, twin.type
+            elif value.name:
+                complete = False
+    return complete

@@ -10,15 +10,16 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcam.errors import OnnxcamError
-from onnxcam.gradient import missing_rules
+from onnxcam.gradient.add import missing_rules
 from onnxcam.graph.values import dims, names, operator
 from onnxcam.model.describe import model_facts, origin_of, tensor_facts
-from onnxcam.model.prepare import BASE_OPSET, prepare
+from onnxcam.model.facts import ModelFacts, TensorFacts
+from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.surgeon.find.score import find_score
-from onnxcam.surgeon.plan import ImageInput, ModelFacts, TensorFacts
+from onnxcam.surgeon.plan import ImageInput
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
     path = Path(path)
     proto = read_model(path)
     origin = origin_of(proto, path)
-    model = prepare(proto, path, BASE_OPSET)
+    model = Prepared(proto, path).model
     graph = model.graph
     facts = model_facts(model, path.name, origin)
     problems: list[str] = []

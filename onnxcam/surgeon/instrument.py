@@ -21,17 +21,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError
-from onnxcam.gradient import needed_opset
+from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError, naming
+from onnxcam.gradient.add import needed_opset
+from onnxcam.gradient.interface import Engine
 from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
-from onnxcam.model.prepare import BASE_OPSET, prepare
+from onnxcam.model.facts import ModelFacts
+from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
-from onnxcam.surgeon.find.quantized import decoded
+from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Score, find_score, is_probability
 from onnxcam.surgeon.plan import (
     CLASSES,
@@ -40,9 +42,7 @@ from onnxcam.surgeon.plan import (
     SCORES,
     SIGNED,
     TARGETS,
-    Engine,
     ImageInput,
-    ModelFacts,
     Plan,
 )
 from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
@@ -69,7 +69,7 @@ def instrument(
         layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         gradients: give activations and gradients in place of the map.
-        engine: who differentiates, see :mod:`onnxcam.gradient.ort.engine`.
+        engine: the gradient engine, see :mod:`onnxcam.gradient.ort.engine`.
 
     Raises:
         OnnxcamError: the model cannot be read, has no image input, score or layer, an
@@ -78,41 +78,40 @@ def instrument(
     path = Path(path)
     proto = read_model(path)
     origin = origin_of(proto, path)
-    model = prepare(proto, path, BASE_OPSET)
-    try:
-        return _instrument(model, path, origin, layer, score, gradients, engine)
-    except NoGradientError as error:
-        advice = "Choose a layer after that operator (--layer)."
-        raise NoGradientError(f"{path.name}: {error} {advice}") from error
-    except (LayerError, ScoreError, EngineError) as error:
-        raise type(error)(f"{path.name}: {error}") from error
+    prepared = Prepared(proto, path)
+    advice = "Choose a layer after that operator (--layer)."
+    with (
+        naming(path, LayerError, ScoreError, EngineError),
+        naming(path, NoGradientError, advice=advice),
+    ):
+        return _instrument(prepared, origin, layer, score, gradients, engine)
 
 
 def _instrument(
-    model: ir.Model,
-    path: Path,
+    prepared: Prepared,
     origin: Origin,
     layer: str | int,
     score: str,
     gradients: bool,
     engine: Engine,
 ) -> tuple[bytes, Plan]:
-    chosen = _choose(model.graph, path, layer, score)
-    rules = engine == "rules"
-    needed = needed_opset(model.graph, chosen.score.value, [chosen.layer]) if rules else 0
-    if needed > model.opset_imports[""]:
-        model = prepare(read_model(path), path, needed)
-        chosen = _choose(model.graph, path, layer, score)
-    facts = model_facts(model, path.name, origin)
-    plan = _plan(facts, chosen, origin.outer)
+    chosen = _choose(prepared.model.graph, prepared.path, layer, score)
     built = None
-    if not rules:
-        built, chosen = _build(path, chosen)
+    if engine == "rules":
+        needed = needed_opset(prepared.model.graph, chosen.score.value, [chosen.layer])
+        model = prepared.lifted(needed)
+        chosen = chosen.in_graph(model.graph)
+    else:
+        model = prepared.model
+    chosen = chosen.read_as_numbers(model.graph)
+    plan = _plan(model_facts(model, prepared.path.name, origin), chosen, origin.outer)
+    if engine != "rules":
+        built, chosen = _build(prepared, chosen)
         model = built.model
     _write(model, chosen, gradients, built)
     model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
-    return to_bytes(ir.serde.serialize_model(model), path), plan
+    return to_bytes(ir.serde.serialize_model(model), prepared.path), plan
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,18 @@ class _Chosen:
     image: ImageInput
     score: Score
     layer: ir.Value
+
+    def in_graph(self, graph: ir.Graph) -> _Chosen:
+        """Return the same choice in a graph whose tensors have the same names."""
+        known = names(graph)
+        score = replace(self.score, value=known[self.score.value.name or ""])
+        return replace(self, score=score, layer=known[self.layer.name or ""])
+
+    def read_as_numbers(self, graph: ir.Graph) -> _Chosen:
+        """Return the choice with quantized tensors read as the numbers that they stand for."""
+        opset = graph.opset_imports[""]
+        score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
+        return replace(self, score=score, layer=as_numbers(graph, self.layer, opset))
 
 
 def _choose(graph: ir.Graph, path: Path, layer: str | int, score: str) -> _Chosen:
@@ -129,9 +140,7 @@ def _choose(graph: ir.Graph, path: Path, layer: str | int, score: str) -> _Chose
     _check_layout(image, value)
     if dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    opset = graph.opset_imports[""]
-    found = replace(found, value=decoded(graph, found.value, opset))
-    return _Chosen(image, found, decoded(graph, value, opset))
+    return _Chosen(image, found, value)
 
 
 def _check_layout(image: ImageInput, layer: ir.Value) -> None:
@@ -181,24 +190,22 @@ def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
     )
 
 
-def _build(path: Path, chosen: _Chosen) -> tuple[Built, _Chosen]:
+def _build(prepared: Prepared, chosen: _Chosen) -> tuple[Built, _Chosen]:
     """Have ONNX Runtime differentiate; return what was chosen as it is in the new graph."""
     from onnxcam.gradient.ort import engine
 
     score, layer = chosen.score.value.name or "", chosen.layer.name or ""
-    built = engine.build(lambda opset: prepare(read_model(path), path, opset), score, [layer])
-    known = names(built.model.graph)
-    there = replace(chosen, score=replace(chosen.score, value=known[score]), layer=known[layer])
-    return built, there
+    built = engine.build(prepared, score, [layer])
+    return built, chosen.in_graph(built.model.graph)
 
 
 def _write(model: ir.Model, chosen: _Chosen, gradients: bool, built: Built | None) -> None:
     """Append targets and the map, or activations and gradients, to the graph."""
     graph, layer = model.graph, chosen.layer
     builder = Builder(graph, model.opset_imports[""])
-    count = "T" if built is None else 1
-    targets = _optional_input(graph, TARGETS, [count, "targets_N"], [[-1]])
-    ranks = _optional_input(graph, RANKS, [count], [0])
+    T = "T" if built is None else 1
+    targets = _optional_input(graph, TARGETS, [T, "targets_N"], [[-1]])
+    ranks = _optional_input(graph, RANKS, [T], [0])
     scores = _flat_scores(builder, chosen.score.value)
     classes = _resolve(builder, scores, targets, ranks, chosen.score.classes)
     if built is None:
@@ -258,7 +265,7 @@ def _signed_map(b: Builder, layer: ir.Value, summed: ir.Value) -> ir.Value:
     known = [d for d in space if isinstance(d, int)]
     weights = b.op("Transpose", summed, perm=[1, 0, 2])  # [N, T, K]
     maps = b.op("Reshape", layer, b.ints(0, 0, -1))
-    signed = b.op("MatMul", b.op("Div", weights, b.places(layer)), maps)
+    signed = b.op("MatMul", b.op("Div", weights, b.positions(layer)), maps)
     if len(known) == len(space):
         return b.op("Reshape", signed, b.ints(0, 0, *known))
     return b.op("Reshape", signed, b.op("Concat", b.ints(0, 0), b.space(layer), axis=0))

@@ -19,7 +19,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnxcam.gradient import add_gradient
+from onnxcam.gradient.add import add_gradient
 from onnxcam.graph.builder import Builder
 from onnxcam.model.shapes import infer_shapes
 

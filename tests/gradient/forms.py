@@ -10,7 +10,7 @@ from onnxcam import add_gradients
 
 from .finite import session
 
-FORMS: list[dict[str, object]] = [{}, {"rows": 1}, {"blocked": True}]
+FORMS: list[dict[str, object]] = [{}, {"T": 1}, {"blocked": True}]
 
 
 def gradient(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], **form: object) -> np.ndarray:

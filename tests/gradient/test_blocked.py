@@ -31,7 +31,7 @@ def test_every_rule_on_images(case: Case, dynamic: bool) -> None:
         for axis in range(np.ndim(y)):
             shape.dim.add().dim_param = f"y{axis}"
     expected = gradient(proto, feeds)
-    for form in ({"rows": 1}, {"blocked": True}):
+    for form in ({"T": 1}, {"blocked": True}):
         close(gradient(proto, feeds, **form), expected)
 
 
@@ -92,7 +92,7 @@ def test_policies_at_a_rectifier_before_a_pool() -> None:
 
 def test_the_number_of_cotangents_can_be_fixed() -> None:
     proto = model("net (double[N,2,5,7] x0) => (D y0) { y0 = Relu(x0) }")
-    for rows, form in ((3, {"rows": 3}), (1, {"rows": 1}), (1, {"blocked": True})):
+    for rows, form in ((3, {"T": 3}), (1, {"T": 1}), (1, {"blocked": True})):
         made = add_gradients(proto, "y0", "x0", **form)  # type: ignore[arg-type]
         for value in (made.graph.input[-1], made.graph.output[-1]):
             assert value.type.tensor_type.shape.dim[0].dim_value == rows
@@ -101,12 +101,12 @@ def test_the_number_of_cotangents_can_be_fixed() -> None:
 @pytest.mark.parametrize(
     ("form", "message"),
     [
-        ({"rows": 0}, "rows 0: give the number"),
-        ({"rows": 1.5}, "rows 1.5: give the number"),
-        ({"rows": True}, "rows True: give the number"),
-        ({"rows": 10**20}, "give the number"),
-        ({"rows": 2, "blocked": True}, "the blocked layout takes one cotangent"),
-        ({"rows": 2, "engine": "ort"}, "engine 'ort' takes one cotangent"),
+        ({"T": 0}, "T 0: give the number"),
+        ({"T": 1.5}, "T 1.5: give the number"),
+        ({"T": True}, "T True: give the number"),
+        ({"T": 10**20}, "give the number"),
+        ({"T": 2, "blocked": True}, "the blocked layout takes one cotangent"),
+        ({"T": 2, "engine": "ort"}, "engine 'ort' takes one cotangent"),
         ({"blocked": True, "engine": "ort"}, "engine 'ort' has no blocked layout"),
     ],
 )
@@ -116,7 +116,7 @@ def test_numbers_that_do_not_fit_are_refused(form: dict[str, object], message: s
         add_gradients(proto, "y0", "x0", **form)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("form", [{}, {"rows": 1}, {"blocked": True}])
+@pytest.mark.parametrize("form", [{}, {"T": 1}, {"blocked": True}])
 def test_cotangents_of_another_batch_are_refused(form: dict[str, object]) -> None:
     """Not broadcast, nor read beyond their end."""
     rng = np.random.default_rng(5)

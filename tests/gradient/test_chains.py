@@ -132,5 +132,5 @@ def test_chains_of_layers(kinds: list[str], data: st.DataObject) -> None:
     policy = data.draw(st.sampled_from(["standard", "guided", "deconvnet"]))
     if policy != "standard":
         expected = gradient(proto, feeds, policy=policy)
-    close(gradient(proto, feeds, rows=1, policy=policy), expected)
+    close(gradient(proto, feeds, T=1, policy=policy), expected)
     close(gradient(proto, feeds, blocked=True, policy=policy), expected)

@@ -12,9 +12,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxcam.errors import LayerError, NoGradientError
-from onnxcam.gradient import add_gradient
+from onnxcam.gradient.add import add_gradient, new_walk
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.differentiate import add_gradients
-from onnxcam.gradient.registry import RULES, Call
+from onnxcam.gradient.kinds import Expansion
+from onnxcam.gradient.registry import RULES
 from onnxcam.graph.builder import Builder
 from onnxcam.model.shapes import infer_shapes
 from onnxcam.surgeon.instrument import instrument
@@ -103,9 +105,9 @@ def test_operators_of_other_providers(case: Any, opset: int) -> None:
     builder = Builder(model.graph, opset)
     found = add_gradient(builder, y, seed, [given[i] for i in wrt])
     original = y.producer()
-    expand = RULES[MICROSOFT, op].expand
-    assert original is not None and expand is not None
-    said = expand(Call(original, builder))[0]
+    rule = RULES[MICROSOFT, op]
+    assert original is not None and isinstance(rule, Expansion)
+    said = rule.expand(Call(original, new_walk(builder), rule.refuses))[0]
     for use in tuple(y.uses()):
         use.node.replace_input_with(use.idx, said)
     model.graph.outputs[:] = [builder.op("Identity", v) for v in (said, *found)]

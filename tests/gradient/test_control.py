@@ -10,7 +10,7 @@ import pytest
 
 from onnxcam.errors import ModelError, NoGradientError
 from onnxcam.gradient.differentiate import add_gradients
-from onnxcam.model.prepare import prepare
+from onnxcam.model.prepare import Prepared
 
 from .finite import session
 from .graphs import check_graph, model
@@ -442,4 +442,4 @@ def test_a_scan_of_opset_8_is_refused() -> None:
     proto = model("graph (double[N,2] x) => (double[N,2] y) { y = Exp (x) }", 8)
     proto.graph.node[0].op_type = "Scan"
     with pytest.raises(ModelError, match="Scan .* changes its meaning"):
-        prepare(proto, Path("scan.onnx"), 13)
+        Prepared(proto, Path("scan.onnx"), 13)

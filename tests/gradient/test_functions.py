@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from onnxcam.errors import NoGradientError
-from onnxcam.gradient.function_bodies import body_opset, from_schema
-from onnxcam.gradient.registry import RULES, Call, find_rule
+from onnxcam.gradient.add import new_walk
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.function_bodies import REFUSES, body_opset, from_schema
+from onnxcam.gradient.registry import RULES, find_rule
 from onnxcam.graph.builder import Builder
 
 from .cases.values import i64, positive, reseed, weight
@@ -39,7 +41,7 @@ def test_gradient_of_the_body(case: Case, dynamic: bool, monkeypatch: pytest.Mon
 
 def call_of(case: Case) -> Call:
     model = ir.serde.deserialize_model(build(case, np.float32, False))
-    return Call(model.graph[0], Builder(model.graph, case.opset))
+    return Call(model.graph[0], new_walk(Builder(model.graph, case.opset)), REFUSES)
 
 
 def test_constants_and_known_shapes_are_folded() -> None:

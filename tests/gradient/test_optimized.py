@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from onnxcam.gradient.differentiate import RECTIFIERS, add_gradients
+from onnxcam.gradient.differentiate import CHANGED, add_gradients
 from onnxcam.graph.builder import Policy
 
 LEVELS = {
@@ -109,7 +109,7 @@ def transformer(opset: int = 17) -> onnx.ModelProto:
     dense = {f"{k}_w": w(width, width) for k in "qkvo"} | {f"{k}_b": w(width) for k in "qkvo"}
     return _network(
         text, opset, w0=rng.normal(size=(width, 3, 2, 2)) * 0.5,
-        rows=np.array([0, width, -1]), split=np.array([0, 0, heads, size]),
+        T=np.array([0, width, -1]), split=np.array([0, 0, heads, size]),
         join=np.array([0, 0, width]), place=rng.normal(size=(1, 16, width)), two=np.float32(2),
         epsilon=np.float32(1e-5), root=np.float32(size**0.5), root2=np.float32(2**0.5),
         one=np.float32(1), half=np.float32(0.5), m_w=w(width, 16), m_b=w(16), z_w=w(16, width),
@@ -263,7 +263,7 @@ def test_rectifiers_inside_others(policy: Policy, tmp_path: Path) -> None:
     fused = optimized(path, "extended")
     agree(gradient(fused, policy), exact, 1e-4)
     named = add_gradients(fused, "y", "x", policy=policy).metadata_props
-    listed = next(p.value for p in named if p.key == RECTIFIERS).split("\n")
+    listed = next(p.value for p in named if p.key == CHANGED).split("\n")
     nodes = onnx.load(fused).graph.node
     assert set(listed) <= {n.name or n.output[0] for n in nodes} and len(listed) == 4
     plain = gradient(path)[1].ravel()

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxcam
-from onnxcam.gradient import add_gradient
-from onnxcam.gradient.helpers.quantization import LIMITS
+from onnxcam.gradient.add import add_gradient
 from onnxcam.graph.builder import Builder
+from onnxcam.graph.quantized import LIMITS
 from onnxcam.model.shapes import infer_shapes
 
 from ..conftest import shared

@@ -15,11 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from onnxcam.errors import NoGradientError
+from onnxcam.gradient.add import new_walk
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.differentiate import add_gradients
-from onnxcam.gradient.registry import Call, find_rule
+from onnxcam.gradient.kinds import Expansion
+from onnxcam.gradient.registry import find_rule
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import drop_unneeded
-from onnxcam.model.prepare import prepare
+from onnxcam.model.prepare import Prepared
 
 from .finite import central, session
 from .recurrence import DEFAULTS, GATES, forward
@@ -77,11 +80,12 @@ def floats(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def said(proto: onnx.ModelProto, tmp_path: Any) -> bytes:
     """Return the model with its node's expansion in place of the node."""
-    found = prepare(proto, tmp_path, 13)
+    found = Prepared(proto, tmp_path, 13).model
     [node] = found.graph
     rule = find_rule(node)
-    assert rule is not None and rule.expand is not None
-    values = rule.expand(Call(node, Builder(found.graph, found.opset_imports[""])))
+    assert isinstance(rule, Expansion)
+    walk = new_walk(Builder(found.graph, found.opset_imports[""]))
+    values = rule.expand(Call(node, walk, rule.refuses))
     for index, value in enumerate(values):
         assert value is not None
         old = found.graph.outputs[index]

@@ -67,7 +67,7 @@ COARSE = [
 ]
 
 
-@pytest.mark.parametrize("form", [{}, {"rows": 1}, {"blocked": True}], ids=str)
+@pytest.mark.parametrize("form", [{}, {"T": 1}, {"blocked": True}], ids=str)
 @pytest.mark.parametrize("coarse", COARSE)
 @pytest.mark.parametrize("dense", DENSE)
 def test_what_the_runtime_merges(dense: str, coarse: str, form: dict[str, object]) -> None:

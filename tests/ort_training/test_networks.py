@@ -13,7 +13,7 @@ import pytest
 import onnxcam
 from onnxcam.gradient.ort.engine import add_gradients_ort
 from onnxcam.gradient.ort.rewrites import rewrite
-from onnxcam.model.prepare import BASE_OPSET, prepare
+from onnxcam.model.prepare import Prepared
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import CLASSES, GRADIENTS
@@ -90,7 +90,7 @@ def plain(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def rewritten(path: Path, of: str, to: str) -> onnx.ModelProto:
     """The model in the operators that the builder gets, which round otherwise."""
-    model = prepare(onnx.load(path), path, BASE_OPSET)
+    model = Prepared(onnx.load(path), path).model
     rewrite(model, of, [to])
     return ir.serde.serialize_model(model)
 

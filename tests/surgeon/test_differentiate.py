@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 import onnxcam
 from onnxcam.errors import ModelError, NoGradientError, OutputError, TensorError
-from onnxcam.gradient.differentiate import RECTIFIERS
+from onnxcam.gradient.differentiate import CHANGED
 from onnxcam.model.write import write_model
 
 from ..conftest import parse, runtime, shared, small_cnn
@@ -124,7 +124,7 @@ def test_policies(clip: bool) -> None:
         made = onnxcam.add_gradients(model, "y", "x", policy=policy)
         [found] = run(made, {"x": x, "seed:y": seed}, "gradient:x")
         np.testing.assert_allclose(found, inner @ a.T, atol=1e-5)
-    noted = {p.key: p.value for p in made.metadata_props}[RECTIFIERS]
+    noted = {p.key: p.value for p in made.metadata_props}[CHANGED]
     assert len(noted.split("\n")) == 1 and noted
 
 

@@ -11,7 +11,7 @@ from onnx import parser
 import onnxcam
 from onnxcam.graph.values import dims
 from onnxcam.model.fold import all_nodes
-from onnxcam.model.prepare import prepare
+from onnxcam.model.prepare import Prepared
 
 from ..conftest import runtime
 
@@ -29,7 +29,7 @@ def prepared(proto: onnx.ModelProto, tmp_path) -> ir.Model:
     """Prepare a copy; what it computes must not change."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    found = prepare(copy, tmp_path / "net.onnx")
+    found = Prepared(copy, tmp_path / "net.onnx").model
     after = ir.serde.serialize_model(found)
     if dims(found.graph.outputs[0]) is not None:
         onnx.checker.check_model(after, full_check=True)
@@ -161,7 +161,9 @@ def test_lifting_minds_inner_graphs(op: str, opset: int, tmp_path) -> None:
             y = If (c) <then_branch = t () => (float[] a) {{ a = {op} <mode = "linear"> (x, scales) }},
                         else_branch = f () => (float[] b) {{ b = {op} <mode = "nearest"> (x, scales) }}>
         }}""")
-    lifted = prepare(onnx.ModelProto.FromString(proto.SerializeToString()), tmp_path / "n.onnx", 13)
+    lifted = Prepared(
+        onnx.ModelProto.FromString(proto.SerializeToString()), tmp_path / "n.onnx", 13
+    ).model
     after = ir.serde.serialize_model(lifted)
     assert {n.op_type for n in all_nodes(after.graph)} == {"If", "Resize"}
     for condition in (True, False):

@@ -9,7 +9,7 @@ from onnx import parser
 
 import onnxcam
 from onnxcam.graph.values import dims
-from onnxcam.model.prepare import prepare
+from onnxcam.model.prepare import Prepared
 
 from ..conftest import runtime
 
@@ -22,7 +22,7 @@ def test_axes_from_the_rank(tmp_path) -> None:
             axes = Range (one, n, one)
             m = ReduceMean (t, axes)  c = Sub (t, m)
             y = Transpose <perm = [1, 0, 2]> (c) }"""
-    found = prepare(parser.parse_model(text), tmp_path / "net.onnx")
+    found = Prepared(parser.parse_model(text), tmp_path / "net.onnx").model
     [mean] = [n for n in found.graph if n.op_type == "ReduceMean"]
     assert dims(mean.outputs[0]) == [3, 1, 1]
     x = np.random.default_rng(1).normal(size=(2, 3, 4)).astype("f")

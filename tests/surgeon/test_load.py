@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxcam.errors import ExternalDataError, ModelError
+from onnxcam.graph.protos import opset_of
 from onnxcam.model.prepare import load
-from onnxcam.model.read import opset_of, read_model
+from onnxcam.model.read import read_model
 from onnxcam.surgeon.instrument import instrument
 from onnxcam.surgeon.plan import SIGNED
 

@@ -15,12 +15,11 @@ import onnx_ir as ir
 from onnx_ir.convenience import replace_all_uses_with
 
 from onnxcam.graph.builder import Builder, shaped
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, dims
 
 BLOCK = 16  # channels that convolutions compute at once
 _ALIGNED = 4  # channels; the runtime blocks no others
-_KEEPING = {"Add", "Mul", "Sum", "Relu", "Sigmoid", "Tanh", "BatchNormalization"}
-_POOLING = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"}
 
 
 def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
@@ -149,7 +148,9 @@ def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
 def _decisive(value: ir.Value) -> list[ir.Value]:
     """Return the operands whose layout decides about that of a result."""
     node = value.producer()
-    if node is None or node.op_type not in {*_KEEPING, "Concat", "Clip", "Resize"}:
+    if node is None or not (
+        has(node, Trait.KEEPS_BLOCKS) or node.op_type in ("Concat", "Clip", "Resize")
+    ):
         return []
     first = node.op_type in ("BatchNormalization", "Clip", "Resize")
     return [v for v in (node.inputs[:1] if first else node.inputs) if v is not None]
@@ -161,7 +162,7 @@ def _makes_blocks(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
         return False
     if node.op_type == "Conv":
         return _conv_is_blocked(node)
-    if node.op_type in _POOLING:
+    if has(node, Trait.POOLS):
         return len(node.outputs) == 1
     operands = _decisive(value)
     if not operands or not all(known[v] for v in operands):

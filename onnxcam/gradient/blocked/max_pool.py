@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked.layout import is_blocked
+from onnxcam.gradient.blocked.layout import is_aligned, is_blocked
+from onnxcam.gradient.blocked.masks import inside
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.interleave import interleaved
-from onnxcam.gradient.helpers.masks import in_blocks, inside, is_wanted, rectifiers_before
+from onnxcam.gradient.helpers.masks import gate, is_wanted, rectifiers_before
 from onnxcam.gradient.helpers.windows import Windows, overhang
-from onnxcam.gradient.registry import Call
 
 _MOST = 3  # places along an axis; more are faster found by the runtime's own indices
 
@@ -39,7 +40,7 @@ class _Line:
 
 def separated_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     """Return ``[T, *input]`` from ``g``, ``[T, *output]``; ``None`` where this is not possible."""
-    if not in_blocks(c) or not c.builder.bounded or w.begin is None or w.dilations != [1, 1]:
+    if not is_aligned(c.y) or not c.walk.finite or w.begin is None or w.dilations != [1, 1]:
         return None
     if not is_blocked(c.x(0), {}):
         return None
@@ -64,8 +65,8 @@ def separated_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     )
     row_maxima.type = x.type
     row_maxima.shape = ir.Shape([*c.dims(x)[:3], columns.count])
-    left = _along(c, c.fold(g, c.y), row_maxima, c.y, rows)
-    return c.unfold(_along(c, left, x, row_maxima, columns), x, folded=True)
+    left = _along(c, c.merge_t(g, c.y), row_maxima, c.y, rows)
+    return c.split_t(_along(c, left, x, row_maxima, columns), x, merged=True)
 
 
 def _lengths(c: Call, axis: int) -> tuple[int, int]:
@@ -77,10 +78,10 @@ def _lengths(c: Call, axis: int) -> tuple[int, int]:
 def _zeros_are_free(c: Call) -> bool:
     """Whether x is nowhere negative, and no cotangent passes on where it is 0."""
     before = rectifiers_before(c.x(0))
-    if before is None or c.builder.policy == "deconvnet":
+    if before is None:
         return False
     nodes, bounds = before
-    return bounds[0] == 0 and not is_wanted(c, nodes, c.x(0))
+    return bounds[0] == 0 and gate(c, nodes) and not is_wanted(c, nodes, c.x(0))
 
 
 def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Value:

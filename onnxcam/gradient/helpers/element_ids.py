@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import Length, combine, leading, scalar, vector, volume
-from onnxcam.gradient.registry import Call
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.lengths import Length, combine, scalar, vector, volume
 from onnxcam.graph.values import HALVES
 
 ADDING = 16  # the opset from which on ScatterElements can add
@@ -31,7 +32,7 @@ def put_back(c: Call, g: ir.Value, places: ir.Value, size: Length, distinct: boo
     """Return ``[T, size]``: ``g``, ``[T, *S]``, added up at ``places``, ``[*S]``."""
     flat = c.op("Reshape", g, c.builder.ints(0, -1))
     index = c.op("Reshape", places, c.builder.ints(1, -1))
-    return scatter(c, vector(c, leading(c, g), size), index, flat, 1, distinct)
+    return scatter(c, vector(c, length_of_t(c.builder, g), size), index, flat, 1, distinct)
 
 
 def scatter(
@@ -59,4 +60,4 @@ def by_numbers(c: Call, g: ir.Value, distinct: bool) -> ir.Value:
     """Return the cotangent of the first operand of an operator that moves its elements."""
     x = c.x(0)
     places = rerun(c, numbers(c, x))
-    return c.unfold(put_back(c, g, places, volume(c, x), distinct), x)
+    return c.split_t(put_back(c, g, places, volume(c, x), distinct), x)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call
+from onnxcam.gradient.call import Call
 
 
 def interleaved(

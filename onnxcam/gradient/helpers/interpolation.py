@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.lengths import Length, combine, scalar, vector
-from onnxcam.gradient.registry import Call
 
 Mode = Literal["nearest", "linear", "cubic"]
 Edge = Literal["zeros", "border", "reflection"]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import Length, combine, leading, length, vector
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.lengths import Length, combine, length, vector
 from onnxcam.gradient.helpers.windows import Windows
-from onnxcam.gradient.registry import Call
 
 Margins = tuple[list[int], list[int]] | tuple[ir.Value, ir.Value]
 
@@ -95,14 +96,15 @@ def kernel_gradient(
     group, op = int(c.attribute("group", 1)), c.op
     rank = c.rank(weight)
     rest = list(range(4, rank + 2))
-    many = leading(c, g)
+    T = length_of_t(c.builder, g)
 
     def split(side: tuple[ir.Value, ir.Value], *order: int) -> ir.Value:
         """``[T, N, G, C, *S]``, or 1 in place of T, with its axes in this order."""
         tensor, like = side
-        lead: Length = many if tensor is g else 1
+        first: Length = T if tensor is g else 1
         sizes = [length(c, like, 0), group, -1, *(length(c, like, i) for i in range(2, rank))]
-        return op("Transpose", op("Reshape", tensor, vector(c, lead, *sizes)), perm=[*order, *rest])
+        parts = op("Reshape", tensor, vector(c, first, *sizes))
+        return op("Transpose", parts, perm=[*order, *rest])
 
     def joined(tensor: ir.Value, side: tuple[ir.Value, ir.Value], groups: int) -> ir.Value:
         like = side[1]
@@ -125,9 +127,9 @@ def kernel_gradient(
         group=group,
         **({"pads": pads} if pads else {}),
     )
-    counts = [many if side[0] is g else 1 for side in (long, short)]
+    counts = [T if side[0] is g else 1 for side in (long, short)]
     sizes = [length(c, weight, i) for i in range(1, rank)]
     parts = vector(c, counts[0], sizes[0], group, counts[1], -1, *sizes[1:])
     spread = op("Reshape", found, parts)
     moved = op("Transpose", spread, perm=[0, 3, 2, 4, 1, *range(5, rank + 3)])
-    return c.unfold(moved, weight)
+    return c.split_t(moved, weight)

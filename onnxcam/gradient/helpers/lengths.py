@@ -9,7 +9,8 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call
 from onnxcam.graph.values import constant
 
 Length = int | ir.Value  # a value is an int64 vector of one element
@@ -31,11 +32,6 @@ def length(c: Call, value: ir.Value, axis: int) -> Length:
     if known is not None:
         return known
     return c.op("Gather", c.op("Shape", value), c.builder.ints(axis), axis=0)
-
-
-def leading(c: Call, g: ir.Value) -> ir.Value:
-    """Return ``T``, the number of cotangents."""
-    return c.builder.leading(g)
 
 
 def given(c: Call, index: int) -> Length:
@@ -96,7 +92,7 @@ def reshape(
     """
     if all(isinstance(n, int) and n for n in lengths):
         return c.op("Reshape", g, vector(c, -1, *lengths))
-    first: Length = leading(c, g)
+    first: Length = length_of_t(c.builder, g)
     if merged is not None:
         first = combine(c, "Mul", first, volume(c, merged[0], 0, merged[1]))
     zeros = {"allowzero": 1} if c.builder.opset >= 14 else {}

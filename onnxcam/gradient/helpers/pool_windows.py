@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.kernel_gradient import framed, margins
 from onnxcam.gradient.helpers.windows import Windows, overhang, spread, windows
-from onnxcam.gradient.registry import Call
+
+LAST_WINDOW = "runtimes disagree on a last window that lies in the padding alone"
+REFUSES = (
+    LAST_WINDOW,
+    "runtimes disagree on auto_pad with a stride beyond the kernel",
+    "runtimes disagree on auto_pad with dilations",
+)
 
 
 def pool_windows(c: Call) -> Windows:
@@ -15,9 +22,9 @@ def pool_windows(c: Call) -> Windows:
     w = windows(c, [int(k) for k in c.attribute("kernel_shape", [])])
     if w.auto_pad.startswith("SAME"):
         if any(d > 1 and k > 1 for d, k in zip(w.dilations, w.kernel, strict=True)):
-            raise c.refuse("runtimes disagree on auto_pad with dilations")
+            raise c.refuse(REFUSES[2])
         if any(k < s for k, s in zip(w.kernel, w.strides, strict=True)):
-            raise c.refuse("runtimes disagree on auto_pad with a stride beyond the kernel")
+            raise c.refuse(REFUSES[1])
     check_last_window(c, w)
     return w
 
@@ -26,15 +33,15 @@ def check_last_window(c: Call, w: Windows) -> None:
     """Refuse windows that lie beyond the input's end altogether."""
     over = overhang(c, w) if w.ceil_mode else None
     if over is not None and any(o >= e for o, e in zip(over, w.extent, strict=True)):
-        raise c.refuse("runtimes disagree on a last window that lies in the padding alone")
+        raise c.refuse(LAST_WINDOW)
 
 
 def hand_back(c: Call, g: ir.Value, w: Windows) -> ir.Value:
     """Add up at each input the ``g``, ``[T, N, K, *output space]``, of all windows reading it."""
-    folded = c.fold(g, c.y, keep=2)  # one channel each: [T*N*K, *S]
+    folded = c.merge_t(g, c.y, keep=2)  # one channel each: [T*N*K, *S]
     folded = c.op("Unsqueeze", folded, c.builder.ints(1))
     ones = c.builder.constant(np.ones([1, 1, *w.kernel]), c.x(0).dtype)
-    return c.unfold(spread(c, folded, ones, w, 1), c.x(0))
+    return c.split_t(spread(c, folded, ones, w, 1), c.x(0))
 
 
 def ones_like_space(c: Call) -> ir.Value:

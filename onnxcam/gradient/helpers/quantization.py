@@ -9,59 +9,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call
+from onnxcam.gradient.call import Call
 from onnxcam.graph.values import constant
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "INT2": (-2, 1),
-    "UINT2": (0, 3),
-    "INT4": (-8, 7),
-    "UINT4": (0, 15),
-    "INT8": (-128, 127),
-    "UINT8": (0, 255),
-    "INT16": (-32768, 32767),
-    "UINT16": (0, 65535),
-    "FLOAT4E2M1": (-6, 6),
-    "FLOAT8E4M3FN": (-448, 448),
-    "FLOAT8E4M3FNUZ": (-240, 240),
-    "FLOAT8E5M2": (-57344, 57344),
-    "FLOAT8E5M2FNUZ": (-57344, 57344),
-}
-# The smallest and the largest code of each type, as far as the installed onnx_ir knows it.
-LIMITS = {
-    ir.DataType[name]: limits for name, limits in _RANGES.items() if name in ir.DataType.__members__
-}
+MISFIT = "the shapes of tensor and scale do not fit"  # refused by along
+MANY_SCALES = "its output has more than one scale"  # refused by encode
 
 _SMALL = 4096  # elements
-_SUMMING = {"ConvInteger", "MatMulInteger"}
-_PASSING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"}
-_PASSING |= {"Add", "Sub", "Sum", "Concat", "Split", "Gather", "Expand"}
-
-
-def holds_codes(value: ir.Value) -> bool:
-    """Whether a value that is not floating point carries a gradient all the same.
-
-    Codes do, and so do the int32 sums of their products.
-    """
-    if value.dtype != ir.DataType.INT32:
-        return value.dtype in LIMITS and not _is_zero_point(value)
-    stack, seen = [value], {value}
-    while stack:
-        node = stack.pop().producer()
-        if node is None:
-            continue
-        if node.op_type in _SUMMING:
-            return True
-        if node.op_type in _PASSING:
-            further = [v for v in node.inputs if v is not None and v not in seen]
-            stack += further
-            seen.update(further)
-    return False
-
-
-def _is_zero_point(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and node.op_type == "DynamicQuantizeLinear" and value.index() != 0
 
 
 def as_float(c: Call, value: ir.Value, kind: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -91,7 +45,7 @@ def along(c: Call, operand: ir.Value, like: ir.Value) -> ir.Value:
         return column(c, operand, axis, rank)
     block = int(c.attribute("block_size", 0))
     if not block or len(sizes) != rank:
-        raise c.refuse("the shapes of tensor and scale do not fit")
+        raise c.refuse(MISFIT)
     length = c.op("Gather", c.builder.shape(like), c.builder.constant(axis), axis=0)
     ints = c.builder.constant
     places = c.op("Div", c.op("Range", ints(0), length, ints(1)), ints(block))
@@ -150,9 +104,24 @@ def flat(c: Call, operand: ir.Value | None) -> ir.Value | None:
 def encode(c: Call, value: ir.Value, scale: ir.Value, zero: ir.Value | None) -> ir.Value:
     """Append ``round(value / scale) + zero``, saturated, as codes of the node's output type."""
     if any(n != 1 for n in c.dims(scale)):
-        raise c.refuse("its output has more than one scale")
-    if c.node in c.builder.unclipped:
+        raise c.refuse(MANY_SCALES)
+    if c.node in c.walk.unclipped:
         return c.op("Div", value, flat(c, scale))
     kind = c.y.dtype or ir.DataType.UINT8
     zero = c.builder.constant(0, kind) if zero is None else flat(c, zero)
     return c.op("QuantizeLinear", value, flat(c, scale), zero)
+
+
+def convert(
+    c: Call, value: ir.Value, before: ir.DataType | None, to: ir.DataType | None
+) -> ir.Value:
+    """Convert a cotangent of one type to another; without a type it is float32."""
+    kind = to or ir.DataType.FLOAT
+    return value if (before or ir.DataType.FLOAT) == kind else c.op("Cast", value, to=kind)
+
+
+def divided(c: Call, g: ir.Value, scale: ir.Value) -> ir.Value:
+    """Return ``g / scale`` in the type of the first operand, of a quantizing node's cotangent."""
+    x = c.x(0)
+    kind = ir.DataType.FLOAT if x.dtype == ir.DataType.INT32 else x.dtype
+    return convert(c, c.op("Div", g, scale), ir.DataType.FLOAT, kind)

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked.layout import BLOCK
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.interleave import interleaved
 from onnxcam.gradient.helpers.windows import Windows
-from onnxcam.gradient.registry import Call
 
 
 def strided_input(
@@ -29,7 +28,7 @@ def strided_input(
     ``flipped`` appends the turned kernel. The result is ``None`` where another form is faster or
     where only the run knows the lengths.
     """
-    if c.rank(c.x(0)) != 4 or w.begin is None or not c.builder.bounded:
+    if c.rank(c.x(0)) != 4 or w.begin is None or not c.walk.finite:
         return None
     counts = [n for i in (2, 3) if (n := c.static(c.y, i)) is not None]
     lengths = [n for i in (2, 3) if (n := c.static(c.x(0), i)) is not None]
@@ -77,7 +76,7 @@ def _by_phases(
     counts: list[int],
 ) -> ir.Value | None:
     channels = c.static(c.x(0), 1)
-    if channels is None or channels < BLOCK or w.dilations != [1, 1] or w.begin is None:
+    if channels is None or channels < _FEWEST or w.dilations != [1, 1] or w.begin is None:
         return None
     axes = [
         [_phase(r, k, s, b, n, o) for r in range(s)]
@@ -95,6 +94,9 @@ def _by_phases(
     if [_full(rows), _full(columns)] == lengths:
         return dx
     return c.op("Slice", dx, c.builder.ints(0, 0), c.builder.ints(*lengths), c.builder.ints(2, 3))
+
+
+_FEWEST = 16  # channels; of fewer, ConvTranspose is as fast
 
 
 @dataclass(frozen=True)

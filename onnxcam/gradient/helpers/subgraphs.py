@@ -1,4 +1,4 @@
-"""Inner graphs, the bodies of If, Loop and Scan: copy them, and close the ones built.
+"""Subgraphs, the bodies of If, Loop and Scan: copy them, and close the ones built.
 
 The gradient of such an operator is another one whose body computes the original body's values
 a second time and goes back through them. The copy reads what the original captures.
@@ -6,13 +6,15 @@ a second time and goes back through them. The copy reads what the original captu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import Cotangents, length_of_t
 from onnxcam.gradient.registry import find_rule
 from onnxcam.graph.builder import PREFIX, Builder
-from onnxcam.graph.values import drop_unneeded, inner_graphs, original_name
+from onnxcam.graph.values import drop_unneeded, original_name, subgraphs
+from onnxcam.model.opset import BASE_OPSET
 
 
 def copy_body(
@@ -69,7 +71,7 @@ def _hint(original: str) -> str:
 
 def _copy_graph(builder: Builder, graph: ir.Graph, known: dict[ir.Value, ir.Value]) -> ir.Graph:
     inputs = copy_inputs(builder, graph)
-    inner = builder.inner(_hint(graph.name or "graph"), inputs)
+    inner = builder.subgraph(_hint(graph.name or "graph"), inputs)
     copies = copy_body(inner, graph, {**known, **dict(zip(graph.inputs, inputs, strict=True))})
     inner.graph.outputs.extend(copies.get(v, v) for v in graph.outputs)
     return inner.graph
@@ -86,9 +88,9 @@ def _move_initializers(builder: Builder, body: ir.Graph) -> None:
 
 
 def close(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
-    """Return the builder's inner graph with these outputs and only the nodes they need.
+    """Return the builder's subgraph with these outputs and only the nodes they need.
 
-    Runtimes do not let an inner graph hand out what it did not compute, nor one value twice.
+    Runtimes do not let an subgraph hand out what it did not compute, nor one value twice.
     """
     own = {o for node in builder.graph for o in node.outputs}
     for value in outputs:
@@ -102,31 +104,20 @@ def close(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
     return builder.graph
 
 
-def add_seeds(
-    builder: Builder, pairs: Iterable[tuple[ir.Value, ir.Value | None]]
-) -> dict[ir.Value, ir.Value]:
-    """Return the cotangent of each value; those of a value that occurs twice are added."""
-    seeds: dict[ir.Value, ir.Value] = {}
-    for value, g in pairs:
-        if g is not None:
-            seeds[value] = builder.op("Add", seeds[value], g) if value in seeds else g
-    return seeds
-
-
-def leading(builder: Builder, gs: Iterable[ir.Value | None]) -> ir.Value:
+def some_length_of_t(builder: Builder, gs: Cotangents) -> ir.Value:
     """Return ``T``, an int64 vector of one, from the first cotangent there is."""
-    return builder.leading(next(g for g in gs if g is not None))
+    return length_of_t(builder, next(g for g in gs if g is not None))
 
 
-def zeros(builder: Builder, count: ir.Value, like: ir.Value) -> ir.Value:
+def zeros(builder: Builder, T: ir.Value, like: ir.Value) -> ir.Value:
     """Return zero cotangents ``[T, *shape of like]``."""
     zero = builder.constant(0.0, like.dtype or ir.DataType.FLOAT)
-    shape = builder.op("Concat", count, builder.shape(like), axis=0)
+    shape = builder.op("Concat", T, builder.shape(like), axis=0)
     return builder.op("Expand", zero, shape)
 
 
-def inner_opset(node: ir.Node) -> int:
-    """Return the opset that the rules of the operators in a node's inner graphs need."""
-    inner = (n for graph in inner_graphs(node) for n in graph)
-    found = ((find_rule(n), n) for n in inner)
-    return max((rule.needed(n) for rule, n in found if rule is not None), default=13)
+def opset_inside(node: ir.Node) -> int:
+    """Return the opset that the rules of the operators in a node's subgraphs need."""
+    inside = (n for graph in subgraphs(node) for n in graph)
+    found = ((find_rule(n), n) for n in inside)
+    return max((rule.needed(n) for rule, n in found if rule is not None), default=BASE_OPSET)

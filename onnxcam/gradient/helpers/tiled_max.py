@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.windows import Windows
-from onnxcam.gradient.registry import Call
 
 _MOST = 9  # places in a window; their powers of two must be exact in half precision too
 _RESIZED = {ir.DataType.FLOAT, ir.DataType.FLOAT16}  # what the runtime can resize
@@ -26,7 +26,7 @@ def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     x, y, op = c.x(0), c.y, c.op
     static = [c.static(v, i) for v in (x, y) for i in range(1, c.rank(v))]
     sizes = [n for n in static if n is not None]
-    if len(sizes) < len(static) or len(w.kernel) != 2 or not c.builder.bounded:
+    if len(sizes) < len(static) or len(w.kernel) != 2 or not c.walk.finite:
         return None
     channels, lengths, counts = sizes[0], sizes[1:3], sizes[4:]
     plain = not w.padded and w.strides == w.kernel and w.dilations == [1, 1]
@@ -47,7 +47,7 @@ def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     first = _highest_power(c, total, int(powers.max()))
     own = c.builder.constant(np.tile(powers, counts)[None, None], c.kind)
     mask = op("Cast", op("Equal", c.builder.repeat(first, w.kernel), own), to=c.kind)
-    spread = c.unfold(c.builder.repeat(c.fold(g, y), w.kernel), x)
+    spread = c.split_t(c.builder.repeat(c.merge_t(g, y), w.kernel), x)
     dx = op("Mul", spread, mask)
     missing = [n - m for n, m in zip(lengths, covered, strict=True)]
     return op("Pad", dx, c.builder.ints(*[0] * 8, *missing)) if any(missing) else dx

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call
+from onnxcam.gradient.call import Call
 
 
 @dataclass(frozen=True)

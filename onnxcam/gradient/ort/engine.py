@@ -1,6 +1,6 @@
 """The second engine: ONNX Runtime's own gradient builder.
 
-It gives what :func:`onnxcam.gradient.add_gradient` gives, for one cotangent a run: the leading
+It gives what :func:`onnxcam.gradient.add.add_gradient` gives, for one cotangent a run: the leading
 axis ``T`` of seed and gradients has length 1. What it writes are operators of the domain
 ``com.microsoft`` (``ConvGrad``, ``ReluGrad``...) that only a training build of ONNX Runtime
 runs, in float32 on the CPU: the extra ``ort-training``. So it is an independent check of
@@ -10,7 +10,7 @@ onnxcam's rules rather than something to ship.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ import onnx
 import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
+from onnxcam.gradient.interface import GRADIENT, SEED
 from onnxcam.gradient.ort import rewrites
 from onnxcam.gradient.ort.rewrites import WAY_OUT
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims, names, tensors
-from onnxcam.model.prepare import BASE_OPSET, check_valid, prepare, without_weights
+from onnxcam.model.prepare import Prepared, check_valid
 from onnxcam.model.read import check_external_data
-from onnxcam.surgeon.plan import GRADIENT, SEED
+from onnxcam.model.skeleton import without_weights
 
 _LOSS = "onnxcam:loss"
 _NEWEST_OPSET = 21  # of the last training build
@@ -87,14 +88,10 @@ def add_gradients_ort(
     builder_class()
     check_external_data(path, model)
     check_valid(model, path)
-
-    def prepared(opset: int) -> ir.Model:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return prepare(copy, path, opset, frozenset([of, *to]))
-
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     wanted = list(dict.fromkeys(to))
-    built = build(prepared, of, wanted)
+    built = build(Prepared(copy, path, keep=frozenset([of, *to])), of, wanted)
     builder = Builder(built.model.graph, built.model.opset_imports[""])
     for name, g in zip(wanted, built.gradients, strict=True):
         output = builder.op("Identity", g)
@@ -103,11 +100,11 @@ def add_gradients_ort(
     return ir.serde.serialize_model(built.model)
 
 
-def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Built:
+def build(prepared: Prepared, of: str, to: Sequence[str]) -> Built:
     """Differentiate a model.
 
     Args:
-        prepared: returns the model, prepared by the surgeon for at least this opset.
+        prepared: the model.
         of: name of the differentiated tensor.
         to: names of the tensors to differentiate with respect to.
 
@@ -115,11 +112,9 @@ def build(prepared: Callable[[int], ir.Model], of: str, to: Sequence[str]) -> Bu
         TensorError, NoGradientError, EngineError: as :func:`add_gradients_ort`.
     """
     make = builder_class()
-    model = prepared(BASE_OPSET)
+    model = prepared.model
     _check(model, of, to)
-    needed = rewrites.needed_opset(model, of, to)
-    if needed > model.opset_imports[""]:
-        model = prepared(needed)
+    model = prepared.lifted(rewrites.needed_opset(model, of, to))
     if model.opset_imports[""] > _NEWEST_OPSET:
         raise EngineError(
             f"the model is of opset {model.opset_imports['']}, and ONNX Runtime's training build "

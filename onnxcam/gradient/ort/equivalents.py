@@ -11,17 +11,26 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call, must_be_known
 from onnxcam.gradient.helpers.windows import windows
-from onnxcam.gradient.registry import Call, Expander
+from onnxcam.gradient.kinds import Expander, Expansion
+from onnxcam.gradient.rules.elementwise import TRAINING
 from onnxcam.graph.values import constant
 
 Values = list[ir.Value | None]
+
+_PADDED = (
+    "windows of three axes, or with dilations",
+    "the size of its kernel is unknown",
+    "auto_pad depends on lengths that only the run knows",
+)
+_PARTS = "the length of its parts is unknown"
 
 
 def _batch_normalization(c: Call) -> Values:
     """``x * f + (b - mean * f)`` with ``f = scale / sqrt(var + epsilon)``, for inference."""
     if c.attribute("training_mode", 0):
-        raise c.refuse("it is in training mode")
+        raise c.refuse(TRAINING)
     x, scale, bias, mean, var = (c.x(i) for i in range(5))
     spread = c.op("Sqrt", c.op("Add", var, c.like(c.attribute("epsilon", 1e-5))))
     factor = c.op("Div", scale, spread)
@@ -67,7 +76,7 @@ def _lrn(c: Call) -> Values:
 def _dropout(c: Call) -> Values:
     training = c.operand(2)
     if training is not None and (constant(training) is None or c.known(2, "mode").any()):
-        raise c.refuse("it is in training mode")
+        raise c.refuse(TRAINING)
     return [c.op("Identity", c.x(0))]
 
 
@@ -77,14 +86,14 @@ def _padded(c: Call) -> Values:
     if node.op_type == "AveragePool" and (
         space > 2 or any(d != 1 for d in c.attribute("dilations", [1]))
     ):
-        raise c.refuse("windows of three axes, or with dilations")
+        raise c.refuse(_PADDED[0])
     sizes = c.attribute("kernel_shape", None) or c.dims(c.x(1))[2:]
     kernel = [d for d in sizes if isinstance(d, int)]
     if len(kernel) < space:
-        raise c.refuse("the size of its kernel is unknown")
+        raise c.refuse(_PADDED[1])
     w = windows(c, kernel)
     if w.begin is None or w.end is None:
-        raise c.refuse("auto_pad depends on lengths that only the run knows")
+        raise c.refuse(_PADDED[2])
     kept = {name: a.value for name, a in node.attributes.items() if name != "auto_pad"}
     return [c.op(node.op_type, *node.inputs, **{**kept, "pads": [*w.begin, *w.end]})]
 
@@ -96,7 +105,7 @@ def _split(c: Call) -> Values:
     if sizes is None:
         length = c.static(x, axis)
         if length is None:
-            raise c.refuse("the length of its parts is unknown")
+            raise c.refuse(_PARTS)
         chunk = -(-length // count)
         sizes = np.array([chunk] * (count - 1) + [length - chunk * (count - 1)])
     ends = [0, *np.cumsum(sizes).tolist()]
@@ -176,7 +185,15 @@ def _hard_swish(c: Call) -> Values:
     return [c.op("Mul", c.x(0), c.op("Clip", line, c.like(0.0), c.like(1.0)))]
 
 
-EQUIVALENTS: dict[str, Expander] = {
+_REFUSES: dict[Expander, tuple[str, ...]] = {
+    _batch_normalization: (TRAINING,),
+    _dropout: (TRAINING, must_be_known("mode")),
+    _padded: _PADDED,
+    _split: (_PARTS, must_be_known("sizes")),
+    _reduce_max: (must_be_known("axes"),),
+}
+
+_EXPANDERS: dict[str, Expander] = {
     "AveragePool": _padded,
     "BatchNormalization": _batch_normalization,
     "Celu": _exponential,
@@ -197,4 +214,9 @@ EQUIVALENTS: dict[str, Expander] = {
     "Softplus": _softplus,
     "Split": _split,
     "Sum": _sum,
+}
+
+EQUIVALENTS = {
+    name: Expansion(expand=expand, refuses=_REFUSES.get(expand, ()))
+    for name, expand in _EXPANDERS.items()
 }

@@ -15,13 +15,16 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from onnxcam.errors import EngineError, NoGradientError
+from onnxcam.gradient.add import new_walk
 from onnxcam.gradient.appended import appended, infer_appended, last_node
-from onnxcam.gradient.function_bodies import body_opset, from_schema
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.kinds import Expansion
 from onnxcam.gradient.ort.equivalents import EQUIVALENTS
-from onnxcam.gradient.registry import RULES, Call, Expander
+from onnxcam.gradient.registry import find_rule
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, describe, dims, tensors
+from onnxcam.model.opset import BASE_OPSET
 
 WAY_OUT = "Take onnxcam's own rules, which need no training build: engine 'rules', the default."
 
@@ -53,14 +56,16 @@ def rewrite(model: ir.Model, of: str, to: Sequence[str]) -> None:
 def needed_opset(model: ir.Model, of: str, to: Sequence[str]) -> int:
     """Return the opset that the replacements need."""
     pending = _untrusted(Builder(model.graph, model.opset_imports[""]), of, to)
-    return max((_replacement(call.node)[1] for call in pending), default=13)
+    found = ((_replacement(call.node), call.node) for call in pending)
+    return max((r.needed(node) for r, node in found if r is not None), default=BASE_OPSET)
 
 
 def _untrusted(builder: Builder, of: str, to: Sequence[str]) -> list[Call]:
     graph = builder.graph
     end, *starts = tensors(graph, of, *to)
     path = path_nodes(list(graph), [end], starts)
-    calls = [Call(node, builder) for node in path]
+    walk = new_walk(builder)
+    calls = [Call(node, walk) for node in path]
     return [call for call in calls if _distrust(call) is not None]
 
 
@@ -78,31 +83,28 @@ def _distrust(call: Call) -> str | None:
         return "the rank of its operand is unknown"
 
 
-def _replacement(node: ir.Node) -> tuple[Expander | None, int]:
-    """Return what says a node by others, and the opset which that needs."""
+def _replacement(node: ir.Node) -> Expansion | None:
+    """Return what writes a node with other operators."""
     if _reduces_nothing(node):
-        return None, 13
+        return None
     if not node.domain and node.op_type in EQUIVALENTS:
-        return EQUIVALENTS[node.op_type], 13
-    found = RULES.get((node.domain, node.op_type))
-    if found is not None and found.expand is not None:
-        return found.expand, found.needed(node)
-    opset = None if node.domain else body_opset(node.op_type)
-    return (None, 13) if opset is None else (from_schema, max(opset, 13))
+        return EQUIVALENTS[node.op_type]
+    found = find_rule(node)
+    return found if isinstance(found, Expansion) else None
 
 
 def _replace(call: Call) -> None:
     """Append what a node stands for under the names of its outputs, and remove the node."""
     node, graph = call.node, call.builder.graph
-    expand, _ = _replacement(node)
-    if expand is None:
+    replacement = _replacement(node)
+    if replacement is None:
         raise EngineError(
             f"ONNX Runtime's gradient builder cannot be given {describe(node, call.builder.opset)}:"
             f" {_distrust(call)}. {WAY_OUT}"
         )
     last = last_node(graph)
     try:
-        outputs = expand(call)
+        outputs = replacement.expand(Call(node, call.walk, replacement.refuses))
     except NoGradientError as error:
         raise EngineError(
             f"for ONNX Runtime's gradient builder this has to be said by other operators: {error} "

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.masks import in_blocks, inside, passed_inside, scaled
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.masks import passed_inside
+from onnxcam.gradient.registry import rule
 
 
 def _one_minus(c: Call, value: ir.Value) -> ir.Value:
@@ -53,8 +54,7 @@ def _prelu(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _sigmoid(c: Call, g: ir.Value) -> ir.Value:
-    rest = scaled(c, c.y, -1.0, 1.0) if in_blocks(c) else _one_minus(c, c.y)
-    return c.op("Mul", g, c.op("Mul", c.y, rest))
+    return c.op("Mul", g, c.op("Mul", c.y, _one_minus(c, c.y)))
 
 
 def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
@@ -67,10 +67,6 @@ def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
 def _hard_swish(c: Call, g: ir.Value) -> ir.Value:
     """For y = x h, h = clip(x / 6 + 1 / 2, 0, 1): dy = x / 3 + 1 / 2 between -3 and 3, else h."""
     x = c.x(0)
-    if in_blocks(c) and c.builder.bounded:
-        gate = c.op("HardSigmoid", scaled(c, x, 1.0), alpha=1.0 / 6.0, beta=0.5)
-        rise = scaled(c, c.op("Mul", x, inside(c, gate, 0.0, 1.0)), 1.0 / 6.0)
-        return c.op("Mul", g, c.op("Add", rise, gate))
     line = c.op("Add", c.op("Mul", x, c.like(1.0 / 3.0)), c.like(0.5))
     flat = c.op("Cast", _positive(c, x), to=c.kind)
     bent = c.op("Less", c.op("Abs", x), c.like(3.0))

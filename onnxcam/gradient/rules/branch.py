@@ -12,51 +12,47 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import Backward, Cotangents
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.subgraphs import (
-    add_seeds,
     close,
     copy_body,
-    inner_opset,
-    leading,
+    opset_inside,
+    some_length_of_t,
     zeros,
 )
-from onnxcam.gradient.registry import Call, whole
-from onnxcam.gradient.walker import pull_back
-from onnxcam.graph.builder import Builder
+from onnxcam.gradient.registry import whole
+from onnxcam.gradient.walker import add_cotangents, pull_back
 
 _BRANCHES = ("then_branch", "else_branch")
 
 
-def _if(
-    c: Call, gs: Sequence[ir.Value | None], wanted: Sequence[ir.Value]
-) -> list[ir.Value | None]:
-    builders = [c.builder.inner(name, []) for name in _BRANCHES]
+def _if(c: Call, gs: Cotangents, wanted: Sequence[ir.Value]) -> list[ir.Value | None]:
+    walks = [c.walk.within(c.builder.subgraph(name, [])) for name in _BRANCHES]
     found = [
-        _branch(builder, c.node.attributes[name].as_graph(), gs, wanted)
-        for builder, name in zip(builders, _BRANCHES, strict=True)
+        _branch(walk, c.node.attributes[name].as_graph(), gs, wanted)
+        for walk, name in zip(walks, _BRANCHES, strict=True)
     ]
     reached = [v for i, v in enumerate(wanted) if any(g[i] is not None for g in found)]
     if not reached:
         return [None] * len(wanted)
     graphs: dict[str, Any] = {}
-    for builder, name, cotangents in zip(builders, _BRANCHES, found, strict=True):
+    for walk, name, cotangents in zip(walks, _BRANCHES, found, strict=True):
         own = dict(zip(wanted, cotangents, strict=True))
-        count = leading(builder, gs)
-        graphs[name] = close(builder, [own[v] or zeros(builder, count, v) for v in reached])
+        builder = walk.builder
+        T = some_length_of_t(builder, gs)
+        graphs[name] = close(builder, [own[v] or zeros(builder, T, v) for v in reached])
     outputs = c.builder.op_many("If", [c.node.inputs[0]], len(reached), **graphs)
     return [dict(zip(reached, outputs, strict=True)).get(v) for v in wanted]
 
 
 def _branch(
-    builder: Builder,
-    graph: ir.Graph,
-    gs: Sequence[ir.Value | None],
-    wanted: Sequence[ir.Value],
+    walk: Backward, graph: ir.Graph, gs: Cotangents, wanted: Sequence[ir.Value]
 ) -> list[ir.Value | None]:
-    copies = copy_body(builder, graph, {})
+    copies = copy_body(walk.builder, graph, {})
     outputs = [copies.get(v, v) for v in graph.outputs]
-    seeds = add_seeds(builder, zip(outputs, gs, strict=True))
-    return pull_back(builder, list(builder.graph), seeds, wanted)
+    seeds = add_cotangents(walk.builder, zip(outputs, gs, strict=True))
+    return pull_back(walk, list(walk.builder.graph), seeds, wanted)
 
 
-whole("If", _if, opset=inner_opset)
+whole("If", _if, opset=opset_inside)

@@ -12,7 +12,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import RULES, Call, expansion, rule
+from onnxcam.gradient.call import Call, must_be_known
+from onnxcam.gradient.registry import RULES, expansion, rule
+from onnxcam.gradient.rules.elementwise import TRAINING
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT, kept
 
 _contrib = partial(expansion, domain=MICROSOFT)
@@ -30,6 +32,7 @@ def _opset_of(op_type: str, least: int = 13) -> Callable[[ir.Node], int]:
 
 # --- fused activations
 
+UNKNOWN_ACTIVATION = "its activation '{}' is unknown"
 _PLAIN = {"Relu", "Sigmoid", "Tanh", "Softplus", "Softsign"}
 _PARAMETERS = {
     "LeakyRelu": ("alpha",),
@@ -51,7 +54,7 @@ def activated(c: Call, x: ir.Value) -> ir.Value:
     if name == "Clip" and len(listed) == 2:
         return c.op("Clip", x, c.like(listed[0]), c.like(listed[1]))
     if name not in _PARAMETERS:
-        raise c.refuse(f"its activation '{name}' is unknown")
+        raise c.refuse(UNKNOWN_ACTIVATION, name)
     named = {p: c.attribute(f"activation_{p}", None) for p in _PARAMETERS[name]}
     named |= dict(zip(_PARAMETERS[name], listed, strict=False))
     return c.op(name, x, **{p: v for p, v in named.items() if v is not None})
@@ -94,8 +97,8 @@ def _fused_matmul(c: Call) -> list[ir.Value]:
     return [y if alpha == 1.0 else c.op("Mul", y, c.like(alpha))]
 
 
-_contrib("FusedConv", _fused_conv)
-_contrib("FusedGemm", _fused_gemm)
+_contrib("FusedConv", _fused_conv, refuses=[UNKNOWN_ACTIVATION])
+_contrib("FusedGemm", _fused_gemm, refuses=[UNKNOWN_ACTIVATION])
 _contrib("FusedMatMul TransposeMatMul", _fused_matmul)
 
 
@@ -108,7 +111,7 @@ def _dynamic_pads(c: Call) -> list[ir.Value]:
     return [c.op("ConvTranspose", c.x(0), c.x(1), c.operand(3), **settings)]
 
 
-_contrib("ConvTransposeWithDynamicPads", _dynamic_pads)
+_contrib("ConvTransposeWithDynamicPads", _dynamic_pads, refuses=[must_be_known("pads")])
 
 
 def _nhwc_max_pool(c: Call) -> list[ir.Value]:
@@ -150,11 +153,14 @@ def _quick_gelu(c: Call) -> list[ir.Value]:
     return [c.op("Mul", c.x(0), gate)]
 
 
+_LENGTH = "the length of its last axis is only known at run time"
+
+
 def _bias_split_gelu(c: Call) -> list[ir.Value]:
     """Return a gelu(b), with a and b the halves of x + bias."""
     length = c.static(c.x(0), -1)
     if length is None:
-        raise c.refuse("the length of its last axis is only known at run time")
+        raise c.refuse(_LENGTH)
     x, ints, half = _biased(c), c.builder.ints, length // 2
     a, b = (c.op("Slice", x, ints(i), ints(i + half), ints(-1)) for i in (0, half))
     return [c.op("Mul", a, gelu(c, b))]
@@ -163,27 +169,30 @@ def _bias_split_gelu(c: Call) -> list[ir.Value]:
 _contrib("Gelu BiasGelu", lambda c: [gelu(c, _biased(c))])
 _contrib("FastGelu", lambda c: [_fast_gelu(c, _biased(c))])
 _contrib("QuickGelu", _quick_gelu)
-_contrib("BiasSplitGelu", _bias_split_gelu)
+_contrib("BiasSplitGelu", _bias_split_gelu, refuses=[_LENGTH])
+
+
+_NOT_LAST = "it is not over the last axis alone"
 
 
 def _bias_softmax(c: Call) -> list[ir.Value]:
     rank = c.rank(c.x(0))
     axis = int(c.attribute("axis", 1)) % rank
     if axis != rank - 1:
-        raise c.refuse("it is not over the last axis alone")
+        raise c.refuse(_NOT_LAST)
     return [c.op("Softmax", _biased(c), axis=-1)]
 
 
 def _bias_dropout(c: Call) -> list[ir.Value]:
     training = c.operand(4)
     if training is not None and c.known(4, "training mode").any():
-        raise c.refuse("it is in training mode")
+        raise c.refuse(TRAINING)
     y, residual = _biased(c), c.operand(2)
     return [y if residual is None else c.op("Add", y, residual)]
 
 
-_contrib("BiasSoftmax", _bias_softmax)
-_contrib("BiasDropout", _bias_dropout)
+_contrib("BiasSoftmax", _bias_softmax, refuses=[_NOT_LAST])
+_contrib("BiasDropout", _bias_dropout, refuses=[TRAINING, must_be_known("training mode")])
 _contrib("BiasAdd", lambda c: [c.op("Add", _biased(c), c.x(2))])
 
 # --- operators that the standard has under another name, or has by now
@@ -205,7 +214,7 @@ def _grid_sample(c: Call) -> list[ir.Value]:
 for _op_type in ("Trilu", "GatherND", "Pad"):
     _contrib(_op_type, partial(_standard, _op_type), opset=_opset_of(_op_type, 14))
 _contrib("GridSample", _grid_sample, opset=_opset_of("GridSample", 16))
-rule("ExpandDims", lambda c, g: c.unfold(g, c.x(0)), None, domain=MICROSOFT)
+rule("ExpandDims", lambda c, g: c.split_t(g, c.x(0)), None, domain=MICROSOFT)
 
 
 def _inverse(c: Call, g: ir.Value) -> ir.Value:

@@ -14,9 +14,23 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.quantization import decode
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
+
+_MASK = "its mask is in a form that is not covered"
+_TURNS = "it turns queries and keys by their positions"
+_WEIGHTS = "the shape of its weights is only known at run time"
+_PAST = "it reads a cache of the past"
+_PACKED = "its queries, keys and values are packed"
+_WIDTH = "the width of its queries is only known at run time"
+_BIAS = "its bias does not fit its keys and values"
+_ROTARY = (
+    "its batch is packed",
+    "its angles are only known at run time",
+    "the size of its heads is only known at run time",
+)
 
 
 def _heads(c: Call, x: ir.Value, count: int) -> ir.Value:
@@ -75,7 +89,7 @@ def _allowed(c: Call, mask: ir.Value, scores: ir.Value) -> ir.Value:
         return c.op("Unsqueeze", kept, ints(1, 2) if rank == 2 else ints(1))
     count, batch = c.static(mask, 0), c.static(c.x(0), 0)
     if rank != 1 or count is None or batch is None or count not in (batch, 2 * batch):
-        raise c.refuse("its mask is in a form that is not covered")
+        raise c.refuse(_MASK)
     numbers = c.op("Cast", mask, to=ir.DataType.INT64)
     ends = c.op("Slice", numbers, ints(0), ints(batch))
     places = _places(c, scores, 3)
@@ -105,10 +119,10 @@ def _self_attention(
 ) -> list[ir.Value | None]:
     """Queries, keys and values are one product of ``x``, ``[B, S, H]``."""
     if c.attribute("do_rotary", 0):
-        raise c.refuse("it turns queries and keys by their positions")
+        raise c.refuse(_TURNS)
     width, count = c.static(c.x(1), 1), int(c.attribute("num_heads", 1))
     if width is None:
-        raise c.refuse("the shape of its weights is only known at run time")
+        raise c.refuse(_WEIGHTS)
     sizes = c.attribute("qkv_hidden_sizes", None) or [width // 3] * 3
     y = c.op("MatMul", x, weight)
     y = y if bias is None else c.op("Add", y, bias)
@@ -124,7 +138,7 @@ def _self_attention(
 
 def _no_past(c: Call, *places: int) -> None:
     if any(c.operand(place) is not None for place in places):
-        raise c.refuse("it reads a cache of the past")
+        raise c.refuse(_PAST)
 
 
 def _attention(c: Call) -> list[ir.Value | None]:
@@ -144,10 +158,10 @@ def _multi_head_attention(c: Call) -> list[ir.Value | None]:
     _no_past(c, 6, 7, 8, 9)
     q, k, v = c.x(0), c.operand(1), c.operand(2)
     if k is None or v is None or c.rank(q) != 3:
-        raise c.refuse("its queries, keys and values are packed")
+        raise c.refuse(_PACKED)
     count, width = int(c.attribute("num_heads", 1)), c.static(q, 2)
     if width is None:
-        raise c.refuse("the width of its queries is only known at run time")
+        raise c.refuse(_WIDTH)
     parts = [q, k, v]
     bias = c.operand(3)
     if bias is not None:
@@ -155,7 +169,7 @@ def _multi_head_attention(c: Call) -> list[ir.Value | None]:
         for index, part in enumerate(parts):
             size = c.static(part, -1)
             if size is None or c.rank(part) != 3:
-                raise c.refuse("its bias does not fit its keys and values")
+                raise c.refuse(_BIAS)
             cut = c.op("Slice", bias, ints(start), ints(start + size), ints(0))
             parts[index] = c.op("Add", part, cut)
             start += size
@@ -166,9 +180,15 @@ def _multi_head_attention(c: Call) -> list[ir.Value | None]:
     return [_attend(c, heads, width // count, masks), None, None, None]
 
 
-expansion("Attention", _attention, domain=MICROSOFT)
-expansion("QAttention", _quantized_attention, domain=MICROSOFT)
-expansion("MultiHeadAttention", _multi_head_attention, domain=MICROSOFT)
+_REFUSES = [_PAST, _TURNS, _MASK, _WEIGHTS]
+expansion("Attention", _attention, refuses=_REFUSES, domain=MICROSOFT)
+expansion("QAttention", _quantized_attention, refuses=_REFUSES, domain=MICROSOFT)
+expansion(
+    "MultiHeadAttention",
+    _multi_head_attention,
+    refuses=[_PAST, _BIAS, _MASK, _PACKED, _WIDTH],
+    domain=MICROSOFT,
+)
 
 
 def _rotary_embedding(c: Call) -> list[ir.Value]:
@@ -179,16 +199,16 @@ def _rotary_embedding(c: Call) -> list[ir.Value]:
     """
     x, ints, op = c.x(0), c.builder.ints, c.op
     if c.attribute("is_packed_batching", 0):
-        raise c.refuse("its batch is packed")
+        raise c.refuse(_ROTARY[0])
     rank, count = c.rank(x), int(c.attribute("num_heads", 0))
     half = c.static(c.x(2), 1)
     if half is None or float(c.attribute("scale", 1.0)) != 1.0:
-        raise c.refuse("its angles are only known at run time")
+        raise c.refuse(_ROTARY[1])
     size = c.static(x, -1)
     if rank == 3 and size is not None:
         size = size // count if count else int(c.attribute("rotary_embedding_dim", 0)) or 2 * half
     if size is None:
-        raise c.refuse("the size of its heads is only known at run time")
+        raise c.refuse(_ROTARY[2])
     heads = (
         x
         if rank == 4
@@ -226,4 +246,4 @@ def _rotary_embedding(c: Call) -> list[ir.Value]:
     return [op("Reshape", op("Transpose", y, perm=[0, 2, 1, 3]), ints(0, 0, -1))]
 
 
-expansion("RotaryEmbedding", _rotary_embedding, domain=MICROSOFT)
+expansion("RotaryEmbedding", _rotary_embedding, refuses=_ROTARY, domain=MICROSOFT)

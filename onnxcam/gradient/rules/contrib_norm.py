@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 
 
@@ -87,10 +88,13 @@ def _groups(c: Call, x: ir.Value) -> ir.Value:
     return c.op("Transpose", h, perm=[0, 2, 3, 1]) if last else h
 
 
+_NOT_LAST = "its channels are not last"
+
+
 def _skip_groups(c: Call) -> list[ir.Value]:
     """Normalize x + skip + bias, which is the second output; channels are last."""
     if not c.attribute("channels_last", 1):
-        raise c.refuse("its channels are not last")
+        raise c.refuse(_NOT_LAST)
     skip, bias = c.x(3), c.operand(4)
     if c.rank(skip) == 2:  # [N, C]
         skip = c.op("Unsqueeze", skip, c.builder.ints(1, 2))
@@ -100,4 +104,4 @@ def _skip_groups(c: Call) -> list[ir.Value]:
 
 
 expansion("GroupNorm", lambda c: [_groups(c, c.x(0))], domain=MICROSOFT)
-expansion("SkipGroupNorm", _skip_groups, domain=MICROSOFT)
+expansion("SkipGroupNorm", _skip_groups, refuses=[_NOT_LAST], domain=MICROSOFT)

@@ -7,11 +7,13 @@ as in :mod:`onnxcam.gradient.rules.quantized`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.quantization import decode, encode
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.quantization import MANY_SCALES, decode, encode
+from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import (
     MICROSOFT,
     channels_back,
@@ -86,13 +88,14 @@ def _leaky_relu(c: Call, x: ir.Value) -> ir.Value:
     return c.op("LeakyRelu", x, alpha=c.attribute("alpha", 0.01))
 
 
-expansion("QLinearAdd", _binary("Add"), domain=MICROSOFT)
-expansion("QLinearMul", _binary("Mul"), domain=MICROSOFT)
-expansion("QLinearWhere", _where, domain=MICROSOFT)
-expansion("QLinearConcat", _concat, domain=MICROSOFT)
-expansion("QLinearSigmoid", _unary(lambda c, x: c.op("Sigmoid", x)), domain=MICROSOFT)
-expansion("QLinearLeakyRelu", _unary(_leaky_relu), domain=MICROSOFT)
-expansion("QLinearSoftmax", _unary(_softmax), domain=MICROSOFT)
-expansion("QLinearAveragePool", _unary(_average_pool), domain=MICROSOFT)
-expansion("QLinearGlobalAveragePool", _unary(_global_average_pool), domain=MICROSOFT)
-expansion("QLinearReduceMean", _unary(_reduce_mean), domain=MICROSOFT)
+_contrib = partial(expansion, refuses=[MANY_SCALES], domain=MICROSOFT)
+_contrib("QLinearAdd", _binary("Add"))
+_contrib("QLinearMul", _binary("Mul"))
+_contrib("QLinearWhere", _where)
+_contrib("QLinearConcat", _concat)
+_contrib("QLinearSigmoid", _unary(lambda c, x: c.op("Sigmoid", x)))
+_contrib("QLinearLeakyRelu", _unary(_leaky_relu))
+_contrib("QLinearSoftmax", _unary(_softmax))
+_contrib("QLinearAveragePool", _unary(_average_pool))
+_contrib("QLinearGlobalAveragePool", _unary(_global_average_pool))
+_contrib("QLinearReduceMean", _unary(_reduce_mean))

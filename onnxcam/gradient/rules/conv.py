@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.kernel_gradient import framed, kernel_gradient, margins
 from onnxcam.gradient.helpers.lengths import combine, length, vector
 from onnxcam.gradient.helpers.strided import strided_input
 from onnxcam.gradient.helpers.windows import Windows, spread, windows
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import rule
 
 
 def _kernel(c: Call) -> list[int]:
@@ -56,7 +57,7 @@ def _conv_input(c: Call, g: ir.Value) -> ir.Value:
     kernel = _kernel(c)
     w = windows(c, kernel)
     group = int(c.attribute("group", 1))
-    folded = c.fold(g, c.y)
+    folded = c.merge_t(g, c.y)
     pads = _turned_pads(w)
     if not kernel:
         dx = spread(c, folded, c.x(1), w, group)
@@ -73,7 +74,7 @@ def _conv_input(c: Call, g: ir.Value) -> ir.Value:
             group=group,
             kernel_shape=kernel,
         )
-    return c.unfold(dx, c.x(0), folded=True)
+    return c.split_t(dx, c.x(0), merged=True)
 
 
 def _turned_pads(w: Windows) -> list[int] | None:
@@ -99,6 +100,12 @@ def _bias(c: Call, g: ir.Value) -> ir.Value:
 rule("Conv", _conv_input, _conv_weight, _bias)
 
 
+_DISAGREE = (
+    "runtimes disagree on auto_pad with a stride beyond the kernel",
+    "runtimes disagree on auto_pad with output_padding",
+)
+
+
 def _transposed_windows(c: Call) -> Windows:
     """Windows of ConvTranspose over its output; pads that it chooses itself stay open."""
     kernel, auto = _kernel(c), c.attribute("auto_pad", "NOTSET")
@@ -107,9 +114,9 @@ def _transposed_windows(c: Call) -> Windows:
     w = replace(windows(c, kernel), begin=None, end=None)
     if c.attribute("output_shape", None) is None:
         if any(c.attribute("output_padding", [])):
-            raise c.refuse("runtimes disagree on auto_pad with output_padding")
+            raise c.refuse(_DISAGREE[1])
         if kernel and any(e < s for e, s in zip(w.extent, w.strides, strict=True)):
-            raise c.refuse("runtimes disagree on auto_pad with a stride beyond the kernel")
+            raise c.refuse(_DISAGREE[0])
     return w
 
 
@@ -117,7 +124,7 @@ def _conv_transpose_input(c: Call, g: ir.Value) -> ir.Value:
     """The transpose of a transposed convolution is the convolution itself."""
     w = _transposed_windows(c)
     around = margins(c, w, c.y, c.x(0), c.x(1))
-    signal, pads = framed(c, c.fold(g, c.y), around)
+    signal, pads = framed(c, c.merge_t(g, c.y), around)
     known = {"kernel_shape": w.kernel, "pads": pads}
     dx = c.op(
         "Conv",
@@ -128,7 +135,7 @@ def _conv_transpose_input(c: Call, g: ir.Value) -> ir.Value:
         group=int(c.attribute("group", 1)),
         **{name: value for name, value in known.items() if value},
     )
-    return c.unfold(dx, c.x(0), folded=True)
+    return c.split_t(dx, c.x(0), merged=True)
 
 
 def _conv_transpose_weight(c: Call, g: ir.Value) -> ir.Value:
@@ -136,4 +143,4 @@ def _conv_transpose_weight(c: Call, g: ir.Value) -> ir.Value:
     return kernel_gradient(c, _transposed_windows(c), c.x(1), (g, c.y), (c.x(0), c.x(0)), g)
 
 
-rule("ConvTranspose", _conv_transpose_input, _conv_transpose_weight, _bias)
+rule("ConvTranspose", _conv_transpose_input, _conv_transpose_weight, _bias, refuses=_DISAGREE)

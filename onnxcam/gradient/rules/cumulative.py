@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call, must_be_known
+from onnxcam.gradient.registry import rule
 
 
 def _cum_prod(c: Call, g: ir.Value) -> ir.Value:
@@ -32,4 +33,4 @@ def _cum_prod(c: Call, g: ir.Value) -> ir.Value:
     return op("ReduceSum", parts, ints(axis + 2), keepdims=0)
 
 
-rule("CumProd", _cum_prod, None, opset=26)
+rule("CumProd", _cum_prod, None, opset=26, refuses=[must_be_known("axes")])

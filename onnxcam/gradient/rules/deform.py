@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import ADDING
 from onnxcam.gradient.helpers.interpolation import sample, taps
 from onnxcam.gradient.helpers.lengths import combine, length, scalar, vector
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.registry import expansion
+
+_PLANAR = "it is only differentiated in two dimensions, with a kernel of known shape"
 
 
 def _deform_conv(c: Call) -> list[ir.Value]:
@@ -22,7 +25,7 @@ def _deform_conv(c: Call) -> list[ir.Value]:
     shape = c.attribute("kernel_shape", None) or c.dims(weight)[2:]
     kernel = [k for k in shape if isinstance(k, int)]
     if len(kernel) != 2 or c.rank(x) != 4:
-        raise c.refuse("it is only differentiated in two dimensions, with a kernel of known shape")
+        raise c.refuse(_PLANAR)
     many = int(np.prod(kernel))
     batch, counts = length(c, x, 0), [length(c, x, 2), length(c, x, 3)]
     sizes = [length(c, offset, 2), length(c, offset, 3)]
@@ -59,4 +62,4 @@ def _regular(c: Call, axis: int, kernel: list[int], sizes: list[int | ir.Value])
     return op("Cast", op("Reshape", places, c.builder.ints(int(np.prod(kernel)), -1)), to=c.kind)
 
 
-expansion("DeformConv", _deform_conv, opset=ADDING)
+expansion("DeformConv", _deform_conv, opset=ADDING, refuses=[_PLANAR])

@@ -15,8 +15,14 @@ from string import ascii_letters
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import rule
 from onnxcam.gradient.walker import unbroadcast_at_run_time
+
+_REFUSES = (
+    "it uses up all letters",
+    "the order of upper and lower case labels is not agreed upon",
+)
 
 
 def _labels(c: Call) -> tuple[list[str], str]:
@@ -31,13 +37,13 @@ def _labels(c: Call) -> tuple[list[str], str]:
         named = [letter for letter in left if letter in ascii_letters]
         once = "".join(sorted(letter for letter in named if named.count(letter) == 1))
         if once and not (once.isupper() or once.islower()):
-            raise c.refuse("the order of upper and lower case labels is not agreed upon")
+            raise c.refuse(_REFUSES[1])
         right = "..." * ("..." in left) + once
     free = "".join(letter for letter in ascii_letters if letter not in equation)
     spans = [c.rank(c.x(i)) - len(t.replace("...", "")) for i, t in enumerate(terms)]
     longest = max(spans)
     if longest >= len(free):  # one more is needed for T
-        raise c.refuse("it uses up all letters")
+        raise c.refuse(_REFUSES[0])
     shared = free[:longest]
     terms = [t.replace("...", shared[longest - s :]) for t, s in zip(terms, spans, strict=True)]
     return terms, right.replace("...", shared)
@@ -101,4 +107,4 @@ def _places(c: Call, x: ir.Value, axis: int) -> ir.Value:
     return c.op("Range", c.builder.constant(0), count, c.builder.constant(1))
 
 
-rule("Einsum", variadic=_einsum)
+rule("Einsum", variadic=_einsum, refuses=_REFUSES)

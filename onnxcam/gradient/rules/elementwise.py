@@ -6,16 +6,13 @@ At a kink the gradient is that of the side where the function is flat: ``Clip`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.masks import (
-    compared,
-    in_blocks,
-    passed_inside,
-    rectifier_bounds,
-    scaled,
-)
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call, must_be_known
+from onnxcam.gradient.helpers.masks import compared, passed_inside, rectifier_bounds
+from onnxcam.gradient.registry import rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.graph.values import constant, is_float
 
@@ -36,16 +33,19 @@ def _cast(c: Call, g: ir.Value) -> ir.Value | None:
     return c.op("Cast", g, to=c.x(0).dtype) if is_float(c.x(0)) else g
 
 
+TRAINING = "it is in training mode"
+
+
 def _dropout(c: Call, g: ir.Value) -> ir.Value:
     if c.operand(2) is not None and c.known(2, "training mode").any():
         ratio = constant(c.operand(1))
         if ratio is None or ratio.any():
-            raise c.refuse("it is in training mode")
+            raise c.refuse(TRAINING)
     return g
 
 
 rule("Identity", lambda c, g: g)
-rule("Dropout", _dropout, None, None)
+rule("Dropout", _dropout, None, None, refuses=[TRAINING, must_be_known("training mode")])
 rule("Cast", _cast)
 rule("CastLike", _cast, None)
 
@@ -55,29 +55,34 @@ rule("Add", _same, _same, broadcasts=True)
 rule("Sub", _same, lambda c, g: c.op("Neg", g), broadcasts=True)
 
 
-def _factor(c: Call, g: ir.Value, index: int) -> ir.Value | None:
+def _one_minus(c: Call, value: ir.Value) -> ir.Value:
+    return c.op("Sub", c.like(1.0), value)
+
+
+def factor(
+    c: Call, g: ir.Value, index: int, one_minus: Callable[[Call, ir.Value], ir.Value] = _one_minus
+) -> ir.Value | None:
     """For y = a b: da = g b; and where b is sigmoid a (SiLU), dy = b + y (1 - b) all at once."""
     other = c.x(1 - index)
     if _is_gate(c, c.x(index), other):
         return None  # counted with the other operand
     if not _is_gate(c, other, c.x(index)):
         return c.op("Mul", g, other)
-    beyond = scaled(c, other, -1.0, 1.0) if in_blocks(c) else c.op("Sub", c.like(1.0), other)
-    return c.op("Mul", g, c.op("Add", other, c.op("Mul", c.y, beyond)))
+    return c.op("Mul", g, c.op("Add", other, c.op("Mul", c.y, one_minus(c, other))))
 
 
 def _is_gate(c: Call, value: ir.Value, of: ir.Value) -> bool:
     """Whether ``value`` is the sigmoid of ``of``, and its own gradient is not asked for."""
     node = value.producer()
-    if node is None or node.op_type != "Sigmoid" or value in c.builder.ends:
+    if node is None or node.op_type != "Sigmoid" or value in c.walk.ends:
         return False
     return node.inputs[0] is of
 
 
 rule(
     "Mul",
-    lambda c, g: _factor(c, g, 0),
-    lambda c, g: _factor(c, g, 1),
+    lambda c, g: factor(c, g, 0),
+    lambda c, g: factor(c, g, 1),
     broadcasts=True,
 )
 rule(

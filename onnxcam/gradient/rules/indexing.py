@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import ADDING, by_numbers, scatter
 from onnxcam.gradient.helpers.lengths import (
     Length,
     combine,
-    leading,
     length,
     reshape,
     scalar,
     vector,
     volume,
 )
-from onnxcam.gradient.registry import Call, rule, stop
+from onnxcam.gradient.registry import rule, stop
 from onnxcam.graph.values import constant, dims
 
 _SMALL = 512  # up to here, a product with one-hot rows is no slower than scattering
@@ -50,7 +51,7 @@ def _gather(c: Call, g: ir.Value) -> ir.Value:
     after = volume(c, x, axis + 1)
     folded = reshape(c, g, picked, after, merged=(x, axis))
     known = constant(indices)
-    small = isinstance(full, int) and full <= _SMALL and c.builder.bounded  # 0 * inf is no 0
+    small = isinstance(full, int) and full <= _SMALL and c.walk.finite  # 0 * inf is no 0
     if picked == 1 or (known is not None and _runs_on(known)):
         summed = _padded(c, folded, indices, full, picked)
     elif known is not None and isinstance(full, int) and _all_distinct(known, full):
@@ -58,10 +59,10 @@ def _gather(c: Call, g: ir.Value) -> ir.Value:
     elif small or c.builder.opset < ADDING:
         summed = _multiplied(c, folded, full, picked, after)
     else:
-        shape = c.op("Concat", leading(c, folded), vector(c, full, after), axis=0)
+        shape = c.op("Concat", length_of_t(c.builder, folded), vector(c, full, after), axis=0)
         places = c.op("Reshape", indices, c.builder.ints(1, -1, 1))
         summed = scatter(c, shape, places, folded, 1, distinct=False)
-    return c.unfold(summed, x)
+    return c.split_t(summed, x)
 
 
 rule("Gather", _gather, None, opset=_gather_opset)
@@ -113,7 +114,7 @@ def _multiplied(c: Call, g: ir.Value, full: Length, picked: Length, after: Lengt
 
 def _gather_elements(c: Call, g: ir.Value) -> ir.Value:
     x = c.x(0)
-    shape = c.op("Concat", leading(c, g), c.builder.shape(x), axis=0)
+    shape = c.op("Concat", length_of_t(c.builder, g), c.builder.shape(x), axis=0)
     return scatter(c, shape, c.x(1), g, c.axis(x), distinct=False)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import rule
 from onnxcam.gradient.walker import unbroadcast, unbroadcast_at_run_time
 
 
@@ -93,6 +94,9 @@ def _gemm_bias(c: Call, g: ir.Value) -> ir.Value:
 rule("Gemm", _gemm_left, _gemm_right, _gemm_bias)
 
 
+_SIZE = "the size of its matrices is only known at run time"
+
+
 def _det(c: Call, g: ir.Value) -> ir.Value:
     """dx_ij = g times the cofactor (-1)^(i+j) det(x without row i and column j).
 
@@ -101,7 +105,7 @@ def _det(c: Call, g: ir.Value) -> ir.Value:
     x = c.x(0)
     n = c.static(x, -1) or c.static(x, -2)
     if n is None:
-        raise c.refuse("the size of its matrices is only known at run time")
+        raise c.refuse(_SIZE)
     deep = c.op("Unsqueeze", g, c.builder.ints(-1, -2))
     if n == 1:
         return deep
@@ -113,4 +117,4 @@ def _det(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Mul", deep, c.op("Mul", cofactors, signs))
 
 
-rule("Det", _det)
+rule("Det", _det, refuses=[_SIZE])

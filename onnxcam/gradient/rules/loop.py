@@ -12,11 +12,19 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.appended import appended, infer_appended, last_node
-from onnxcam.gradient.helpers.subgraphs import close, copy_body, copy_inputs, inner_opset
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.subgraphs import close, copy_body, copy_inputs, opset_inside
+from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.scan import Slices, scan_node
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, dims
+
+_REFUSES = (
+    "how often it repeats depends on what it computes",
+    "it has no trip count",
+    "its state '{}' is no tensor",
+    "its state '{}' changes its shape",
+)
 
 
 def _loop(c: Call) -> Sequence[ir.Value | None]:
@@ -24,14 +32,14 @@ def _loop(c: Call) -> Sequence[ir.Value | None]:
     initial = [v for v in c.node.inputs[2:] if v is not None]
     for state in body.inputs[2:]:
         if not isinstance(state.type, (ir.TensorType, type(None))):
-            raise c.refuse(f"its state '{state.name}' is no tensor")
+            raise c.refuse(_REFUSES[2], state.name)
     count = _count(c, body)
     known = constant(count)
     if known is not None and known > 0:
         return _scan(c, b, body, count, initial)
 
     # A Scan needs an iteration at least.
-    some, none = b.inner("some", []), b.inner("none", [])
+    some, none = b.subgraph("some", []), b.subgraph("none", [])
     close(some, _scan(c, some, body, count, initial))
     empty = [_empty(none, v) for v in body.outputs[len(initial) + 1 :]]
     close(none, [*initial, *empty])
@@ -48,9 +56,9 @@ def _count(c: Call, body: ir.Graph) -> ir.Value:
     """Return the number of iterations, an int64 scalar."""
     b, trips, condition = c.builder, c.operand(0), c.operand(1)
     if not _holds(body.outputs[0], body.inputs[1]):
-        raise c.refuse("how often it repeats depends on what it computes")
+        raise c.refuse(_REFUSES[0])
     if trips is None:
-        raise c.refuse("it has no trip count")
+        raise c.refuse(_REFUSES[1])
     begins = np.array(True) if condition is None else constant(condition)
     known = constant(trips)
     count = b.constant(known.item()) if known is not None else b.op("Reshape", trips, b.ints())
@@ -76,7 +84,7 @@ def _scan(
 ) -> Sequence[ir.Value]:
     """Append a Scan over the numbers of the iterations."""
     last = last_node(b.graph)
-    inner = b.inner("iteration", [])
+    inner = b.subgraph("iteration", [])
     number, _, *states = copy_inputs(inner, body)
     number.shape = ir.Shape([])
     inner.graph.inputs.extend([*states, number])
@@ -92,7 +100,7 @@ def _scan(
     for before, after, value in zip(states, inner.graph.outputs, initial, strict=False):
         shapes = [s for s in map(dims, (value, before, after)) if s is not None]
         if any(not _may_equal(shapes[0], s) for s in shapes):
-            raise c.refuse(f"its state '{value.name}' changes its shape")
+            raise c.refuse(_REFUSES[3], value.name)
     return outputs
 
 
@@ -108,4 +116,4 @@ def _empty(builder: Builder, like: ir.Value) -> ir.Value:
     return builder.constant(np.zeros([0] * (rank + 1)), like.dtype or ir.DataType.FLOAT)
 
 
-expansion("Loop", _loop, opset=inner_opset)
+expansion("Loop", _loop, opset=opset_inside, refuses=_REFUSES)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import expansion
 
 
 def _likelihood(c: Call, scores: ir.Value) -> ir.Value:

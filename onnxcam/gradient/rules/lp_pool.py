@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.pool_windows import hand_back, pool_windows
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.pool_windows import REFUSES, hand_back, pool_windows
+from onnxcam.gradient.registry import rule
 
 
 def _share(c: Call, g: ir.Value, power: int) -> ir.Value:
@@ -44,5 +45,5 @@ def _global_lp_pool(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Mul", _share(c, g, power), _slope(c, power))
 
 
-rule("LpPool", _lp_pool)
+rule("LpPool", _lp_pool, refuses=REFUSES)
 rule("GlobalLpPool", _global_lp_pool)

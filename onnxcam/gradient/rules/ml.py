@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, expansion, stop
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import expansion, stop
 
 _ML = "ai.onnx.ml"
 

@@ -6,11 +6,11 @@ Each scales and shifts a normalized tensor ``h``: ``y = scale h + bias``, so tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.backward import Cotangents
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import joint, rule
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.graph.values import HALVES
 
@@ -184,10 +184,10 @@ rule("InstanceNormalization", _instance_x, _instance_scale, _bias)
 # --- over groups of channels
 
 
-def _grouped(c: Call, value: ir.Value, leading: int = 1) -> ir.Value:
-    """Shape ``[N, K, *S]`` as ``[N, G, rest]``, under ``leading`` axes."""
+def _grouped(c: Call, value: ir.Value, before: int = 1) -> ir.Value:
+    """Shape ``[N, K, *S]`` as ``[N, G, rest]``, under ``before`` axes."""
     groups = int(c.attribute("num_groups", 1))
-    return c.op("Reshape", _wide(c, value), c.builder.ints(*[0] * leading, groups, -1))
+    return c.op("Reshape", _wide(c, value), c.builder.ints(*[0] * before, groups, -1))
 
 
 def _group(c: Call) -> _Normalized:
@@ -202,10 +202,10 @@ def _by_channel(c: Call) -> bool:
 def _group_x(c: Call, g: ir.Value) -> ir.Value:
     scale = _wide(c, c.x(1))
     if _by_channel(c):
-        scaled = _grouped(c, c.op("Mul", _wide(c, g), _per_channel(c, scale)), leading=2)
+        scaled = _grouped(c, c.op("Mul", _wide(c, g), _per_channel(c, scale)), before=2)
     else:
-        scaled = c.op("Mul", _grouped(c, g, leading=2), _at_end(c, scale))
-    return c.unfold(_narrow(c, _group(c).back(scaled), c.x(0)), c.x(0))
+        scaled = c.op("Mul", _grouped(c, g, before=2), _at_end(c, scale))
+    return c.split_t(_narrow(c, _group(c).back(scaled), c.x(0)), c.x(0))
 
 
 def _at_end(c: Call, value: ir.Value) -> ir.Value:
@@ -215,7 +215,7 @@ def _at_end(c: Call, value: ir.Value) -> ir.Value:
 def _group_sum(c: Call, g: ir.Value, h: ir.Value | None, like: ir.Value) -> ir.Value:
     """Return sum(g h) for each channel or group."""
     if not _by_channel(c):
-        g = _grouped(c, g, leading=2)
+        g = _grouped(c, g, before=2)
         g = c.op("Mul", g, h) if h is not None else g
         return _narrow(c, c.builder.sum(g, [-3, -1]), like)
     g = _wide(c, g)
@@ -242,7 +242,7 @@ def _layer(c: Call) -> _Normalized:
     return _Normalized(c, c.x(0), _last(c), _epsilon(c))
 
 
-def _layer_x(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value:
+def _layer_x(c: Call, gs: Cotangents) -> ir.Value:
     """Return dx from y and from the outputs ``mean`` and ``inverse = 1 / root``.
 
     dmean/dx = 1/n and dinverse/dx = -h / (n root^2).
@@ -262,7 +262,7 @@ def _layer_x(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value:
     return _narrow(c, c.op("Sum", *parts) if len(parts) > 1 else parts[0], c.x(0))
 
 
-def _layer_scale(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value | None:
+def _layer_scale(c: Call, gs: Cotangents) -> ir.Value | None:
     return None if gs[0] is None else _normalized_scale(c, gs[0], _layer(c))
 
 
@@ -271,7 +271,7 @@ def _normalized_scale(c: Call, g: ir.Value, normalized: _Normalized) -> ir.Value
     return _narrow(c, unbroadcast(c, dscale, c.x(1)), c.x(1))
 
 
-def _layer_bias(c: Call, gs: Sequence[ir.Value | None]) -> ir.Value | None:
+def _layer_bias(c: Call, gs: Cotangents) -> ir.Value | None:
     if gs[0] is None:
         return None
     return _narrow(c, unbroadcast(c, _wide(c, gs[0]), c.x(2)), c.x(2))
@@ -281,13 +281,7 @@ def _root_mean_square(c: Call) -> _Normalized:
     return _Normalized(c, c.x(0), _last(c), _epsilon(c), centered=False)
 
 
-rule(
-    "LayerNormalization",
-    _layer_x,  # type: ignore[arg-type]
-    _layer_scale,  # type: ignore[arg-type]
-    _layer_bias,  # type: ignore[arg-type]
-    all_outputs=True,
-)
+joint("LayerNormalization", _layer_x, _layer_scale, _layer_bias)
 rule(
     "RMSNormalization",
     lambda c, g: _narrow(c, _root_mean_square(c).back(_scaled(c, g)), c.x(0)),

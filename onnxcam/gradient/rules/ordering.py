@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import by_numbers, numbers, put_back, scatter
-from onnxcam.gradient.helpers.lengths import leading, volume
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.helpers.lengths import volume
+from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
 
 
@@ -17,7 +19,7 @@ def _top_k(c: Call, g: ir.Value) -> ir.Value:
     if not indices.name:
         kept = {name: a.value for name, a in c.node.attributes.items()}
         _, indices = c.builder.op_many("TopK", c.node.inputs, 2, **kept)
-    shape = c.op("Concat", leading(c, g), c.builder.shape(x), axis=0)
+    shape = c.op("Concat", length_of_t(c.builder, g), c.builder.shape(x), axis=0)
     return scatter(c, shape, indices, g, c.axis(x, -1), distinct=True)
 
 
@@ -30,7 +32,7 @@ def _unique(c: Call, g: ir.Value) -> ir.Value:
     _, places = c.builder.op_many("Unique", [x], 2, **kept)
     if "axis" in kept:
         places = c.op("Gather", numbers(c, x), places, axis=int(c.attribute("axis", 0)))
-    return c.unfold(put_back(c, g, places, volume(c, x), distinct=True), x)
+    return c.split_t(put_back(c, g, places, volume(c, x), distinct=True), x)
 
 
 rule("Unique", _unique)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import ADDING, numbers, put_back
-from onnxcam.gradient.helpers.lengths import leading, length, vector, volume
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.helpers.lengths import length, vector, volume
+from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
 
 
@@ -24,7 +26,7 @@ def _pad(c: Call, g: ir.Value) -> ir.Value:
         x, axes = c.x(0), c.operand(3)
         rest = [] if axes is None else [None, axes]  # the constant is of another type, and unread
         places = c.builder.copy(c.node, [numbers(c, x), c.x(1), *rest])
-        return c.unfold(put_back(c, g, places, volume(c, x), distinct=False), x)
+        return c.split_t(put_back(c, g, places, volume(c, x), distinct=False), x)
     pads = _known_pads(c)
     if pads is None:
         return c.op("Pad", g, _opposite(c))
@@ -66,12 +68,12 @@ def _opposite(c: Call) -> ir.Value:
 def _pad_value(c: Call, g: ir.Value) -> ir.Value:
     """The constant takes the cotangents of all places where it stands."""
     if _mode(c.node) != "constant":  # it is not read
-        shape = c.op("Concat", leading(c, g), c.builder.shape(c.x(2)), axis=0)
+        shape = c.op("Concat", length_of_t(c.builder, g), c.builder.shape(c.x(2)), axis=0)
         return c.op("Expand", c.like(0.0), shape)
     empty = c.op("Expand", c.like(0.0), c.builder.shape(c.x(0)))
     stands = c.builder.copy(c.node, [empty, c.x(1), c.like(1.0), *c.node.inputs[3:]])
     taken = c.op("Mul", g, stands)
-    return c.unfold(c.builder.sum(taken, range(1, c.rank(c.y) + 1)), c.x(2))
+    return c.split_t(c.builder.sum(taken, range(1, c.rank(c.y) + 1)), c.x(2))
 
 
 rule("Pad", _pad, None, _pad_value, None, opset=lambda n: 13 if _mode(n) == "constant" else ADDING)

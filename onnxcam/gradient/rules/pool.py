@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.blocked.max_pool import separated_max
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import ADDING, put_back
 from onnxcam.gradient.helpers.lengths import volume
-from onnxcam.gradient.helpers.masks import in_blocks, masked_early, scaled
+from onnxcam.gradient.helpers.masks import masked_early
 from onnxcam.gradient.helpers.pool_windows import (
+    LAST_WINDOW,
+    REFUSES,
     check_last_window,
     hand_back,
     ones_like_space,
@@ -19,7 +21,7 @@ from onnxcam.gradient.helpers.pool_windows import (
 from onnxcam.gradient.helpers.strided import fitted
 from onnxcam.gradient.helpers.tiled_max import tiled_max
 from onnxcam.gradient.helpers.windows import Windows, overhang, windows
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import rule
 
 
 def _overlaps(node: ir.Node) -> int:
@@ -36,24 +38,33 @@ def _overlaps(node: ir.Node) -> int:
 def _max_pool(c: Call, g: ir.Value) -> ir.Value:
     """Scatter to the first maximum of each window.
 
-    The places come from a second MaxPool, so that the original one keeps its faster form
+    The indices come from a second MaxPool, so that the original one keeps its faster form
     without indices.
     """
     g = masked_early(c, g)
+    return to_maxima(c, g, max_windows(c))
+
+
+def max_windows(c: Call) -> Windows:
+    """Return the windows of a MaxPool."""
     w = windows(c, [int(k) for k in c.attribute("kernel_shape", [])])
     check_last_window(c, w)
-    for form in (separated_max, tiled_max):
-        dx = form(c, g, w)
-        if dx is not None:
-            return dx
+    return w
+
+
+def to_maxima(c: Call, g: ir.Value, w: Windows) -> ir.Value:
+    """Hand the cotangent of each window to its first maximum."""
+    dx = tiled_max(c, g, w)
+    if dx is not None:
+        return dx
     x = c.x(0)
     kept = {name: a.value for name, a in c.node.attributes.items() if name != "storage_order"}
-    _, places = c.builder.op_many("MaxPool", [x], 2, **kept)
+    _, indices = c.builder.op_many("MaxPool", [x], 2, **kept)
     apart = _overlaps(c.node) < ADDING
-    return c.unfold(put_back(c, g, places, volume(c, x), distinct=apart), x)
+    return c.split_t(put_back(c, g, indices, volume(c, x), distinct=apart), x)
 
 
-rule("MaxPool", _max_pool, opset=_overlaps)
+rule("MaxPool", _max_pool, opset=_overlaps, refuses=[LAST_WINDOW])
 
 
 def _average_pool(c: Call, g: ir.Value) -> ir.Value:
@@ -61,7 +72,7 @@ def _average_pool(c: Call, g: ir.Value) -> ir.Value:
     w = pool_windows(c)
     lengths = [c.static(c.x(0), i + 2) for i in range(len(w.kernel))]
     if not w.padded and w.kernel == lengths:
-        return _expand_space(c, c.op("Div", g, c.like(float(np.prod(w.kernel)))))
+        return expand_space(c, c.op("Div", g, c.like(float(np.prod(w.kernel)))))
     size = float(np.prod(w.kernel))
     alike = not w.padded or (c.attribute("count_include_pad", 0) and not w.ceil_mode)
     if not alike:
@@ -89,8 +100,8 @@ def _summed(c: Call, g: ir.Value, w: Windows, share: float) -> ir.Value | None:
     if min(pads) < 0:
         return None
     shares = c.builder.constant(np.full([channels, 1, *w.kernel], share), c.kind)
-    dx = c.op("Conv", c.fold(g, c.y), shares, group=channels, kernel_shape=w.kernel, pads=pads)
-    return c.unfold(dx, c.x(0), folded=True)
+    dx = c.op("Conv", c.merge_t(g, c.y), shares, group=channels, kernel_shape=w.kernel, pads=pads)
+    return c.split_t(dx, c.x(0), merged=True)
 
 
 def _repeated(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
@@ -99,8 +110,8 @@ def _repeated(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     over = overhang(c, w)
     if not beside or over is None or c.rank(c.x(0)) != 4:
         return None
-    dx = fitted(c, c.builder.repeat(c.fold(g, c.y), w.strides), [-o for o in over])
-    return c.unfold(dx, c.x(0), folded=True)
+    dx = fitted(c, c.builder.repeat(c.merge_t(g, c.y), w.strides), [-o for o in over])
+    return c.split_t(dx, c.x(0), merged=True)
 
 
 def _shares(c: Call, w: Windows) -> ir.Value:
@@ -115,10 +126,10 @@ def _shares(c: Call, w: Windows) -> ir.Value:
     return c.op("Div", average, real)
 
 
-rule("AveragePool", _average_pool)
+rule("AveragePool", _average_pool, refuses=REFUSES)
 
 
-def _expand_space(c: Call, g: ir.Value) -> ir.Value:
+def expand_space(c: Call, g: ir.Value) -> ir.Value:
     """Repeat ``[T, N, K, 1...]`` over the input's space."""
     sizes = c.dims(c.x(0))[2:]
     if all(isinstance(d, int) for d in sizes):
@@ -129,12 +140,8 @@ def _expand_space(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _global_average_pool(c: Call, g: ir.Value) -> ir.Value:
-    """Each place takes an equal share."""
-    space = [c.static(c.x(0), i) for i in range(2, c.rank(c.x(0)))]
-    if in_blocks(c) and all(space):
-        share = 1.0 / float(np.prod([n or 0 for n in space]))
-        return _expand_space(c, c.unfold(scaled(c, c.fold(g, c.y), share), c.y, folded=True))
-    return _expand_space(c, c.op("Div", g, c.builder.places(c.x(0))))
+    """Each position takes an equal share."""
+    return expand_space(c, c.op("Div", g, c.builder.positions(c.x(0))))
 
 
 rule("GlobalAveragePool", _global_average_pool)

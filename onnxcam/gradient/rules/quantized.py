@@ -13,24 +13,23 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.quantization import LIMITS, along, as_float
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.backward import Cotangents
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.quantization import MISFIT, along, as_float, convert, divided
+from onnxcam.gradient.registry import joint, rule
+from onnxcam.graph.quantized import LIMITS
 from onnxcam.graph.values import constant
 
 _FLOAT = ir.DataType.FLOAT
-_LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization"}
-
-
-def _cast(c: Call, value: ir.Value, before: ir.DataType | None, to: ir.DataType | None) -> ir.Value:
-    """Convert a cotangent of one type to another."""
-    kind = to or _FLOAT
-    return value if (before or _FLOAT) == kind else c.op("Cast", value, to=kind)
 
 
 def _dequantize(c: Call, g: ir.Value) -> ir.Value:
     """For x = (q - z) s: dq = g s."""
     scale = along(c, as_float(c, c.x(1)), c.y)  # few operators take the narrowest codes
-    return c.op("Mul", _cast(c, g, c.y.dtype, _FLOAT), scale)
+    return c.op("Mul", convert(c, g, c.y.dtype, _FLOAT), scale)
+
+
+_NO_RULE = "quantized tensors of type {} have no rule"
 
 
 def _quantize(c: Call, g: ir.Value) -> ir.Value:
@@ -40,21 +39,15 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
     where the codes begin at 0 (``z`` is the lowest), a quantizer or optimizer has dropped a ReLU
     before them, so that negative values pass nothing.
     """
-    x, codes = c.x(0), c.y.dtype
-    if codes not in LIMITS:
-        raise c.refuse(f"codes of type {codes} have no rule")
-    low, high = LIMITS[codes]
+    x, stored = c.x(0), c.y.dtype
+    if stored not in LIMITS:
+        raise c.refuse(_NO_RULE, stored)
+    low, high = LIMITS[stored]
     scale = along(c, as_float(c, c.x(1)), x)
-    kind = _FLOAT if x.dtype == ir.DataType.INT32 else x.dtype
-    dx = _cast(c, c.op("Div", g, scale), _FLOAT, kind)
-    if c.node in c.builder.unclipped:
+    dx = divided(c, g, scale)
+    if c.node in c.walk.unclipped:
         return dx
-    if c.builder.policy != "standard" and _absorbs_relu(c):
-        c.builder.rectifiers.append(c.node.name or c.y.name or "")
-        dx = c.op("Relu", dx)
-        if c.builder.policy == "deconvnet":
-            return dx
-    values = _cast(c, x, x.dtype, _FLOAT)
+    values = convert(c, x, x.dtype, _FLOAT)
     centre, half = _range(c, scale, low, high)
     centred = values if centre is None else c.op("Sub", values, centre)
     fits = c.op("LessOrEqual", c.op("Abs", centred), half)
@@ -91,38 +84,12 @@ def _computed_range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[
     return middle, c.op("Mul", c.op("Sub", most, least), scaled)
 
 
-def _absorbs_relu(c: Call) -> bool:
-    """Whether the node stands for a ReLU: the codes of what may be negative begin at 0.
-
-    Quantizers drop the ReLU before such codes, and the sum of two that begin at 0 has none.
-    """
-    node = c.x(0).producer()
-    if node is None or node.op_type not in _LINEAR or not _begins_at_zero(c.operand(2), c.y):
-        return False
-    sources = [v.producer() for v in node.inputs if v is not None]
-    return node.op_type != "Add" or not all(
-        s is not None
-        and s.op_type == "DequantizeLinear"
-        and s.inputs[0] is not None
-        and _begins_at_zero((*s.inputs, None)[2], s.inputs[0])
-        for s in sources
-    )
-
-
-def _begins_at_zero(zero: ir.Value | None, codes: ir.Value) -> bool:
-    low = LIMITS[codes.dtype or ir.DataType.UINT8][0]
-    if zero is None:
-        return low == 0
-    stored = constant(zero)
-    return stored is not None and bool((stored == low).all())
-
-
 for _domain in ("", "com.microsoft"):
-    rule("DequantizeLinear", _dequantize, None, None, domain=_domain)
-    rule("QuantizeLinear", _quantize, None, None, domain=_domain)
+    rule("DequantizeLinear", _dequantize, None, None, refuses=[MISFIT], domain=_domain)
+    rule("QuantizeLinear", _quantize, None, None, refuses=[_NO_RULE, MISFIT], domain=_domain)
 
 
-def _dynamic(c: Call, gs: list[ir.Value | None]) -> ir.Value | None:
+def _dynamic(c: Call, gs: Cotangents) -> ir.Value | None:
     """Scale and zero point fit the values, so all are inside: dx = g / s.
 
     That scale and zero point move with the values changes nothing in what the codes stand for.
@@ -131,4 +98,4 @@ def _dynamic(c: Call, gs: list[ir.Value | None]) -> ir.Value | None:
     return None if g is None else c.op("Div", g, c.node.outputs[1])
 
 
-rule("DynamicQuantizeLinear", _dynamic, all_outputs=True)  # type: ignore[arg-type]
+joint("DynamicQuantizeLinear", _dynamic)

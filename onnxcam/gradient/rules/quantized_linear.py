@@ -10,8 +10,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.quantization import as_float, decode, encode, shifted
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.quantization import MANY_SCALES, as_float, decode, encode, shifted
+from onnxcam.gradient.registry import expansion
 
 MICROSOFT = "com.microsoft"
 _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -66,8 +67,8 @@ def _matmul_integer(c: Call) -> list[ir.Value]:
 
 
 for _domain in ("", MICROSOFT):
-    expansion("QLinearConv", _qlinear_conv, domain=_domain)
-expansion("QLinearMatMul", _qlinear_matmul)
+    expansion("QLinearConv", _qlinear_conv, refuses=[MANY_SCALES], domain=_domain)
+expansion("QLinearMatMul", _qlinear_matmul, refuses=[MANY_SCALES])
 expansion("ConvInteger", _conv_integer)
 expansion("MatMulInteger", _matmul_integer)
 
@@ -104,7 +105,7 @@ def _qgemm(c: Call) -> list[ir.Value]:
 
 expansion("MatMulIntegerToFloat", _matmul_integer_to_float, domain=MICROSOFT)
 expansion("DynamicQuantizeMatMul", _dynamic_quantize_matmul, domain=MICROSOFT)
-expansion("QGemm", _qgemm, domain=MICROSOFT)
+expansion("QGemm", _qgemm, refuses=[MANY_SCALES], domain=MICROSOFT)
 
 
 def _unpacked(c: Call, packed: ir.Value, bits: int, *shape: int) -> ir.Value:
@@ -124,12 +125,15 @@ def _unpacked(c: Call, packed: ir.Value, bits: int, *shape: int) -> ir.Value:
     return c.op("Reshape", c.op("Cast", bytes_, to=c.kind), c.builder.ints(*shape))
 
 
+_PACKED = "its weights are packed in another way"
+
+
 def _matmul_nbits(c: Call) -> list[ir.Value]:
     """For y = a W^T + bias: W ``[N, K]`` is stored in blocks along K, a scale and zero each."""
     bits, block = int(c.attribute("bits", 4)), int(c.attribute("block_size", 0))
     rows, depth = int(c.attribute("N", 0)), int(c.attribute("K", 0))
     if bits not in (2, 4, 8) or c.operand(4) is not None or c.attribute("weight_prepacked", 0):
-        raise c.refuse("its weights are packed in another way")
+        raise c.refuse(_PACKED)
     blocks = -(-depth // block)
     weight = _unpacked(c, c.x(1), bits, rows, blocks, block)
     zero = c.operand(3)
@@ -151,4 +155,4 @@ def _matmul_nbits(c: Call) -> list[ir.Value]:
     return _with_bias(c, c.op("MatMul", c.x(0), c.op("Transpose", weight, perm=[1, 0])), 5)
 
 
-expansion("MatMulNBits", _matmul_nbits, domain=MICROSOFT)
+expansion("MatMulNBits", _matmul_nbits, refuses=[_PACKED], domain=MICROSOFT)

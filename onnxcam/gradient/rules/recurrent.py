@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers import recurrent_cells
 from onnxcam.gradient.helpers.quantization import decode
 from onnxcam.gradient.helpers.recurrent_cells import Activation, Cell
 from onnxcam.gradient.helpers.subgraphs import close
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 from onnxcam.gradient.rules.scan import Slices, scan_node
 from onnxcam.graph.builder import Builder
@@ -32,6 +33,11 @@ class _Kind:
     activations: tuple[str, ...]
 
 
+_REFUSES = (
+    "its hidden size is only known at run time",
+    "its activations cannot be read: {}",
+)
+_ZERO_POINTS = "its zero points do not fit its scales"
 _KINDS = {
     "RNN": _Kind(recurrent_cells.rnn, 1, 1, ("Tanh",)),
     "GRU": _Kind(recurrent_cells.gru, 3, 1, ("Sigmoid", "Tanh")),
@@ -53,7 +59,7 @@ class _Operator:
         self.batch_first = bool(c.attribute("layout", 0))
         hidden = int(c.attribute("hidden_size", 0)) or c.static(c.x(2), -1)
         if hidden is None:
-            raise c.refuse("its hidden size is only known at run time")
+            raise c.refuse(_REFUSES[0])
         self.hidden = hidden
         self.x = self.oriented(c.x(0), [1, 0, 2])  # [time, batch, input]
         self.lengths = c.operand(4)
@@ -110,7 +116,7 @@ class _Operator:
         try:
             found = recurrent_cells.activations(names, alphas, betas)
         except ValueError as error:
-            raise c.refuse(f"its activations cannot be read: {error}") from error
+            raise c.refuse(_REFUSES[1], error) from error
         count = len(defaults)
         return [found[d * count : (d + 1) * count] for d in range(len(self.ways))]
 
@@ -170,7 +176,7 @@ class _Operator:
 
     def body(self, cell: Cell) -> ir.Graph:
         """Return the body of the Scan: the cell, idle where a sequence has no element."""
-        b = self.c.builder.inner("cell", [])
+        b = self.c.builder.subgraph("cell", [])
         states = [b.value(name) for name in ("hidden", "memory")[: self.kind.states]]
         x, valid = b.value("projected"), b.value("valid")
         for value in (*states, x):
@@ -188,7 +194,7 @@ class _Operator:
         return close(b, [*following, y])
 
 
-expansion("RNN GRU LSTM", lambda c: _Operator(c).outputs())
+expansion("RNN GRU LSTM", lambda c: _Operator(c).outputs(), refuses=_REFUSES)
 
 
 def _columns(c: Call, value: ir.Value) -> ir.Value:
@@ -211,11 +217,13 @@ def _quantized_lstm(c: Call) -> list[ir.Value]:
     for place, scale_place in ((1, 8), (2, 10)):
         scale, zero = c.x(scale_place), c.operand(scale_place + 1)
         if zero is not None and c.rank(zero) != c.rank(scale):
-            raise c.refuse("its zero points do not fit its scales")
+            raise c.refuse(_ZERO_POINTS)
         zero = None if zero is None else _columns(c, zero)
         numbers = decode(c, c.x(place), _columns(c, scale), zero, axis=0)
         weights.append(c.op("Transpose", numbers, perm=[0, 2, 1]))
     return _Operator(c, _KINDS["LSTM"], weights).outputs()
 
 
-expansion("DynamicQuantizeLSTM", _quantized_lstm, domain=MICROSOFT)
+expansion(
+    "DynamicQuantizeLSTM", _quantized_lstm, refuses=[*_REFUSES, _ZERO_POINTS], domain=MICROSOFT
+)

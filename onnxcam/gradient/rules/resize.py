@@ -10,10 +10,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.lengths import length, vector
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
 
+_CROPS = "the region that it crops depends on what it is differentiated by"
 _HALF_PIXELS = ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
 
 
@@ -29,10 +31,10 @@ def _resize(c: Call, g: ir.Value) -> ir.Value:
 
 def _region(c: Call, g: ir.Value) -> None:
     if c.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        raise c.refuse("the region that it crops depends on what it is differentiated by")
+        raise c.refuse(_CROPS)
 
 
-rule("Resize", _resize, _region, None, None)
+rule("Resize", _resize, _region, None, None, refuses=[_CROPS])
 
 
 def _axes(c: Call) -> list[int]:
@@ -79,8 +81,8 @@ def _repeats(c: Call) -> list[int] | None:
 def _summed(c: Call, g: ir.Value, repeats: list[int]) -> ir.Value:
     """Add up the repeated elements: the average over each block times its size."""
     block = repeats[2:]
-    mean = c.op("AveragePool", c.fold(g, c.y), kernel_shape=block, strides=block)
-    return c.unfold(c.op("Mul", mean, c.like(float(np.prod(block)))), c.x(0))
+    mean = c.op("AveragePool", c.merge_t(g, c.y), kernel_shape=block, strides=block)
+    return c.split_t(c.op("Mul", mean, c.like(float(np.prod(block)))), c.x(0))
 
 
 def _unchanged(c: Call, place: int, axis: int) -> bool:

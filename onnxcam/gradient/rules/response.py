@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import rule
 
 
 def _lp(c: Call, g: ir.Value) -> ir.Value:
@@ -41,7 +42,7 @@ def _lrn(c: Call, g: ir.Value) -> ir.Value:
     s = op("Add", op("Mul", squares, c.like(alpha / size)), c.like(c.attribute("bias", 1.0)))
     direct = op("Mul", g, op("Pow", s, c.like(-beta)))
     through = op("Div", op("Mul", direct, x), s)
-    back = c.unfold(_over_channels(c, through, size, after, before), x)
+    back = c.split_t(_over_channels(c, through, size, after, before), x)
     indirect = op("Mul", op("Mul", x, c.like(2.0 * alpha * beta / size)), back)
     return op("Sub", direct, indirect)
 

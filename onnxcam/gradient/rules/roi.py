@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import ADDING
 from onnxcam.gradient.helpers.interpolation import taps
 from onnxcam.gradient.helpers.lengths import Length, combine, length, scalar, vector
-from onnxcam.gradient.registry import Call, expansion
+from onnxcam.gradient.registry import expansion
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import ADDING
 from onnxcam.gradient.helpers.interpolation import Mode, sample, taps
 from onnxcam.gradient.helpers.lengths import Length, length, scalar, vector, volume
-from onnxcam.gradient.registry import Call, expansion, rule
+from onnxcam.gradient.registry import expansion, rule
 from onnxcam.graph.values import HALVES
 
 _MODES: dict[str, Mode] = {"bilinear": "linear", "bicubic": "cubic"}  # names before opset 20

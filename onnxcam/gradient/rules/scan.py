@@ -20,22 +20,21 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import Cotangents
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.subgraphs import (
-    add_seeds,
     close,
     copy_body,
     copy_inputs,
-    inner_opset,
-    leading,
+    opset_inside,
+    some_length_of_t,
     zeros,
 )
 from onnxcam.gradient.infinite_slopes import is_steep
-from onnxcam.gradient.registry import Call, whole
-from onnxcam.gradient.walker import pull_back
+from onnxcam.gradient.registry import whole
+from onnxcam.gradient.walker import add_cotangents, pull_back
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import depends_on, is_float, reads
-
-Cotangents = Sequence[ir.Value | None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class _Scan:
         """Append a copy of the Scan that stacks these states as each iteration finds them."""
         if not kept:
             return []
-        again = builder.inner("again", [])
+        again = builder.subgraph("again", [])
         inputs, known = self.copy(again)
         again.graph.inputs.extend(inputs)
         close(again, [*(known.get(v, v) for v in self.after), *(inputs[i] for i in kept)])
@@ -150,9 +149,9 @@ class _Back:
     """
 
     def __init__(self, c: Call, scan: _Scan, gs: Cotangents, wanted: Sequence[ir.Value]) -> None:
-        b = c.builder
-        self.builder = back = b.inner("back", [])
-        back.bounded = b.bounded and not any(is_steep(node) for node in scan.body)
+        self.builder = back = c.builder.subgraph("back", [])
+        walk = c.walk.within(back)
+        walk.finite = c.walk.finite and not any(is_steep(node) for node in scan.body)
         inputs, known = scan.copy(back)
         self.before, self.elements = inputs[: scan.states], inputs[scan.states :]
         self.active = scan.active(gs, set(wanted))
@@ -166,16 +165,16 @@ class _Back:
         captured = [v for v in wanted if v in inside]
         read = [j for j, (v, _) in enumerate(scan.inputs) if v in set(wanted)]
         to = [*(self.before[i] for i in self.active), *(self.elements[j] for j in read), *captured]
-        gradients = pull_back(back, list(back.graph), add_seeds(back, pairs), to)
+        gradients = pull_back(walk, list(back.graph), add_cotangents(back, pairs), to)
         found = {v: g for v, g in zip(to, gradients, strict=True) if g is not None}
         self.sums = {v: _cotangent(back, v) for v in captured if v in found}
         self.read = [j for j in read if self.elements[j] in found]
         self.reaches = bool(self.active or self.sums or self.read)
         if not self.reaches:
             return
-        count = leading(back, [*self.states, *self.slices])
+        T = some_length_of_t(back, [*self.states, *self.slices])
         before = [self.before[i] for i in self.active]
-        outputs = [found[v] if v in found else zeros(back, count, v) for v in before]
+        outputs = [found[v] if v in found else zeros(back, T, v) for v in before]
         outputs += [back.op("Add", total, found[v]) for v, total in self.sums.items()]
         outputs += [found[self.elements[j]] for j in self.read]
         likes = [*before, *self.sums, *(self.elements[j] for j in self.read)]
@@ -212,15 +211,15 @@ def _scan(c: Call, gs: Cotangents, wanted: Sequence[ir.Value]) -> list[ir.Value 
             slices.append(element)
     graph.inputs.extend([*back.states, *back.sums.values(), *slices])
 
-    count = leading(b, gs)
-    initial = [gs[i] or zeros(b, count, scan.initial[i]) for i in back.active]
-    initial += [zeros(b, count, v) for v in back.sums]
+    T = some_length_of_t(b, gs)
+    initial = [gs[i] or zeros(b, T, scan.initial[i]) for i in back.active]
+    initial += [zeros(b, T, v) for v in back.sums]
     ways = [scan.inputs[j][1].cotangents() for j in back.read]
     outputs = scan_node(b, graph, initial, inputs, ways)
     of = [*(scan.initial[i] for i in back.active), *back.sums]
     of += [scan.inputs[j][0] for j in back.read]
-    total = add_seeds(b, zip(of, outputs, strict=True))
+    total = add_cotangents(b, zip(of, outputs, strict=True))
     return [total.get(v) for v in wanted]
 
 
-whole("Scan", _scan, opset=inner_opset)
+whole("Scan", _scan, opset=opset_inside)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import numbers, put_back
 from onnxcam.gradient.helpers.lengths import combine, vector, volume
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import rule
 
 
 def _sources(c: Call, updates: int) -> ir.Value:
@@ -32,7 +33,7 @@ def _written(c: Call, g: ir.Value, updates: int) -> ir.Value:
     size = combine(c, "Add", start, volume(c, c.x(updates)))
     both = put_back(c, g, _sources(c, updates), size, distinct=True)
     axis = c.builder.ints(1)
-    return c.unfold(c.op("Slice", both, vector(c, start), vector(c, size), axis), c.x(updates))
+    return c.split_t(c.op("Slice", both, vector(c, start), vector(c, size), axis), c.x(updates))
 
 
 rule("TensorScatter", lambda c, g: _kept(c, g, 1), lambda c, g: _written(c, g, 1), opset=24)

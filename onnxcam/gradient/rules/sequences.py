@@ -9,18 +9,22 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.backward import length_of_t
+from onnxcam.gradient.call import Call, must_be_known
 from onnxcam.gradient.helpers.lengths import (
     Length,
     combine,
     given,
-    leading,
     length,
     reshape,
     vector,
     volume,
 )
-from onnxcam.gradient.registry import Call, rule, stop
+from onnxcam.gradient.registry import rule, stop
 
+_SOURCE = "its sequence comes from {}, so that its items are not known"
+_ALONG = "it joins the parts of a split along another axis"
+_REFUSES = (_SOURCE, must_be_known("positions"))
 _END = np.iinfo(np.int64).max
 _PASSES_ON = ("Identity", "Optional", "OptionalGetElement")
 
@@ -46,7 +50,7 @@ def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
     if node is not None and node.op_type == "SequenceEmpty":
         return []
     if node is not None and node.op_type in ("SequenceInsert", "SequenceErase"):
-        maker = Call(node, c.builder)
+        maker = Call(node, c.walk, c.refuses)
         items = _items(c, maker.x(0))
         if node.op_type == "SequenceInsert":
             items.insert(_position(maker, 2, len(items)), maker.x(1))
@@ -54,7 +58,7 @@ def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
             del items[_position(maker, 1, -1)]
         return items
     source = "outside" if node is None else node.op_type
-    raise c.refuse(f"its sequence comes from {source}, so that its items are not known")
+    raise c.refuse(_SOURCE, source)
 
 
 def _position(c: Call, index: int, default: int) -> int:
@@ -73,7 +77,7 @@ def _piece(c: Call, g: ir.Value, items: list[ir.Value], index: int) -> ir.Value:
     """Cut the cotangent of one item out."""
     start, end = _span(c, items, index)
     flat = c.op("Slice", g, vector(c, start), vector(c, end), c.builder.ints(1))
-    return c.unfold(flat, items[index])
+    return c.split_t(flat, items[index])
 
 
 def _at(c: Call, g: ir.Value) -> ir.Value:
@@ -91,7 +95,7 @@ def _at(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _at_split(c: Call, g: ir.Value, split: ir.Node) -> ir.Value:
-    parent = Call(split, c.builder)
+    parent = Call(split, c.walk, c.refuses)
     x = parent.x(0)
     axis, rank = int(parent.attribute("axis", 0)) % c.rank(x), c.rank(x)
     if not _keeps(parent):
@@ -125,9 +129,13 @@ def _start(c: Call, split: Call, axis: int) -> Length:
     return combine(c, "Mul", position, size)
 
 
-rule("SequenceAt", _at, None)
+rule("SequenceAt", _at, None, refuses=_REFUSES)
 rule("SplitToSequence", lambda c, g: g, None)
-rule("SequenceConstruct", variadic=lambda c, g, i: _piece(c, g, _items(c, c.y), i))
+rule(
+    "SequenceConstruct",
+    variadic=lambda c, g, i: _piece(c, g, _items(c, c.y), i),
+    refuses=_REFUSES,
+)
 
 
 def _inserted(c: Call) -> int:
@@ -143,7 +151,12 @@ def _insert_sequence(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Concat", before, c.op("Slice", g, end, ints(_END), ints(1)), axis=1)
 
 
-rule("SequenceInsert", _insert_sequence, lambda c, g: _piece(c, g, _items(c, c.y), _inserted(c)))
+rule(
+    "SequenceInsert",
+    _insert_sequence,
+    lambda c, g: _piece(c, g, _items(c, c.y), _inserted(c)),
+    refuses=_REFUSES,
+)
 
 
 def _erase(c: Call, g: ir.Value) -> ir.Value:
@@ -151,14 +164,14 @@ def _erase(c: Call, g: ir.Value) -> ir.Value:
     items, ints = _items(c, c.x(0)), c.builder.ints
     index = _position(c, 1, -1) % len(items)
     start = vector(c, _span(c, items, index)[0])
-    erased = c.op("Concat", leading(c, g), vector(c, volume(c, items[index])), axis=0)
+    erased = c.op("Concat", length_of_t(c.builder, g), vector(c, volume(c, items[index])), axis=0)
     before = c.op("Slice", g, ints(0), start, ints(1))
     after = c.op("Slice", g, start, ints(_END), ints(1))
     zero = c.builder.constant(0.0, items[index].dtype)
     return c.op("Concat", before, c.op("Expand", zero, erased), after, axis=1)
 
 
-rule("SequenceErase", _erase, None)
+rule("SequenceErase", _erase, None, refuses=_REFUSES)
 
 
 def _concat(c: Call, g: ir.Value) -> ir.Value:
@@ -166,11 +179,11 @@ def _concat(c: Call, g: ir.Value) -> ir.Value:
     axis, stacked = int(c.attribute("axis", 0)) % c.rank(c.y), bool(c.attribute("new_axis", 0))
     split = _made_by(c.x(0), "SplitToSequence")
     if split is not None:
-        parent = Call(split, c.builder)
+        parent = Call(split, c.walk, c.refuses)
         same = int(parent.attribute("axis", 0)) % parent.rank(parent.x(0)) == axis
         if same and stacked != _keeps(parent):
             return g
-        raise c.refuse("it joins the parts of a split along another axis")
+        raise c.refuse(_ALONG)
     flat = []
     start: Length = 0
     for item in _items(c, c.x(0)):
@@ -181,7 +194,7 @@ def _concat(c: Call, g: ir.Value) -> ir.Value:
     return c.op("Concat", *flat, axis=1)
 
 
-rule("ConcatFromSequence", _concat)
+rule("ConcatFromSequence", _concat, refuses=[*_REFUSES, _ALONG])
 rule("Optional OptionalGetElement", lambda c, g: g)
 stop("OptionalHasElement", "it says whether there is a value")
 stop("SequenceLength", "it counts")

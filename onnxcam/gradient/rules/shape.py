@@ -8,20 +8,22 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.helpers.lengths import Length, combine, leading, length, reshape, vector
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.backward import Cotangents, length_of_t
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.helpers.lengths import Length, combine, length, reshape, vector
+from onnxcam.gradient.registry import joint, rule
 from onnxcam.graph.values import constant
 
 
 def _back_to_shape(c: Call, g: ir.Value) -> ir.Value:
-    return c.unfold(g, c.x(0))
+    return c.split_t(g, c.x(0))
 
 
 def _back(c: Call, g: ir.Value, op: str, full: ir.Value) -> ir.Value:
     """Undo axes of length 1 without asking the run for the operand's shape."""
     x, axes = c.x(0), constant(c.operand(1))
     if axes is None or (x.shape is not None and x.shape.is_static()):
-        return c.unfold(g, x)
+        return c.split_t(g, x)
     return c.op(op, g, c.builder.ints(*(int(a) % c.rank(full) + 1 for a in axes.ravel())))
 
 
@@ -52,19 +54,19 @@ def _concat(c: Call, g: ir.Value, index: int) -> ir.Value:
 rule("Concat", variadic=_concat)
 
 
-def _split(c: Call, gs: list[ir.Value | None]) -> ir.Value:
+def _split(c: Call, gs: Cotangents) -> ir.Value:
     axis = c.axis(c.x(0))
-    targets = leading(c, next(g for g in gs if g is not None))
+    T = length_of_t(c.builder, next(g for g in gs if g is not None))
     parts = []
     for g, output in zip(gs, c.node.outputs, strict=True):
         if g is None:  # nobody differentiable reads this part
-            shape = c.op("Concat", targets, c.builder.shape(output), axis=0)
+            shape = c.op("Concat", T, c.builder.shape(output), axis=0)
             g = c.op("Expand", c.like(0.0), shape)
         parts.append(g)
     return c.op("Concat", *parts, axis=axis)
 
 
-rule("Split", _split, None, all_outputs=True)  # type: ignore[arg-type]
+joint("Split", _split, None)
 
 
 def _tile(c: Call, g: ir.Value) -> ir.Value:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import by_numbers
 from onnxcam.gradient.helpers.lengths import Length, combine, length, reshape, vector
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
 
 _END = np.iinfo(np.int64).max

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call, must_be_known
 from onnxcam.gradient.helpers.element_ids import ADDING
 from onnxcam.gradient.helpers.lengths import Length, combine, given, length, scalar, vector
-from onnxcam.gradient.registry import Call, expansion, rule, stop
+from onnxcam.gradient.registry import expansion, rule, stop
 from onnxcam.graph.values import constant
+
+_LENGTH = "its length is not known to be that of the spectrum"
 
 
 def _axis(c: Call) -> int:
@@ -54,11 +57,11 @@ def _dft(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _check_half(c: Call, axis: int) -> None:
-    """Other lengths mean cutting or padding, which ONNX Runtime 1.31 does in ways of its own."""
+    """Other lengths mean cutting or padding, which ONNX Runtime does in ways of its own."""
     size, bins = constant(c.operand(1)), c.static(c.x(0), axis)
     if c.operand(1) is None or (size is not None and bins == size.item() // 2 + 1):
         return
-    raise c.refuse("its length is not known to be that of the spectrum")
+    raise c.refuse(_LENGTH)
 
 
 def _number(c: Call, n: Length) -> ir.Value:
@@ -84,7 +87,7 @@ def _fitted(c: Call, g: ir.Value, axis: int, had: Length, wanted: Length) -> ir.
     return c.op("Pad", g, vector(c, *pads)) if any(pads) else g
 
 
-rule("DFT", _dft, None, None, opset=17)
+rule("DFT", _dft, None, None, opset=17, refuses=[_LENGTH, must_be_known("axes")])
 
 
 def _stft(c: Call) -> list[ir.Value]:

@@ -6,7 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.registry import rule
 
 
 def _square(c: Call, value: ir.Value) -> ir.Value:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.element_ids import numbers
 from onnxcam.gradient.helpers.lengths import vector, volume
-from onnxcam.gradient.registry import Call, rule
+from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
 
 
@@ -21,7 +22,7 @@ def _max_unpool(c: Call, g: ir.Value) -> ir.Value:
     empty = op("Expand", c.builder.ints(0), vector(c, volume(c, c.y)))
     stayed = op("ScatterElements", empty, flat, op("Reshape", ids, c.builder.ints(-1)), axis=0)
     fetched = op("Gather", op("Reshape", g, c.builder.ints(0, -1)), flat, axis=1)
-    return c.mask(op("Equal", op("Gather", stayed, places, axis=0), ids), c.unfold(fetched, x))
+    return c.mask(op("Equal", op("Gather", stayed, places, axis=0), ids), c.split_t(fetched, x))
 
 
 rule("MaxUnpool", _max_unpool, None, None)
@@ -38,9 +39,9 @@ def _col2im(c: Call, g: ir.Value) -> ir.Value:
         square = c.op("Expand", c.like(0.0), c.op("Concat", count, count, axis=0))
         shape = c.op("Concat", c.builder.ints(-1, 1), c.x(2), axis=0)
         kernel = c.op("Reshape", c.op("EyeLike", square), shape)
-    image = c.op("Unsqueeze", c.fold(g, c.y, keep=2), c.builder.ints(1))
+    image = c.op("Unsqueeze", c.merge_t(g, c.y, keep=2), c.builder.ints(1))
     kept = {name: a.value for name, a in c.node.attributes.items()}
-    return c.unfold(c.op("Conv", image, kernel, **kept), c.x(0))
+    return c.split_t(c.op("Conv", image, kernel, **kept), c.x(0))
 
 
 rule("Col2Im", _col2im, None, None)

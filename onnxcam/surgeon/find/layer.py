@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, nearest
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import (
     LAYOUT,
     NCHWC,
@@ -24,36 +25,6 @@ from onnxcam.graph.values import (
     operator,
 )
 from onnxcam.surgeon.find.quantized import DECODED, encoding
-
-CONVOLUTIONS = {
-    "Conv",
-    "ConvTranspose",
-    "ConvInteger",
-    "DeformConv",
-    "FusedConv",
-    "QLinearConv",
-}
-# fmt: off
-_LINEAR = CONVOLUTIONS | {
-    "Gemm", "MatMul", "Einsum", "MatMulInteger", "QLinearMatMul", "FusedGemm", "FusedMatMul",
-    "TransposeMatMul", "QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits",
-}
-# fmt: on
-_MIXING = {"Softmax", "QLinearSoftmax", "Attention", "QAttention", "MultiHeadAttention"}
-_REARRANGING = {"Reshape", "Transpose", "InstanceNormalization", "LayerNormalization"}
-# Operators that finish a convolution's maps in place.
-# fmt: off
-_FINISHING = {
-    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
-    "SkipLayerNormalization", "RMSNormalization", "Relu", "LeakyRelu", "PRelu", "Elu", "Selu",
-    "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Clip", "Softplus",
-    "Softsign", "Mish", "Swish", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "Erf", "Exp", "Log",
-    "Sqrt", "Pow", "Abs", "Neg", "Reciprocal", "Shrink", "Add", "Sub", "Mul", "Div", "Sum",
-    "Mean", "Max", "Min", "Concat", "Identity", "Cast", "Where", "Dropout", "QuantizeLinear",
-    "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearLeakyRelu",
-    "QLinearSigmoid",
-}
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -75,7 +46,7 @@ def candidates(graph: ir.Graph, image: ir.Value, score: ir.Value) -> list[Layer]
     found = [v for v in maps if _is_finished(v, maps, path)]
     before_linear: set[ir.Value] = set()
     for node in graph:
-        if node.op_type in _LINEAR and any(o in path for o in node.outputs):
+        if has(node, Trait.LINEAR) and any(o in path for o in node.outputs):
             for source in node.inputs:
                 if source is not None and source in path:
                     before_linear |= leads_to(source)
@@ -122,7 +93,7 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
         )
     after = depends_on(graph, {default}) & leads_to(score)
     mixing = next(
-        (n for n in graph if n.op_type in _MIXING and n.outputs[0] in after and _wide(n)), None
+        (n for n in graph if has(n, Trait.MIXES) and n.outputs[0] in after and _wide(n)), None
     )
     if mixing is not None:
         raise LayerError(
@@ -199,10 +170,10 @@ def _maps(graph: ir.Graph, path: set[ir.Value]) -> dict[ir.Value, None]:
         output = node.outputs[0] if node.outputs else None
         if output is None or output not in path or not _spatial(output):
             continue
-        finishes = node.op_type in _FINISHING and any(
+        finishes = has(node, Trait.FINISHES) and any(
             v in found and _same_space(v, output) for v in node.inputs if v is not None
         )
-        if node.op_type in CONVOLUTIONS or finishes or _restored(node, found) is not None:
+        if has(node, Trait.CONVOLUTION) or finishes or _restored(node, found) is not None:
             found[output] = None
     return found
 
@@ -220,7 +191,7 @@ def _restored(node: ir.Node, maps: dict[ir.Value, None]) -> ir.Value | None:
         if value in maps:
             return value if steps and dims(value) == dims(node.outputs[0]) else None
         producer = value.producer()
-        if producer is None or producer.op_type not in _REARRANGING:
+        if producer is None or not has(producer, Trait.REARRANGES):
             return None
         value, steps = producer.inputs[0], steps + 1
     return None
@@ -249,9 +220,9 @@ def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value
         return False
     if not is_float(value) and any(n.op_type == "DequantizeLinear" for n in readers):
         return False  # what it gives are the maps
-    if any(n.op_type in CONVOLUTIONS for n in readers):
+    if any(has(n, Trait.CONVOLUTION) for n in readers):
         return True
-    finishing = any(n.op_type in _FINISHING and n.outputs[0] in maps for n in readers)
+    finishing = any(has(n, Trait.FINISHES) and n.outputs[0] in maps for n in readers)
     return bool(readers) and not finishing and not _is_rearranged(readers, value, maps)
 
 
@@ -269,7 +240,7 @@ def _is_rearranged(readers: list[ir.Node], value: ir.Value, maps: dict[ir.Value,
     """Whether a reader starts a rearrangement that ends in maps of the same shape."""
     for node in readers:
         steps = 0
-        while node.op_type in _REARRANGING and steps < 4:
+        while has(node, Trait.REARRANGES) and steps < 4:
             output = node.outputs[0]
             if output in maps and _restored(node, maps) is value:
                 return True

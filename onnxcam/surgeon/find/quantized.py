@@ -12,42 +12,23 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
+from onnxcam.graph.operators import Trait, has, scale_operand
 from onnxcam.graph.values import dims, is_float
 
 _FLOAT = ir.DataType.FLOAT
 DECODED = ":decoded"  # what the numbers' name has after the codes' own
 
-# operator -> where its output's scale is among the operands, the zero point after it
-_SCALES = {
-    "QuantizeLinear": 1,
-    "QLinearConv": 6,
-    "QLinearMatMul": 6,
-    "QLinearAdd": 6,
-    "QLinearMul": 6,
-    "QLinearWhere": 7,
-    "QGemm": 7,
-    "QLinearConcat": 0,
-    "QLinearSigmoid": 3,
-    "QLinearLeakyRelu": 3,
-    "QLinearSoftmax": 3,
-    "QLinearAveragePool": 3,
-    "QLinearGlobalAveragePool": 3,
-    "QLinearReduceMean": 3,
-}
-_KEEPING = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "MaxPool"}
-_KEEPING |= {"NhwcMaxPool", "Slice", "Gather", "Split", "Expand"}
-
 
 def encoding(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
     """Return scale and zero point of a tensor of codes; ``None`` where they are not one each."""
     while (node := value.producer()) is not None:
-        if node.op_type in _KEEPING:
+        if has(node, Trait.KEEPS_SCALE):
             source = node.inputs[0]
             if source is None:
                 return None
             value = source
             continue
-        place = _SCALES.get(node.op_type)
+        place = scale_operand(node)
         if place is None or value is not node.outputs[0]:
             return None
         scale, zero = (*node.inputs, None, None)[place : place + 2]
@@ -58,7 +39,7 @@ def encoding(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
     return None
 
 
-def decoded(graph: ir.Graph, value: ir.Value, opset: int) -> ir.Value:
+def as_numbers(graph: ir.Graph, value: ir.Value, opset: int) -> ir.Value:
     """Return ``value`` itself when it is floating point, else the numbers that it stands for.
 
     Every reader of the codes then reads them through the numbers.
@@ -85,9 +66,6 @@ def decoded(graph: ir.Graph, value: ir.Value, opset: int) -> ir.Value:
     return numbers.outputs[0]
 
 
-_PRODUCTS = {"QLinearMatMul", "QGemm"}
-
-
 def last_encodings(score: ir.Value) -> set[ir.Node]:
     """Return the quantizing nodes between the last linear layer and the class scores.
 
@@ -98,7 +76,7 @@ def last_encodings(score: ir.Value) -> set[ir.Node]:
     value: ir.Value | None = score
     while value is not None and (node := value.producer()) is not None:
         operands = [v for v in node.inputs if v is not None]
-        if node.op_type in _KEEPING | {"DequantizeLinear"}:
+        if has(node, Trait.KEEPS_SCALE) or node.op_type == "DequantizeLinear":
             value = node.inputs[0]
         elif node.op_type == "QuantizeLinear":
             found.add(node)
@@ -108,7 +86,8 @@ def last_encodings(score: ir.Value) -> set[ir.Node]:
             value = computed[0] if len(computed) == 1 else None
             found |= {node} if node.op_type == "QLinearAdd" else set()
         else:
-            places = (dims(node.outputs[0]) or [])[2:]
-            dense = node.op_type == "QLinearConv" and all(d == 1 for d in places)
-            return found | ({node} if dense or node.op_type in _PRODUCTS else set())
+            space = (dims(node.outputs[0]) or [])[2:]
+            quantized = has(node, Trait.LINEAR) and scale_operand(node) is not None
+            dense = not has(node, Trait.CONVOLUTION) or all(d == 1 for d in space)
+            return found | ({node} if quantized and dense else set())
     return found

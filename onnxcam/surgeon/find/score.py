@@ -11,15 +11,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.errors import ScoreError, nearest
+from onnxcam.graph.operators import RUNTIME_DOMAINS, Trait, has
 from onnxcam.graph.values import describe, dims, is_float, names
-from onnxcam.model.stand_ins import RUNTIME_DOMAINS
 from onnxcam.surgeon.find.quantized import DECODED, encoding
 
-_SQUASHING = {"Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid"}
-_KEEPING = {"Identity", "Cast", "Dropout"}
-_RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
-_QUANTIZING = {"QuantizeLinear", "DequantizeLinear"}
-_PASSED = _SQUASHING | _KEEPING | _RESHAPING | _QUANTIZING
+_PASSED = Trait.PASSES | Trait.RESHAPES | Trait.QUANTIZES
 
 
 @dataclass(frozen=True)
@@ -100,10 +96,10 @@ def class_count(value: ir.Value) -> int | None:
 def is_probability(value: ir.Value) -> ir.Node | None:
     """Return the Softmax or Sigmoid that a requested score already went through."""
     node = value.producer()
-    while node is not None and node.op_type in _PASSED - _SQUASHING:
+    while node is not None and has(node, _PASSED) and not has(node, Trait.SQUASHES):
         source = node.inputs[0]
         node = source.producer() if source is not None else None
-    return node if node is not None and node.op_type in _SQUASHING else None
+    return node if node is not None and has(node, Trait.SQUASHES) else None
 
 
 def _like_scores(value: ir.Value) -> bool:
@@ -125,18 +121,18 @@ def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
     best, passed, pending = output, [], []
     value = output
     while (node := value.producer()) is not None and node.domain in RUNTIME_DOMAINS:
-        source = node.inputs[0] if node.op_type in _PASSED else None
+        source = node.inputs[0] if has(node, _PASSED | Trait.SQUASHES) else None
         if source is None:
             break
-        if source.shape is None and node.op_type not in _RESHAPING:
+        if source.shape is None and not has(node, Trait.RESHAPES):
             source.shape = value.shape  # these keep the shape
         if class_axis(source) is None:
             break
-        if node.op_type in _RESHAPING and not _same_classes(source, value):
+        if has(node, Trait.RESHAPES) and not _same_classes(source, value):
             break
         pending.append(node)
         value = source
-        squashed = any(n.op_type in _SQUASHING for n in pending)
+        squashed = any(has(n, Trait.SQUASHES) for n in pending)
         if is_float(value) or (squashed and encoding(value) is not None):
             best = value
             passed += [describe(n) for n in pending]

@@ -11,25 +11,21 @@ Anything else starts at the score, from one-hot cotangents.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import dequantized
-from onnxcam.gradient.walker import add_gradient
+from onnxcam.gradient.add import add_gradient
+from onnxcam.gradient.call import dequantized
 from onnxcam.graph.builder import Builder
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import depends_on, dims
 from onnxcam.surgeon.find.quantized import last_encodings
 from onnxcam.surgeon.find.score import class_axis, class_count
 
-# Adding a constant or moving axes of length 1: the derivative is 1.
-_TRANSPARENT = {"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Add"}
-# One channel in, the same channel out.
-_CHANNELWISE = {"Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh"}
-_MASKING = {"Relu", "LeakyRelu", "Sigmoid", "Tanh"}  # their rules bring the images back
-_POOLING = {"GlobalAveragePool", "AveragePool", "GlobalMaxPool", "MaxPool"}
+_KEEPS_CLASSES = Trait.UNIT_SLOPE | Trait.CHANNELWISE | Trait.POOLS
 
 
 @dataclass(frozen=True)
@@ -40,17 +36,19 @@ class Cotangent:
         value: the tensor, ``[N, K, *S]``.
         full: returns ``[T, N, K, *S]``.
         summed: returns it summed over space, ``[T, N, K]``; often much cheaper.
+        unclipped: quantizers that the walk reads as if they had no range.
     """
 
     value: ir.Value
     full: Callable[[], ir.Value]
     summed: Callable[[], ir.Value]
+    unclipped: frozenset[ir.Node] = frozenset()
 
     def gradient(self, b: Builder, to: ir.Value) -> ir.Value:
         """Return the cotangent of ``to``, which the tensor is or is computed from."""
         if to is self.value:
             return self.full()
-        return add_gradient(b, self.value, self.full(), [to])[0]
+        return add_gradient(b, self.value, self.full(), [to], unclipped=self.unclipped)[0]
 
 
 def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Value) -> Cotangent:
@@ -62,7 +60,7 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
         classes: int64 ``[T, N]``.
         layer: where the walk will end; the start depends on it.
     """
-    b.unclipped |= last_encodings(score)
+    unclipped = frozenset(last_encodings(score))
     tail: list[ir.Node] = []
     value = score
     varying = depends_on(b.graph, set(b.graph.inputs))
@@ -71,15 +69,15 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
     while classes_first and (node := value.producer()) is not None and not node.domain:
         source = _weighted(node, varying, class_count(score))
         if source is not None and source in after:
-            return _before(b, node, source, tail[::-1], classes)
+            return replace(_before(b, node, source, tail[::-1], classes), unclipped=unclipped)
         following = _kept_apart(node, value, varying, class_count(score))
-        if node.op_type == "Add" and any(n.op_type not in _TRANSPARENT for n in tail):
+        if node.op_type == "Add" and not all(has(n, Trait.UNIT_SLOPE) for n in tail):
             break  # what follows is not linear, so the constant matters to its derivative
         if following is None:
             break
         tail.append(node)
         value = following
-    return score_cotangent(b, score, classes)
+    return replace(score_cotangent(b, score, classes), unclipped=unclipped)
 
 
 def score_cotangent(b: Builder, score: ir.Value, classes: ir.Value) -> Cotangent:
@@ -105,7 +103,7 @@ def _kept_apart(
     node: ir.Node, value: ir.Value, varying: set[ir.Value], classes: int | None
 ) -> ir.Value | None:
     """Return the operand to go on with when ``node`` keeps the classes on axis 1."""
-    if node.op_type not in _TRANSPARENT | _CHANNELWISE | _POOLING or value is not node.outputs[0]:
+    if not has(node, _KEEPS_CLASSES) or value is not node.outputs[0]:
         return None
     moving = [v for v in node.inputs if v is not None and v in varying]
     source = moving[0] if len(moving) == 1 else None
@@ -120,7 +118,7 @@ def _kept_apart(
         return None
     if not all(isinstance(d, int) for d in before[2:]):
         return None
-    if node.op_type in _TRANSPARENT:
+    if has(node, Trait.UNIT_SLOPE):
         # Only the axes of length 1 may differ, and nothing may be broadcast.
         same = before[0] == after[0] and all(d == 1 for d in [*before[2:], *after[2:]])
         return source if same or node.op_type in ("Identity", "Dropout") else None
@@ -184,7 +182,7 @@ def _before(
     def column() -> ir.Value:
         return b.op("Reshape", rows(), b.ints(0, 0, -1, *[1] * space)) if space > 0 else rows()
 
-    if all(n.op_type in _TRANSPARENT for n in tail):  # the derivative is 1 throughout
+    if all(has(n, Trait.UNIT_SLOPE) for n in tail):  # the derivative is 1 throughout
         return Cotangent(x, column, rows)
     slopes = _Slopes(b, node, x, tail, classes, rows)
     return Cotangent(
@@ -247,7 +245,7 @@ class _Slopes:
         value, original = channel, self.z
         for node in self.tail:
             previous, original = original, node.outputs[0]
-            if node.op_type in _TRANSPARENT:
+            if has(node, Trait.UNIT_SLOPE):
                 continue  # what places remain have length 1, so only the shape may change
             value = b.copy(node, [value if v is previous else v for v in node.inputs])
             _describe(value, original, (dims(original) or [])[2:])
@@ -255,8 +253,8 @@ class _Slopes:
 
     def _ones(self, value: ir.Value) -> ir.Value:
         """Cotangents of 1; one number where no rule needs their shape, which folds away."""
-        kinds = {n.op_type for n in self.tail}
-        if kinds & _MASKING and kinds & _POOLING <= {"GlobalAveragePool"}:
+        pools = {n.op_type for n in self.tail if has(n, Trait.POOLS)}
+        if any(has(n, Trait.FULL_SHAPE) for n in self.tail) and pools <= {"GlobalAveragePool"}:
             return self.b.constant(np.ones([1] * (1 + len(dims(value) or []))), self.z.dtype)
         one = ir.tensor(np.ones(1, (self.z.dtype or ir.DataType.FLOAT).numpy()))
         ones = self.b.op("ConstantOfShape", self.b.op("Shape", value), value=one)
@@ -270,8 +268,8 @@ class _Slopes:
         """
         b = self.b
         if self.node.op_type != "Conv" or self.pads:
-            places = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
-            picked = b.op("GatherND", self.z, places, batch_dims=1)  # [N, T, *S]
+            index = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
+            picked = b.op("GatherND", self.z, index, batch_dims=1)  # [N, T, *S]
             return b.op("Transpose", picked, perm=[1, 0, *range(2, 2 + len(self.space))])
         row = b.op("Unsqueeze", self.rows(), b.ints(2))
         z = b.op("MatMul", row, b.op("Reshape", self.x, b.ints(0, 0, -1)))  # [T, N, 1, places]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.gradient.registry import dequantized
+from onnxcam.gradient.call import dequantized
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import constant, depends_on, dims, reads
@@ -28,7 +28,7 @@ def summed_gradient(b: Builder, start: Cotangent, layer: ir.Value) -> ir.Value:
         ``[T, N, K]``.
 
     Raises:
-        NoGradientError: as :func:`onnxcam.gradient.walker.add_gradient`.
+        NoGradientError: as :func:`onnxcam.gradient.add.add_gradient`.
     """
     return _Sums(b, start, layer).of(layer)
 

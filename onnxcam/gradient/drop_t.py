@@ -13,24 +13,21 @@ from onnx_ir.convenience import replace_all_uses_with
 
 from onnxcam.gradient.appended import infer_appended
 from onnxcam.graph.builder import Builder, shaped
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, dims
 
-_ELEMENTWISE = {
-    *("Add", "Sub", "Mul", "Div", "Sum", "Neg", "Abs", "Sqrt", "Exp", "Relu", "Sigmoid", "Tanh"),
-    *("Cast", "Where", "Sign", "Reciprocal"),
-}
 _AXES = {"ReduceSum": 1, "Slice": 3}  # which operand says the axes
 _RANK = 5  # of T beside a batch of images
 
 
-def leave_out_rows(builder: Builder, nodes: Sequence[ir.Node]) -> None:
+def drop_t(builder: Builder, nodes: Sequence[ir.Node]) -> None:
     """Have elementwise operators, sums and slices among ``nodes`` compute ``[N, C, H, W]``."""
     infer_appended(builder, nodes)
     for node in nodes:
         if node.op_type == "Squeeze":
             _cancel(node)
         elif _has_rows(node.outputs[0]):
-            if node.op_type in _ELEMENTWISE:
+            if has(node, Trait.ELEMENTWISE):
                 _leave_out(builder, node, _operands(node))
             elif _settled(builder, node):
                 _leave_out(builder, node, [0])

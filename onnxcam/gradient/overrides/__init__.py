@@ -1,0 +1,1 @@
+"""How a walk may differ from the derivative, one family of overrides a file."""

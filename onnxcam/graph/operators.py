@@ -1,0 +1,198 @@
+"""One table of what operators are like; whoever asks looks here.
+
+Adding an operator touches its rule, the rule's case and this table. An operator of ONNX Runtime's
+own (``com.microsoft``) has a row like any other.
+"""
+
+from __future__ import annotations
+
+from enum import Flag, auto
+
+import onnx_ir as ir
+
+RUNTIME_DOMAINS = ("", "com.microsoft")
+
+
+class Trait(Flag):
+    """What is true of an operator."""
+
+    CONVOLUTION = auto()  # makes maps [N, K, *S] with a kernel
+    LINEAR = auto()  # multiplies with weights and sums
+    AFFINE = auto()  # linear up to a constant; quantizers drop a ReLU that follows it
+    INTEGER_SUM = auto()  # sums products of quantized tensors, to int32
+    MIXES = auto()  # one position of its output depends on all positions, as in attention
+    SQUASHES = auto()  # makes probabilities of scores
+    QUANTIZES = auto()  # between a quantized tensor and the numbers that it stands for
+    FINISHES = auto()  # finishes a convolution's maps in place
+    REARRANGES = auto()  # part of how exporters write group normalization or a channel shuffle
+    RESHAPES = auto()  # changes the shape alone, not the order of elements
+    PASSES = auto()  # passes its operand on, perhaps in another type
+    UNIT_SLOPE = auto()  # its derivative is 1, for an operand of its result's size
+    MOVES = auto()  # takes elements elsewhere and computes nothing
+    ADDS = auto()  # sums its operands
+    KEEPS_SCALE = auto()  # its quantized output has its operand's scale and zero point
+    POOLS = auto()  # makes one value of each window or map
+    CHANNELWISE = auto()  # an activation: one channel in, the same channel out
+    FULL_SHAPE = auto()  # its rule returns the full shape, whatever the cotangent broadcasts to
+    ELEMENTWISE = auto()  # computes each element by itself; operands broadcast
+    KEEPS_BLOCKS = auto()  # ONNX Runtime on CPU keeps its blocked layout through it
+    STEEP = auto()  # its derivative may be infinite
+    RANDOM = auto()  # draws at random
+
+
+# operator, traits; scale=i: operand i is its output's scale, the next one the zero point
+_TABLE = """
+# linear layers
+Conv                      convolution linear affine
+ConvTranspose             convolution linear affine
+ConvInteger               convolution linear integer_sum
+DeformConv                convolution linear
+FusedConv                 convolution linear
+QLinearConv               convolution linear scale=6
+Gemm                      linear affine
+MatMul                    linear affine
+Einsum                    linear
+MatMulInteger             linear integer_sum
+QLinearMatMul             linear scale=6
+FusedGemm                 linear
+FusedMatMul               linear
+TransposeMatMul           linear
+QGemm                     linear scale=7
+MatMulIntegerToFloat      linear
+DynamicQuantizeMatMul     linear
+MatMulNBits               linear
+# activations, and what makes probabilities
+Softmax                   mixes squashes
+QLinearSoftmax            mixes squashes scale=3
+Attention                 mixes
+QAttention                mixes
+MultiHeadAttention        mixes
+LogSoftmax                squashes
+Sigmoid                   squashes finishes channelwise full_shape elementwise keeps_blocks
+QLinearSigmoid            squashes finishes scale=3
+Relu                      finishes channelwise full_shape elementwise keeps_blocks
+LeakyRelu                 finishes channelwise full_shape
+PRelu                     finishes
+Elu                       finishes
+Selu                      finishes
+Celu                      finishes
+ThresholdedRelu           finishes
+HardSigmoid               finishes
+HardSwish                 finishes
+Tanh                      finishes channelwise full_shape elementwise keeps_blocks
+Clip                      finishes channelwise
+Softplus                  finishes
+Softsign                  finishes
+Mish                      finishes
+Swish                     finishes
+Gelu                      finishes
+FastGelu                  finishes
+QuickGelu                 finishes
+BiasGelu                  finishes
+Shrink                    finishes
+QLinearLeakyRelu          finishes scale=3
+# normalization and pooling
+BatchNormalization        affine finishes keeps_blocks
+InstanceNormalization     finishes rearranges
+GroupNormalization        finishes
+LayerNormalization        finishes rearranges
+SkipLayerNormalization    finishes
+RMSNormalization          finishes
+MaxPool                   keeps_scale pools
+NhwcMaxPool               keeps_scale
+GlobalAveragePool         pools
+AveragePool               pools
+GlobalMaxPool             pools
+LpNormalization           steep
+LpPool                    steep
+GlobalLpPool              steep
+RandomNormal              random
+RandomNormalLike          random
+QLinearAveragePool        scale=3
+QLinearGlobalAveragePool  scale=3
+# arithmetic
+Add                       affine finishes unit_slope adds elementwise keeps_blocks
+Erf                       finishes
+Exp                       finishes elementwise
+Log                       finishes steep
+Sqrt                      finishes elementwise steep
+Pow                       finishes steep
+Abs                       finishes elementwise
+Neg                       finishes elementwise
+Reciprocal                finishes elementwise steep
+Sub                       finishes adds elementwise
+Mul                       finishes elementwise keeps_blocks
+Div                       finishes elementwise
+Sum                       finishes adds elementwise keeps_blocks
+Mean                      finishes
+Max                       finishes
+Min                       finishes
+Where                     finishes elementwise
+QLinearAdd                finishes scale=6
+QLinearMul                finishes scale=6
+Sign                      elementwise
+Acos                      steep
+Asin                      steep
+Acosh                     steep
+Atanh                     steep
+Tan                       steep
+QLinearWhere              scale=7
+# reductions and matrices
+Det                       steep
+ReduceL2                  steep
+ReduceLogSum              steep
+QLinearReduceMean         scale=3
+# the same elements, elsewhere or in another type
+QuantizeLinear            quantizes finishes scale=1
+DequantizeLinear          quantizes finishes
+Concat                    finishes moves
+Identity                  finishes passes unit_slope moves keeps_scale
+Cast                      finishes passes elementwise
+Dropout                   finishes passes unit_slope
+QLinearConcat             finishes scale=0
+Reshape                   rearranges reshapes unit_slope moves keeps_scale
+Transpose                 rearranges moves keeps_scale
+Squeeze                   reshapes unit_slope moves keeps_scale
+Unsqueeze                 reshapes unit_slope moves keeps_scale
+Flatten                   reshapes unit_slope moves keeps_scale
+Slice                     moves keeps_scale
+Split                     moves keeps_scale
+Gather                    moves keeps_scale
+Expand                    moves keeps_scale
+# control flow and chance
+If                        steep
+Loop                      steep
+Scan                      steep
+RandomUniform             random
+RandomUniformLike         random
+Bernoulli                 random
+"""
+
+
+def _parsed() -> tuple[dict[str, Trait], dict[str, int]]:
+    traits, scales = {}, {}
+    for line in _TABLE.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        name, *words = line.split()
+        traits[name] = Trait(0)
+        for word in words:
+            if word.startswith("scale="):
+                scales[name] = int(word.removeprefix("scale="))
+            else:
+                traits[name] |= Trait[word.upper()]
+    return traits, scales
+
+
+_TRAITS, _SCALES = _parsed()
+
+
+def has(node: ir.Node | str, trait: Trait) -> bool:
+    """Whether an operator, a node's or one of this name, has one of these traits."""
+    name = node if isinstance(node, str) else node.op_type
+    return bool(_TRAITS.get(name, Trait(0)) & trait)
+
+
+def scale_operand(node: ir.Node) -> int | None:
+    """Return which operand is the scale of a node's quantized output, the zero point after it."""
+    return _SCALES.get(node.op_type)
