@@ -16,7 +16,6 @@ import pytest
 from onnx import numpy_helper, parser
 
 from onnxcam.gradient.differentiate import CHANGED, add_gradients
-from onnxcam.graph.builder import Policy
 
 LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -126,7 +125,7 @@ def operators(path: Path) -> set[str]:
     return {f"{n.domain}.{n.op_type}".removeprefix(".") for n in onnx.load(path).graph.node}
 
 
-def gradient(path: Path, policy: Policy = "standard") -> tuple[np.ndarray, np.ndarray]:
+def gradient(path: Path, policy: str = "standard") -> tuple[np.ndarray, np.ndarray]:
     """Return the scores and their gradient with respect to the images."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -255,7 +254,7 @@ def test_dynamically_quantized_files(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", ["guided", "deconvnet"])
-def test_rectifiers_inside_others(policy: Policy, tmp_path: Path) -> None:
+def test_rectifiers_inside_others(policy: str, tmp_path: Path) -> None:
     """A rectifier is found inside a fused operator, and where the codes begin at 0."""
     path = tmp_path / "net.onnx"
     onnx.save(convolutions(), path)
