@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import exports
@@ -16,9 +16,10 @@ import torch
 from measure import side_by_side, table
 
 import onnxcam
-from onnxcam.gradient.helpers import masks
-from onnxcam.gradient.registry import RULES, Call
-from onnxcam.gradient.rules import activations, elementwise
+from onnxcam.gradient.backward import Where
+from onnxcam.gradient.call import Call
+from onnxcam.gradient.kinds import PerOperand, Rule
+from onnxcam.gradient.overrides.base import Override
 
 AIMS = dict.fromkeys(exports.NAMES, 2.6) | {"resnet50": 2.3, "vgg16": 2.3}
 
@@ -31,61 +32,69 @@ def session(model: bytes | str, threads: int) -> onnxruntime.InferenceSession:
 
 
 def ours(
-    path: Path, image: np.ndarray, seed: np.ndarray, threads: int, blocked: bool = True
+    path: Path,
+    image: np.ndarray,
+    seed: np.ndarray,
+    threads: int,
+    blocked: bool = True,
+    policy: str | Override = "standard",
 ) -> Callable[[], object]:
-    model = onnxcam.add_gradients(path, "output", "input", blocked=blocked)
+    model = onnxcam.add_gradients(path, "output", "input", blocked=blocked, policy=policy)
     runtime = session(model.SerializeToString(), threads)
     feeds = {"input": image, "seed:output": seed[None]}
     return lambda: runtime.run(["output", "gradient:input"], feeds)
 
 
-@contextmanager
-def unmasked() -> Iterator[None]:
+@dataclass(frozen=True)
+class Unmasked:
     """Leave out the masks of rectifiers, which gives a wrong gradient."""
-    places = (masks, activations, elementwise)
-    before = masks.passed_inside
-    try:
-        for module in places:
-            module.passed_inside = lambda c, g, low, high: g  # type: ignore[attr-defined]
-        yield
-    finally:
-        for module in places:
-            module.passed_inside = before  # type: ignore[attr-defined]
+
+    name: str = "unmasked"
+
+    def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
+        if node.op_type not in ("Relu", "Clip") or not isinstance(beneath, PerOperand):
+            return None
+        return replace(beneath, makers=(lambda c, g: g,), gates=False)
 
 
-@contextmanager
-def bare() -> Iterator[None]:
+@dataclass(frozen=True)
+class Bare(Unmasked):
     """Leave out the derivative of SiLU too, and replace that of MaxPool by repetition."""
-    before = {key: RULES[key] for key in (("", "Mul"), ("", "Sigmoid"), ("", "MaxPool"))}
-    product = before["", "Mul"]
 
-    def factor(c: Call, g: ir.Value, index: int) -> ir.Value | None:
-        gate = c.x(1 - index).producer()
-        alike = c.dims(c.x(0)) == c.dims(c.x(1))
-        if alike and gate is not None and gate.op_type == "Sigmoid":
-            return g
-        return product.makers[index](c, g)  # type: ignore[misc]
+    name: str = "bare"
 
-    def repeated(c: Call, g: ir.Value) -> ir.Value:
-        x = c.x(0)
-        length, count, channels = (c.static(*at) or 0 for at in ((x, 2), (c.y, 2), (x, 1)))
-        strides = c.attribute("strides", [1, 1])
-        dx = c.builder.repeat(c.fold(g, c.y), strides)
-        rest = length - strides[0] * count
-        if rest:
-            one = c.builder.constant(np.ones([channels, 1, 1, 1]), c.kind)
-            dx = c.op("Conv", dx, one, group=channels, pads=[0, 0, rest, rest])
-        return c.unfold(dx, x, folded=True)
+    def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
+        if not isinstance(beneath, PerOperand):
+            return None
+        if node.op_type == "Mul":
+            makers = tuple(partial(_factor, beneath, i) for i in range(2))
+            return replace(beneath, makers=makers)
+        if node.op_type == "Sigmoid":
+            return replace(beneath, makers=(lambda c, g: None,))
+        if node.op_type == "MaxPool":
+            return replace(beneath, makers=(_repeated,))
+        return super().rule_for(node, where, beneath)
 
-    makers = (lambda c, g: factor(c, g, 0), lambda c, g: factor(c, g, 1))
-    RULES["", "Mul"] = replace(product, makers=makers)
-    RULES["", "Sigmoid"] = replace(before["", "Sigmoid"], makers=(lambda c, g: None,))
-    RULES["", "MaxPool"] = replace(before["", "MaxPool"], makers=(repeated,))
-    try:
-        with unmasked():
-            yield
-    finally:
-        RULES.update(before)
+
+def _factor(beneath: PerOperand, index: int, c: Call, g: ir.Value) -> ir.Value | None:
+    gate = c.x(1 - index).producer()
+    alike = c.dims(c.x(0)) == c.dims(c.x(1))
+    if alike and gate is not None and gate.op_type == "Sigmoid":
+        return g
+    maker = beneath.makers[index]
+    return None if maker is None else maker(c, g)
+
+
+def _repeated(c: Call, g: ir.Value) -> ir.Value:
+    x = c.x(0)
+    length, count, channels = (c.static(*at) or 0 for at in ((x, 2), (c.y, 2), (x, 1)))
+    strides = c.attribute("strides", [1, 1])
+    dx = c.builder.repeat(c.merge_t(g, c.y), strides)
+    rest = length - strides[0] * count
+    if rest:
+        one = c.builder.constant(np.ones([channels, 1, 1, 1]), c.kind)
+        dx = c.op("Conv", dx, one, group=channels, pads=[0, 0, rest, rest])
+    return c.split_t(dx, x, merged=True)
 
 
 def onnx_ad(path: Path, image: np.ndarray, seed: np.ndarray, threads: int) -> Callable[[], object]:
@@ -128,9 +137,8 @@ def measured(name: str, threads: int, rounds: int) -> list[str]:
         "blocked": ours(*given),
         "general": ours(*given, blocked=False),
     }
-    for floor in (unmasked, bare):
-        with floor():
-            runs[floor.__name__] = ours(*given)
+    for floor in (Unmasked(), Bare()):
+        runs[floor.name] = ours(*given, policy=floor)
     seconds, ratios = side_by_side(runs, rounds)
     peers = {"onnx-ad": onnx_ad(*given), "PyTorch": pytorch(name, image, seed)}
     others, _ = side_by_side(peers, 3)
