@@ -238,7 +238,9 @@ def _notice_negative(walk: Backward, node: ir.Node, x: ir.Value) -> None:
         return  # what a subgraph finds does not get out of it
     name = original_name(node) or node.outputs[0].name or ""
     zero = builder.constant(0.0, x.dtype or ir.DataType.FLOAT)
-    walk.findings[name] = builder.op("Less", builder.op("ReduceMin", x, keepdims=0), zero)
+    found = builder.op("Less", builder.op("ReduceMin", x, keepdims=0), zero)
+    before = walk.findings.get(name)
+    walk.findings[name] = found if before is None else builder.op("Or", before, found)
 
 
 def _table(names: dict[type[_Override] | None, str]) -> dict[str, type[_Override] | None]:
