@@ -15,30 +15,16 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from pathlib import Path
 
 from onnxcam._version import __version__
+from onnxcam.files import cache_folder
 from onnxcam.gradient.interface import Engine
 from onnxcam.surgeon.plan import Plan
 
 FORMAT = 1  # raised when the content of entries changes its meaning
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 MOST_BYTES = 2 << 30  # oldest entries go beyond this
-
-
-def cache_folder() -> Path:
-    """Return ``$ONNXCAM_CACHE``, or ``onnxcam`` in the user's folder for caches."""
-    given = os.environ.get("ONNXCAM_CACHE")
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "onnxcam"
 
 
 def instrumented(

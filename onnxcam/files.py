@@ -1,9 +1,10 @@
-"""Write files so that a killed run leaves no half of one."""
+"""Write files so that a killed run leaves no half of one; where the cache lies."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -35,3 +36,17 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def cache_folder() -> Path:
+    """Return ``$ONNXCAM_CACHE``, or ``onnxcam`` in the user's folder for caches."""
+    given = os.environ.get("ONNXCAM_CACHE")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "onnxcam"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxcam.cache import cache_folder
+from onnxcam.files import cache_folder
 from onnxcam.runtime.gpu import CUDA, Gpu, cuda_problem, find_gpu, load_problem
 
 LARGEST_ERROR = 1e-5  # of the largest magnitude that a sum can have; of grey levels, 2

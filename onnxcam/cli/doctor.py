@@ -70,13 +70,7 @@ def examine(warm: bool = False) -> dict[str, Any]:
         runtime, cuda = health.describe_runtime(loaded), health.check_provider(loaded)
     except RuntimeMissingError as error:
         advice.append(str(error))
-    together = [name for name in RUNTIMES if packages[name]]
-    if len(together) > 1:
-        extras = " or ".join(f"onnxcam[{RUNTIMES[name]}]" for name in together)
-        advice.append(
-            f"{' and '.join(together)} are installed together and overwrite each other: uninstall "
-            f"them all, then install one of {extras}."
-        )
+    advice += _two_runtimes(packages)
     engines = ["rules"]
     try:
         builder_class()
@@ -95,14 +89,8 @@ def examine(warm: bool = False) -> dict[str, Any]:
         kernels: health.check_kernels(kernels),
         "cuda": health.check_cuda_kernels(gpu, "combine"),
     }
-    # Where there is a GPU, whatever keeps it idle is worth advice.
     if not gpu.startswith("none"):
-        found = {"ONNX Runtime on the GPU": cuda, "the CUDA kernels": checks["cuda"]}
-        advice += [
-            f"{what}: {text.rstrip('.')}."
-            for what, text in found.items()
-            if not text.startswith("ok")
-        ]
+        advice += _idle_gpu(cuda, checks["cuda"])
     if not checks[kernels].startswith("ok"):
         advice.append(f"the {kernels} kernels do not work: {checks[kernels]}. Report this, please.")
     return {
@@ -119,6 +107,24 @@ def examine(warm: bool = False) -> dict[str, Any]:
         "engines": engines,
         "advice": advice,
     }
+
+
+def _two_runtimes(packages: dict[str, str | None]) -> list[str]:
+    """Return advice where ONNX Runtime is installed more than once."""
+    together = [name for name in RUNTIMES if packages[name]]
+    if len(together) < 2:
+        return []
+    extras = " or ".join(f"onnxcam[{RUNTIMES[name]}]" for name in together)
+    return [
+        f"{' and '.join(together)} are installed together and overwrite each other: uninstall "
+        f"them all, then install one of {extras}."
+    ]
+
+
+def _idle_gpu(runtime: str, kernels: str) -> list[str]:
+    """Return what keeps a GPU from being used."""
+    found = {"ONNX Runtime on the GPU": runtime, "the CUDA kernels": kernels}
+    return [f"{w}: {t.rstrip('.')}." for w, t in found.items() if not t.startswith("ok")]
 
 
 def _version(package: str) -> str | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from numba import cuda, float32, uint64
 from numba.cuda.core import config
 
-from onnxcam.cache import cache_folder
+from onnxcam.files import cache_folder
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 16 if SIMULATED else 256  # of a block; the simulator's are Python's
