@@ -14,140 +14,122 @@ import onnx_ir as ir
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.masks import passed_inside
 from onnxcam.gradient.registry import rule
+from onnxcam.gradient.terms import (
+    Term,
+    erf,
+    exp,
+    formula,
+    indicator,
+    passed,
+    sigmoid,
+    softplus,
+    tanh,
+    where,
+)
 
 
-def _one_minus(c: Call, value: ir.Value) -> ir.Value:
-    return c.op("Sub", c.like(1.0), value)
+def _elu(g: Term, x: Term, y: Term, alpha: float = 1.0) -> Term:
+    """For y = alpha (exp x - 1) below 0: dy = y + alpha there."""
+    below = g * (y + alpha)
+    return where(x > 0.0, g, below)
 
 
-def _positive(c: Call, value: ir.Value) -> ir.Value:
-    return c.op("Greater", value, c.like(0.0))
+def _selu(
+    g: Term,
+    x: Term,
+    y: Term,
+    alpha: float = 1.67326319217681884765625,
+    gamma: float = 1.05070102214813232421875,
+) -> Term:
+    """For y = gamma x above 0, gamma alpha (exp x - 1) below: dy = gamma, or y + gamma alpha."""
+    below = g * (y + alpha * gamma)
+    return where(x > 0.0, g * gamma, below)
 
 
-def _elu(c: Call, g: ir.Value) -> ir.Value:
-    """For y = alpha (exp x - 1) below 0, so dy = y + alpha there."""
-    below = c.op("Mul", g, c.op("Add", c.y, c.like(c.attribute("alpha", 1.0))))
-    return c.op("Where", _positive(c, c.x(0)), g, below)
+def _celu(g: Term, x: Term, alpha: float = 1.0) -> Term:
+    """For y = alpha (exp(x / alpha) - 1) below 0: dy = exp(x / alpha) there."""
+    scaled = x / alpha
+    return where(x > 0.0, g, g * exp(scaled))
 
 
-def _selu(c: Call, g: ir.Value) -> ir.Value:
-    alpha = c.attribute("alpha", 1.67326319217681884765625)
-    gamma = c.attribute("gamma", 1.05070102214813232421875)
-    below = c.op("Mul", g, c.op("Add", c.y, c.like(alpha * gamma)))
-    return c.op("Where", _positive(c, c.x(0)), c.op("Mul", g, c.like(gamma)), below)
-
-
-def _celu(c: Call, g: ir.Value) -> ir.Value:
-    scaled = c.op("Div", c.x(0), c.like(c.attribute("alpha", 1.0)))
-    return c.op("Where", _positive(c, c.x(0)), g, c.op("Mul", g, c.op("Exp", scaled)))
-
-
-def _leaky_relu(c: Call, g: ir.Value) -> ir.Value:
-    alpha = c.attribute("alpha", 0.01)
-    below = c.op("Mul", g, c.like(alpha))
+def _leaky_relu(g: Term, x: Term, y: Term, alpha: float = 0.01) -> Term:
+    below = g * alpha
     # Where alpha is not negative, y tells the sign of x.
-    return c.op("Where", _positive(c, c.y if alpha >= 0 else c.x(0)), g, below)
+    return where((y if alpha >= 0 else x) > 0.0, g, below)
 
 
-def _prelu(c: Call, g: ir.Value) -> ir.Value:
-    return c.op("Where", _positive(c, c.x(0)), g, c.op("Mul", g, c.x(1)))
+def _hard_sigmoid(g: Term, x: Term, alpha: float = 0.2, beta: float = 0.5) -> Term:
+    """For y = clip(alpha x + beta, 0, 1): dy = alpha between the bounds."""
+    line = x * alpha + beta
+    return passed(g * alpha, (line > 0.0) & (line < 1.0))
 
 
-def _sigmoid(c: Call, g: ir.Value) -> ir.Value:
-    return c.op("Mul", g, c.op("Mul", c.y, _one_minus(c, c.y)))
-
-
-def _hard_sigmoid(c: Call, g: ir.Value) -> ir.Value:
-    alpha, beta = c.attribute("alpha", 0.2), c.attribute("beta", 0.5)
-    line = c.op("Add", c.op("Mul", c.x(0), c.like(alpha)), c.like(beta))
-    bent = c.op("And", c.op("Greater", line, c.like(0.0)), c.op("Less", line, c.like(1.0)))
-    return c.mask(bent, c.op("Mul", g, c.like(alpha)))
-
-
-def _hard_swish(c: Call, g: ir.Value) -> ir.Value:
+def _hard_swish(g: Term, x: Term) -> Term:
     """For y = x h, h = clip(x / 6 + 1 / 2, 0, 1): dy = x / 3 + 1 / 2 between -3 and 3, else h."""
-    x = c.x(0)
-    line = c.op("Add", c.op("Mul", x, c.like(1.0 / 3.0)), c.like(0.5))
-    flat = c.op("Cast", _positive(c, x), to=c.kind)
-    bent = c.op("Less", c.op("Abs", x), c.like(3.0))
-    return c.op("Mul", g, c.op("Where", bent, line, flat))
+    line = x * (1.0 / 3.0) + 0.5
+    flat = indicator(x > 0.0)
+    return g * where(abs(x) < 3.0, line, flat)
 
 
-def _softplus(c: Call, g: ir.Value) -> ir.Value:
-    return c.op("Mul", g, c.op("Sigmoid", c.x(0)))
+def _softsign(g: Term, x: Term) -> Term:
+    """For y = x / (1 + |x|): dy = 1 / (1 + |x|)^2."""
+    wide = abs(x) + 1.0
+    return g / (wide * wide)
 
 
-def _softsign(c: Call, g: ir.Value) -> ir.Value:
-    wide = c.op("Add", c.op("Abs", c.x(0)), c.like(1.0))
-    return c.op("Div", g, c.op("Mul", wide, wide))
-
-
-def _mish(c: Call, g: ir.Value) -> ir.Value:
+def _mish(g: Term, x: Term) -> Term:
     """For y = x t with t = tanh(softplus x): dy = t + x (1 - t^2) sigmoid x."""
-    t = c.op("Tanh", c.op("Softplus", c.x(0)))
-    inner = c.op("Mul", _one_minus(c, c.op("Mul", t, t)), c.op("Sigmoid", c.x(0)))
-    return c.op("Mul", g, c.op("Add", t, c.op("Mul", c.x(0), inner)))
+    t = tanh(softplus(x))
+    return g * (t + x * ((1.0 - t * t) * sigmoid(x)))
 
 
-def _gelu(c: Call, g: ir.Value) -> ir.Value:
+def _gelu(g: Term, x: Term, approximate: str = "none") -> Term:
     """For y = x F(x), F the normal distribution function or its tanh approximation."""
-    x = c.x(0)
-    if c.attribute("approximate", "none") == "tanh":
+    if approximate == "tanh":
         root, cubic = math.sqrt(2.0 / math.pi), 0.044715
-        square = c.op("Mul", x, x)
-        inner = c.op("Mul", x, c.op("Add", c.op("Mul", square, c.like(root * cubic)), c.like(root)))
-        t = c.op("Tanh", inner)
-        slope = c.op("Add", c.op("Mul", square, c.like(3 * root * cubic)), c.like(root))
-        bell = c.op("Mul", _one_minus(c, c.op("Mul", t, t)), c.op("Mul", slope, c.like(0.5)))
-        gate = c.op("Mul", c.op("Add", t, c.like(1.0)), c.like(0.5))
+        square = x * x
+        t = tanh(x * (square * (root * cubic) + root))
+        slope = square * (3 * root * cubic) + root
+        bell = (1.0 - t * t) * (slope * 0.5)
+        gate = (t + 1.0) * 0.5
     else:
-        erf = c.op("Erf", c.op("Mul", x, c.like(math.sqrt(0.5))))
-        gate = c.op("Mul", c.op("Add", erf, c.like(1.0)), c.like(0.5))
-        power = c.op("Exp", c.op("Mul", c.op("Mul", x, x), c.like(-0.5)))
-        bell = c.op("Mul", power, c.like(1.0 / math.sqrt(2.0 * math.pi)))
-    return c.op("Mul", g, c.op("Add", gate, c.op("Mul", x, bell)))
+        gate = (erf(x * math.sqrt(0.5)) + 1.0) * 0.5
+        bell = exp(x * x * -0.5) * (1.0 / math.sqrt(2.0 * math.pi))
+    return g * (gate + x * bell)
 
 
-def _thresholded_relu(c: Call, g: ir.Value) -> ir.Value:
-    return c.mask(c.op("Greater", c.x(0), c.like(c.attribute("alpha", 1.0))), g)
-
-
-def _shrink(c: Call, g: ir.Value) -> ir.Value:
+def _shrink(g: Term, x: Term, lambd: float = 0.5) -> Term:
     """The line is cut out between -lambd and lambd."""
-    edge = float(c.attribute("lambd", 0.5))
-    below, above = c.op("Less", c.x(0), c.like(-edge)), c.op("Greater", c.x(0), c.like(edge))
-    return c.mask(c.op("Or", below, above), g)
+    return passed(g, (x < -lambd) | (x > lambd))
 
 
-def _swish(c: Call, g: ir.Value) -> ir.Value:
+def _swish(g: Term, x: Term, y: Term, alpha: float = 1.0) -> Term:
     """For y = x s with s = sigmoid(alpha x): dy = s + alpha y (1 - s)."""
-    alpha = c.like(c.attribute("alpha", 1.0))
-    gate = c.op("Sigmoid", c.op("Mul", c.x(0), alpha))
-    through = c.op("Mul", c.op("Mul", c.y, alpha), _one_minus(c, gate))
-    return c.op("Mul", g, c.op("Add", gate, through))
+    s = sigmoid(x * alpha)
+    return g * (s + y * alpha * (1.0 - s))
 
 
 rule("Relu", lambda c, g: passed_inside(c, g, 0.0, None))
-rule("Elu", _elu)
-rule("Selu", _selu)
-rule("Celu", _celu)
-rule("LeakyRelu", _leaky_relu)
+rule("Elu", formula(_elu))
+rule("Selu", formula(_selu))
+rule("Celu", formula(_celu))
+rule("LeakyRelu", formula(_leaky_relu))
 rule(
     "PRelu",
-    _prelu,
-    lambda c, g: c.op("Where", _positive(c, c.x(0)), c.like(0.0), c.op("Mul", g, c.x(0))),
+    formula(lambda g, x, x1: where(x > 0.0, g, g * x1)),
+    formula(lambda g, x: where(x > 0.0, 0.0, g * x)),
     broadcasts=True,
 )
-rule("Sigmoid", _sigmoid)
-rule("HardSigmoid", _hard_sigmoid)
-rule("HardSwish", _hard_swish)
-rule("Softplus", _softplus)
-rule("Softsign", _softsign)
-rule("Mish", _mish)
-rule("Gelu", _gelu)
-rule("ThresholdedRelu", _thresholded_relu)
-rule("Shrink", _shrink)
-rule("Swish", _swish)
+rule("Sigmoid", formula(lambda g, y: g * (y * (1.0 - y))))
+rule("HardSigmoid", formula(_hard_sigmoid))
+rule("HardSwish", formula(_hard_swish))
+rule("Softplus", formula(lambda g, x: g * sigmoid(x)))
+rule("Softsign", formula(_softsign))
+rule("Mish", formula(_mish))
+rule("Gelu", formula(_gelu))
+rule("ThresholdedRelu", formula(lambda g, x, alpha=1.0: passed(g, x > alpha)))
+rule("Shrink", formula(_shrink))
+rule("Swish", formula(_swish))
 
 # --- softmax
 

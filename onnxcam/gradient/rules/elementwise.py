@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxcam.gradient.call import Call, must_be_known
 from onnxcam.gradient.helpers.masks import compared, passed_inside, rectifier_bounds
 from onnxcam.gradient.registry import rule
+from onnxcam.gradient.terms import Term, formula, rounded, sign
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.graph.values import constant, is_float
 
@@ -52,7 +53,7 @@ rule("CastLike", _cast, None)
 # --- arithmetic; the walker undoes broadcasting
 
 rule("Add", _same, _same, broadcasts=True)
-rule("Sub", _same, lambda c, g: c.op("Neg", g), broadcasts=True)
+rule("Sub", _same, formula(lambda g: -g), broadcasts=True)
 
 
 def _one_minus(c: Call, value: ir.Value) -> ir.Value:
@@ -87,8 +88,8 @@ rule(
 )
 rule(
     "Div",
-    lambda c, g: c.op("Div", g, c.x(1)),
-    lambda c, g: c.op("Neg", c.op("Div", c.op("Mul", g, c.y), c.x(1))),
+    formula(lambda g, x1: g / x1),
+    formula(lambda g, y, x1: -(g * y / x1)),
     broadcasts=True,
 )
 rule("Sum", variadic=lambda c, g, i: g, broadcasts=True)
@@ -97,18 +98,18 @@ rule(
     variadic=lambda c, g, i: c.op("Div", g, c.like(len(c.node.inputs))),
     broadcasts=True,
 )
-rule("Neg", lambda c, g: c.op("Neg", g))
-rule("Abs", lambda c, g: c.op("Mul", g, c.op("Sign", c.x(0))))
-rule("Reciprocal", lambda c, g: c.op("Neg", c.op("Mul", g, c.op("Mul", c.y, c.y))))
+rule("Neg", formula(lambda g: -g))
+rule("Abs", formula(lambda g, x: g * sign(x)))
+rule("Reciprocal", formula(lambda g, y: -(g * (y * y))))
 
 
-def _modulus(c: Call, g: ir.Value) -> ir.Value:
+def _modulus(g: Term, x: Term, y: Term, x1: Term) -> Term:
     """For y = a - b n with n a whole number that steps: db = -n g."""
-    times = c.op("Round", c.op("Div", c.op("Sub", c.x(0), c.y), c.x(1)))
-    return c.op("Neg", c.op("Mul", g, times))
+    n = rounded((x - y) / x1)
+    return -(g * n)
 
 
-rule("Mod", _same, _modulus, broadcasts=True)
+rule("Mod", _same, formula(_modulus), broadcasts=True)
 
 
 def _pow_base(c: Call, g: ir.Value) -> ir.Value:
