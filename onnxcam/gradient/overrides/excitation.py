@@ -24,6 +24,7 @@ from onnxcam.graph.values import constant, dims, original_name
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _REFUSAL = "excitation backprop has no rule for it"
 _TWO = "excitation backprop has no rule for a product of two computed tensors"
+REFUSES = (_REFUSAL, _TWO)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Excitation:
             return None
         if isinstance(beneath, Expansion) and found is not _Passed:
             return None  # the operators that it is expanded into have theirs
-        refuses = (*beneath.refuses, _REFUSAL, _TWO)
+        refuses = (*beneath.refuses, *REFUSES)
         if kind == "Resize" and node.attributes.get_string("mode", "nearest") == "cubic":
             found = _Refused  # some of its weights are negative
         return found(beneath=beneath, opset=beneath.opset, refuses=refuses, gates=False)
