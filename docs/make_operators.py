@@ -6,9 +6,7 @@ python docs/make_operators.py
 from __future__ import annotations
 
 import ast
-import inspect
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -33,7 +31,6 @@ PAGE = Path(__file__).with_name("operators.md")
 COMMAND = "python docs/make_operators.py"
 DOMAINS = ("com.microsoft", "ai.onnx.ml")
 LOWEST = 7  # opset; models of a lower one are lifted
-EXAMPLE = "Transpose"
 
 # Operators of the standard that are not differentiated, and why.
 WITHOUT = {
@@ -63,41 +60,11 @@ Which operators onnxcam differentiates, how, how that is checked, and what is re
   Runtime's own gradient builder (`tests/ort_training`). PyTorch: also by itself against autograd
   (`tests/parity`), which whole networks are compared with, whatever their operators. Besides, the
   standard's own node tests: [node-cases.md](node-cases.md).
-* **Refused**: what can end in an error that names the node, in the words of the code. Besides,
+* **Refused**: what can end in an error that names the node, as the rule declares it. Besides,
   any operator may be refused where a rank is unknown, or for a gradient through an output that its
   rule does not know. Expansions and function bodies also refuse what the operators in them refuse.
 
-## How to add a rule
-
-A rule is a module, or a few lines in one, in `onnxcam/gradient/rules`; every module there is
-imported by itself. It has one *maker* for each operand: a function of the call (the node, its
-values and attributes, and `call.op`, which appends an operator) and of the output's cotangent `g`
-that returns the operand's cotangent. Several cotangents share one run, so `g` has **a leading axis
-T**: for an output of shape `S` it is `[T, *S]`, and the maker returns `[T, *shape of the operand]`.
-Saved values broadcast against it from the right; axes are counted from the end, or one later;
-`call.fold` and `call.unfold` merge T into the batch where an operator needs the plain rank. `None`
-in place of a maker says that an operand carries no gradient. {example}, in `{file}`:
-
-```python
-{rule}
-```
-
-In place of makers, `expansion("Op", function)` says the operator by others, and `stop("Op", "why")`
-that no gradient passes; `broadcasts=`, `all_outputs=` and `opset=` are explained in
-`onnxcam/gradient/registry.py`. Emit standard operators only, those that ONNX Runtime runs on CPUs,
-and constants of the node's own type (`call.like`). Refuse what cannot be right with `raise
-call.refuse("why")`, the reason written out: this page collects it.
-
-Cases go into a file of `tests/gradient/cases`, which is found by itself. {example}, in
-`{case_file}`:
-
-```python
-{cases}
-```
-
-The tests fail for a rule without a case, for a gradient that differs from central differences (one
-cotangent and three; lengths that are known and lengths of the run), or from float32's in another
-type, and for a stale page. Run `pytest tests/gradient -k Op`, then `{command}`.
+[architecture.md](architecture.md) says how to add a rule.
 """
 
 
@@ -235,34 +202,8 @@ def tables(opset: int) -> Iterator[str]:
     yield from (row(n, opsets(known[n]), reasons[n]) for n in sorted(reasons))
 
 
-def calls(file: Path, function: str) -> list[str]:
-    """Return the top-level calls of a function whose first argument is the example."""
-    text = file.read_text()
-    start = f'{function}("{EXAMPLE}"'
-    segments = (ast.get_source_segment(text, node) or "" for node in ast.parse(text).body)
-    return [segment for segment in segments if segment.startswith(start)]
-
-
 def introduction(version: str, opset: int) -> str:
-    found = RULES["", EXAMPLE]
-    assert isinstance(found, PerOperand)
-    maker = found.makers[0]
-    assert maker is not None
-    file = Path(inspect.getsourcefile(maker) or "")
-    folder = ROOT / "tests" / "gradient" / "cases"
-    case_file = next(f for f in sorted(folder.glob("*.py")) if calls(f, "case"))
-    source = textwrap.dedent(inspect.getsource(maker)).strip()
-    return INTRODUCTION.format(
-        command=COMMAND,
-        version=version,
-        opset=opset,
-        lowest=LOWEST,
-        example=EXAMPLE,
-        file=file.relative_to(ROOT).as_posix(),
-        rule="\n".join([source, "", "", *calls(file, "rule")]),
-        case_file=case_file.relative_to(ROOT).as_posix(),
-        cases="\n".join(calls(case_file, "case")),
-    )
+    return INTRODUCTION.format(command=COMMAND, version=version, opset=opset, lowest=LOWEST)
 
 
 def page(version: str, opset: int) -> str:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx
+import onnx.parser
 import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+import onnxcam
+import onnxcam.gradient.add  # registers the rules
+from onnxcam.gradient.registry import RULES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -36,3 +45,51 @@ def test_the_page_of_operators_is_up_to_date() -> None:
     made = module.page(version, opset)  # of a newer onnx, what the older one knew
     stale = [line for line in made.splitlines() if line not in written.splitlines()]
     assert made == written, f"docs/operators.md is stale: run '{module.COMMAND}'. New: {stale[:5]}"
+
+
+def test_the_examples_of_the_architecture_page_run() -> None:
+    """In one namespace, in their order; the made-up rules leave the table again."""
+    text = (DOCS / "architecture.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 4
+    before = dict(RULES)
+    try:
+        scope: dict[str, object] = {}
+        for block in blocks:
+            exec(block, scope)
+        for name, forward in (("Cube", lambda x: x**3), ("Turned", lambda x: x.T)):
+            check_made_up(name, forward)
+    finally:
+        RULES.clear()
+        RULES.update(before)
+    model = scope["model"]
+    assert isinstance(model, onnx.ModelProto)
+    changed = {n.op_type for n in model.graph.node if n.name.startswith("onnxcam:")}
+    assert {"Add", "Mul"} <= changed
+
+
+def check_made_up(name: str, forward: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Compare a rule of the page with central differences, the operator being ours."""
+
+    class Op(OpRun):
+        op_domain = "made.up"
+
+        def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+            return (forward(x),)
+
+    Op.__name__ = name
+    x = np.random.default_rng(0).normal(size=(2, 3))
+    y = forward(x)
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17, "made.up" : 1]> '
+        f"net (double[2,3] x) => (double{list(y.shape)} y) {{ y = made.up.{name}(x) }}"
+    )
+    made = onnxcam.add_gradients(model, "y", "x")
+    seed = np.random.default_rng(1).normal(size=(3, *y.shape))
+    [found] = ReferenceEvaluator(made, new_ops=[Op]).run(["gradient:x"], {"x": x, "seed:y": seed})
+    step = 1e-5
+    for i in np.ndindex(x.shape):
+        e = np.zeros_like(x)
+        e[i] = step
+        slope = (forward(x + e) - forward(x - e)) / (2 * step)
+        np.testing.assert_allclose(found[:, *i], (seed * slope).sum((1, 2)), rtol=1e-5, atol=1e-7)
