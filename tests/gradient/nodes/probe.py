@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .finite import central
-from .node_forward import Oracle
-from .node_models import Feeds
+from ..finite import central
+from .forward import Oracle
+from .models import Feeds
 
 TARGETS = 2
 _ELEMENTS, _DIRECTIONS = 4, 3  # probes

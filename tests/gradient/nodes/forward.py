@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from .finite import session
-from .node_models import (
+from ..finite import session
+from .models import (
     DOUBLE,
     FLOAT,
     FLOATS,

@@ -1,6 +1,6 @@
 """Gradients of every node test of the ONNX standard, against central differences.
 
-python -m tests.gradient.node_cases
+python -m tests.gradient.nodes.cases
 
 checks all of them twice, as they are given and with every length left to the run, and writes
 docs/node-cases.md. Words after it choose the tests whose names contain one of them, and print
@@ -23,11 +23,11 @@ import onnx
 import onnx.defs
 import onnxruntime
 
-from .node_check import CRASH, NOT_RUNNABLE, REFUSED, check, verdict
-from .node_models import Example, symbolic
-from .node_probe import NO_ORACLE, NOTHING, RIGHT, SETTING, WRONG, Pair
+from .check import CRASH, NOT_RUNNABLE, REFUSED, check, verdict
+from .models import Example, symbolic
+from .probe import NO_ORACLE, NOTHING, RIGHT, SETTING, WRONG, Pair
 
-PAGE = Path(__file__).parents[2] / "docs" / "node-cases.md"
+PAGE = Path(__file__).parents[3] / "docs" / "node-cases.md"
 Variant = Callable[[Example], Example] | None
 Results = dict[str, list[Pair]]
 
@@ -71,9 +71,9 @@ floating-point input; the result is run in ONNX Runtime {runtime} with two cotan
 its products with single elements and random directions are compared with central differences.
 Written by
 
-    python -m tests.gradient.node_cases
+    python -m tests.gradient.nodes.cases
 
-`tests/gradient/test_node_cases.py` checks half of them in each way.
+`tests/gradient/nodes/test_node_cases.py` checks half of them in each way.
 
 Operands are first moved a little within their range, off kinks, ties and whole numbers. Differences
 are believed where several steps agree. What opset {opset} brought is lowered to what the runtime

@@ -1,6 +1,6 @@
 """Half of the standard's own node tests as they are given, the other with lengths of the run.
 
-``python -m tests.gradient.node_cases`` checks all of them in both ways.
+``python -m tests.gradient.nodes.cases`` checks all of them in both ways.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from onnxcam.gradient.call import Call
 from onnxcam.gradient.kinds import PerOperand
 from onnxcam.gradient.registry import RULES
 
-from .node_cases import Results, collect, result, sweep
-from .node_check import CRASH, check, verdict
-from .node_models import symbolic
-from .node_probe import RIGHT, WRONG
+from .cases import Results, collect, result, sweep
+from .check import CRASH, check, verdict
+from .models import symbolic
+from .probe import RIGHT, WRONG
 
 PARTS = 8
 RIGHT_ONES = 1228  # of onnx 1.23, in ONNX Runtime 1.32

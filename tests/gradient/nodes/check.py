@@ -19,9 +19,9 @@ import onnx.checker
 import onnxcam
 from onnxcam.errors import NoGradientError, OnnxcamError
 
-from .node_forward import as_run, close, forward, in_float, operands, oracle, runner
-from .node_models import Example, Feeds, example, stored
-from .node_probe import NO_ORACLE, NOTHING, RIGHT, SETTING, TARGETS, WRONG, Pair, Probe
+from .forward import as_run, close, forward, in_float, operands, oracle, runner
+from .models import Example, Feeds, example, stored
+from .probe import NO_ORACLE, NOTHING, RIGHT, SETTING, TARGETS, WRONG, Pair, Probe
 
 REFUSED, CRASH, NOT_RUNNABLE = "refused", "crash", "not runnable"
 _WORST = (CRASH, WRONG, REFUSED, NO_ORACLE, NOT_RUNNABLE, RIGHT, SETTING, NOTHING)

@@ -1,0 +1,1 @@
+"""Gradients of the node tests of the ONNX standard."""
