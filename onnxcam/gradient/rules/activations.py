@@ -14,18 +14,8 @@ import onnx_ir as ir
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.masks import passed_inside
 from onnxcam.gradient.registry import rule
-from onnxcam.gradient.terms import (
-    Term,
-    erf,
-    exp,
-    formula,
-    indicator,
-    passed,
-    sigmoid,
-    softplus,
-    tanh,
-    where,
-)
+from onnxcam.gradient.terms import formula, indicator, passed
+from onnxcam.graph.terms import Term, erf, exp, sigmoid, softplus, tanh, where
 
 
 def _elu(g: Term, x: Term, y: Term, alpha: float = 1.0) -> Term:

@@ -13,8 +13,9 @@ import onnx_ir as ir
 from onnxcam.gradient.call import Call, must_be_known
 from onnxcam.gradient.helpers.masks import compared, passed_inside, rectifier_bounds
 from onnxcam.gradient.registry import rule
-from onnxcam.gradient.terms import Term, formula, rounded, sign
+from onnxcam.gradient.terms import formula
 from onnxcam.gradient.walker import unbroadcast
+from onnxcam.graph.terms import Term, rounded, sign
 from onnxcam.graph.values import constant, is_float
 
 # --- the same tensor, passed on

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from onnxcam.gradient.registry import rule
-from onnxcam.gradient.terms import Term, cos, cosh, exp, formula, sin, sinh, sqrt
+from onnxcam.gradient.terms import formula
+from onnxcam.graph.terms import Term, cos, cosh, exp, sin, sinh, sqrt
 
 
 def _one_minus_square(v: Term) -> Term:
