@@ -22,7 +22,8 @@ from onnxcam.model.shapes import infer_shapes
 from onnxcam.surgeon.instrument import instrument
 
 from ..conftest import parse, runtime
-from .cases.contrib import gelu, skip_norm
+from .cases.contrib import gelu
+from .cases.contrib_norm import skip_norm
 from .finite import central, session
 
 MICROSOFT = "com.microsoft"

@@ -23,7 +23,7 @@ from onnxcam.gradient.add import add_gradient
 from onnxcam.graph.builder import Builder
 from onnxcam.model.shapes import infer_shapes
 
-from .cases.attention import attention
+from .cases.contrib_attention import attention
 from .finite import central, session
 from .finite import standard as _standard
 

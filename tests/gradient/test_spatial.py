@@ -10,7 +10,8 @@ from onnx import numpy_helper
 from onnxcam import add_gradients
 from onnxcam.errors import NoGradientError
 
-from .cases.pooling import average_pool, lp_pool
+from .cases.lp_pool import lp_pool
+from .cases.pool import average_pool
 from .finite import Case, build, check, differentiate, session
 
 LAST = [  # the last window lies in the padding alone; the runtime drops it, shape inference not

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..finite import standard
-from .values import case, i64, positive, reseed, rng, weight
+from .values import case, i64, rng, weight
 
-reseed("contrib")
 contrib = partial(case, domain="com.microsoft")
 
 
@@ -194,97 +193,3 @@ contrib("Pad", weight(2, 3, 4), i64(0, 1, 2, 0, 0, 1), mode="reflect", obvious=p
 contrib("ExpandDims", weight(2, 3, 4), np.array(1, np.int32),
         obvious=lambda x, axis: np.expand_dims(x, int(axis)))  # fmt: skip
 contrib("Inverse", weight(2, 3, 3) + 3 * np.eye(3), obvious=np.linalg.inv, dynamic=(0,))
-
-
-# --- packed weights
-def packed(rows: int, depth: int, bits: int, block: int, zeros: bool = False) -> list[np.ndarray]:
-    """Return codes, scales and, perhaps, zero points of a weight ``[rows, depth]``."""
-    blocks = -(-depth // block)
-    stored = [rng.integers(0, 256, (rows, blocks, block * bits // 8)).astype(np.uint8)]
-    stored.append(rng.uniform(0.01, 0.05, (rows, blocks)).astype(np.float32))
-    if zeros:
-        stored.append(rng.integers(0, 256, (rows, -(-blocks * bits // 8))).astype(np.uint8))
-    return stored
-
-
-def numbers(codes: np.ndarray, bits: int) -> np.ndarray:
-    parts = [(codes >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
-    return np.stack(parts, axis=-1).reshape(*codes.shape[:-1], -1).astype(float)
-
-
-def matmul_nbits(a, b, scales, zeros=None, g=None, bias=0.0, *, K, N, block_size, bits=4):
-    weights = numbers(b, bits)
-    shift = np.full(weights.shape[:2], 2.0 ** (bits - 1))
-    if zeros is not None:
-        floats = zeros.dtype.kind == "f"
-        shift = zeros if floats else numbers(zeros.reshape(N, -1), bits)[:, : weights.shape[1]]
-    weights = (weights - shift[..., None]) * scales.reshape(N, -1, 1)
-    return a @ weights.reshape(N, -1)[:, :K].T + bias
-
-
-for bits, depth, zeros in ((4, 64, False), (4, 40, True), (8, 64, True), (8, 32, False)):
-    contrib("MatMulNBits", weight(2, 3, depth), *packed(6, depth, bits, 32, zeros), K=depth, N=6,
-            bits=bits, block_size=32, obvious=matmul_nbits)  # fmt: skip
-B4, S4 = packed(5, 48, 4, 16)
-contrib("MatMulNBits", weight(2, 48), B4, S4, weight(5, 3).astype(np.float32), K=48, N=5, bits=4,
-        block_size=16, obvious=matmul_nbits)  # fmt: skip
-contrib("MatMulNBits", weight(2, 48), B4, S4, None, None, weight(5).astype(np.float32), K=48, N=5,
-        bits=4, block_size=16, obvious=matmul_nbits)  # fmt: skip
-
-
-# --- normalization
-def simplified_norm(x, scale, axis=-1, epsilon=1e-5):
-    axes = tuple(range(axis % x.ndim, x.ndim))
-    return x / np.sqrt((x**2).mean(axis=axes, keepdims=True) + epsilon) * scale
-
-
-def skip_norm(x, skip, gamma, beta=None, bias=None, epsilon=1e-12):
-    total = x + skip + (0 if bias is None else bias)
-    centred = total - total.mean(axis=-1, keepdims=True)
-    h = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
-    return h * gamma + (0 if beta is None else beta)
-
-
-def skip_simplified_norm(x, skip, gamma, bias=None, epsilon=1e-12):
-    total = x + skip + (0 if bias is None else bias)
-    return simplified_norm(total, gamma, epsilon=epsilon)
-
-
-for opset in (13, 17, 26):
-    case("SimplifiedLayerNormalization", weight(2, 3, 6), positive(6), wrt=(0, 1), opset=opset,
-         epsilon=1e-3, obvious=simplified_norm, dynamic=(0,))  # fmt: skip
-case("SimplifiedLayerNormalization", weight(2, 3, 4), positive(3, 4), axis=1,
-     obvious=simplified_norm, dynamic=(0,))  # fmt: skip
-for rest in ((), (weight(6),), (weight(6), weight(6))):
-    places = (0, 1, 2, *range(3, 3 + len(rest)))
-    contrib("SkipLayerNormalization", weight(2, 3, 6), weight(2, 3, 6), positive(6), *rest,
-            epsilon=1e-3, wrt=places, obvious=skip_norm, dynamic=None)  # fmt: skip
-contrib("SkipLayerNormalization", weight(2, 3, 6), weight(3, 6), positive(6), weight(6),
-        epsilon=1e-3, wrt=(0, 1), obvious=skip_norm, opset=18, dynamic=None)  # fmt: skip
-contrib("SkipLayerNormalization", weight(2, 3, 6), weight(2, 3, 6), positive(6), weight(6),
-        epsilon=1e-3, obvious=skip_norm)  # fmt: skip
-for rest in ((), (weight(6),)):
-    places = (0, 1, 2, *range(3, 3 + len(rest)))
-    contrib("SkipSimplifiedLayerNormalization", weight(2, 3, 6), weight(2, 3, 6), positive(6),
-            *rest, epsilon=1e-3, wrt=places, obvious=skip_simplified_norm,
-            dynamic=None)  # fmt: skip
-
-
-def embed(words, segments, word, position, segment, gamma, beta, mask=None, places=None, **how):
-    places = np.arange(words.shape[1]) if places is None else places
-    total = word[words] + position[places]
-    total = total if segments is None else total + segment[segments]
-    return skip_norm(total, 0.0, gamma, beta, **how)
-
-
-ids = np.array([[3, 0, 5, 3], [1, 1, 2, 6]], np.int32)
-kinds = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], np.int32)
-tables = (weight(7, 6), weight(5, 6))
-for segments, rest, wrt in (
-    ((kinds, weight(2, 6)), (), (2, 3, 4, 5, 6)),
-    ((None, None), (), (2, 3, 5, 6)),
-    ((kinds, weight(2, 6)), (None, np.array([[1, 0, 2, 4], [0, 1, 2, 3]], np.int32)), (2, 3, 4)),
-):
-    contrib("EmbedLayerNormalization", ids, segments[0], *tables, segments[1], positive(6),
-            weight(6), *rest, epsilon=1e-3, wrt=wrt, obvious=embed, unread=1,
-            dynamic=None)  # fmt: skip
