@@ -1,6 +1,6 @@
 """Which operators can have an infinite derivative.
 
-Upstream of them a cotangent may be infinite, and masks must not multiply.
+Before them a cotangent may be infinite, so masks there must select and not multiply.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant
 
 
-def is_steep(node: ir.Node) -> bool:
+def has_infinite_slope(node: ir.Node) -> bool:
     """Whether the operator's derivative may be infinite."""
     if node.op_type == "Div":
         return constant(node.inputs[1]) is None
-    return has(node, Trait.STEEP)
+    return has(node, Trait.INFINITE_SLOPE)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxcam.errors import NoGradientError
 from onnxcam.gradient.backward import Backward, Cotangents
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.infinite_slopes import is_steep
+from onnxcam.gradient.infinite_slopes import has_infinite_slope
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.quantized import holds_quantized
 from onnxcam.graph.values import LAYOUT, NCHWC, describe, is_float, leads_to, reads
@@ -50,7 +50,7 @@ def pull_back(
         gs = [_total(walk, cotangents, o) for o in node.outputs]
         if any(g is not None for g in gs):
             _backward(walk, node, gs, carrying, cotangents)
-            walk.finite = walk.finite and not is_steep(node)
+            walk.finite = walk.finite and not has_infinite_slope(node)
     return [_total(walk, cotangents, value) for value in to]
 
 

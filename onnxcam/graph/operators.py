@@ -36,7 +36,7 @@ class Trait(Flag):
     FULL_SHAPE = auto()  # its rule returns the full shape, whatever the cotangent broadcasts to
     ELEMENTWISE = auto()  # computes each element by itself; operands broadcast
     KEEPS_BLOCKS = auto()  # ONNX Runtime on CPU keeps its blocked layout through it
-    STEEP = auto()  # its derivative may be infinite
+    INFINITE_SLOPE = auto()  # its derivative may be infinite
     RANDOM = auto()  # draws at random
 
 
@@ -103,9 +103,9 @@ NhwcMaxPool               keeps_scale
 GlobalAveragePool         pools
 AveragePool               pools
 GlobalMaxPool             pools
-LpNormalization           steep
-LpPool                    steep
-GlobalLpPool              steep
+LpNormalization           infinite_slope
+LpPool                    infinite_slope
+GlobalLpPool              infinite_slope
 RandomNormal              random
 RandomNormalLike          random
 QLinearAveragePool        scale=3
@@ -114,12 +114,12 @@ QLinearGlobalAveragePool  scale=3
 Add                       affine finishes unit_slope adds elementwise keeps_blocks
 Erf                       finishes
 Exp                       finishes elementwise
-Log                       finishes steep
-Sqrt                      finishes elementwise steep
-Pow                       finishes steep
+Log                       finishes infinite_slope
+Sqrt                      finishes elementwise infinite_slope
+Pow                       finishes infinite_slope
 Abs                       finishes elementwise
 Neg                       finishes elementwise
-Reciprocal                finishes elementwise steep
+Reciprocal                finishes elementwise infinite_slope
 Sub                       finishes adds elementwise
 Mul                       finishes elementwise keeps_blocks
 Div                       finishes elementwise
@@ -131,16 +131,16 @@ Where                     finishes elementwise
 QLinearAdd                finishes scale=6
 QLinearMul                finishes scale=6
 Sign                      elementwise
-Acos                      steep
-Asin                      steep
-Acosh                     steep
-Atanh                     steep
-Tan                       steep
+Acos                      infinite_slope
+Asin                      infinite_slope
+Acosh                     infinite_slope
+Atanh                     infinite_slope
+Tan                       infinite_slope
 QLinearWhere              scale=7
 # reductions and matrices
-Det                       steep
-ReduceL2                  steep
-ReduceLogSum              steep
+Det                       infinite_slope
+ReduceL2                  infinite_slope
+ReduceLogSum              infinite_slope
 QLinearReduceMean         scale=3
 # the same elements, elsewhere or in another type
 QuantizeLinear            quantizes finishes scale=1
@@ -160,9 +160,9 @@ Split                     moves keeps_scale
 Gather                    moves keeps_scale
 Expand                    moves keeps_scale
 # control flow and chance
-If                        steep
-Loop                      steep
-Scan                      steep
+If                        infinite_slope
+Loop                      infinite_slope
+Scan                      infinite_slope
 RandomUniform             random
 RandomUniformLike         random
 Bernoulli                 random

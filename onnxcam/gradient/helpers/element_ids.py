@@ -1,7 +1,7 @@
-"""Hand values back to the elements that they were read from.
+"""Return cotangents to the elements that were read, by the ids of these elements.
 
-An operator that only moves elements can be run on the elements' numbers: what comes out says
-of each result which element it is. The cotangent goes back by those numbers.
+Elements are numbered 0, 1, ... in row-major order. An operator that only moves elements is run on
+these ids: each result is the id of the element it holds, and its cotangent goes back there.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.lengths import Length, combine, scalar, vector, volume
 from onnxcam.graph.values import HALVES
 
-ADDING = 16  # the opset from which on ScatterElements can add
+ADDING_OPSET = 16  # from here on ScatterElements can add
 
 
-def numbers(c: Call, x: ir.Value, start: Length = 0) -> ir.Value:
-    """Return the elements' numbers, counted from ``start``, in the shape of ``x``."""
+def element_ids(c: Call, x: ir.Value, start: Length = 0) -> ir.Value:
+    """Return the ids of the elements of ``x``, counted from ``start``, in the shape of ``x``."""
     end = combine(c, "Add", start, volume(c, x))
-    counted = c.op("Range", scalar(c, start), scalar(c, end), scalar(c, 1))
-    return c.op("Reshape", counted, c.builder.shape(x))
+    ids = c.op("Range", scalar(c, start), scalar(c, end), scalar(c, 1))
+    return c.op("Reshape", ids, c.builder.shape(x))
 
 
 def rerun(c: Call, x: ir.Value) -> ir.Value:
@@ -28,21 +28,22 @@ def rerun(c: Call, x: ir.Value) -> ir.Value:
     return c.builder.copy(c.node, [x, *c.node.inputs[1:]])
 
 
-def put_back(c: Call, g: ir.Value, places: ir.Value, size: Length, distinct: bool) -> ir.Value:
-    """Return ``[T, size]``: ``g``, ``[T, *S]``, added up at ``places``, ``[*S]``."""
+def scatter_by_ids(c: Call, g: ir.Value, ids: ir.Value, size: Length, distinct: bool) -> ir.Value:
+    """Return ``[T, size]``: ``g``, ``[T, *S]``, added up at ``ids``, ``[*S]``."""
     flat = c.op("Reshape", g, c.builder.ints(0, -1))
-    index = c.op("Reshape", places, c.builder.ints(1, -1))
+    index = c.op("Reshape", ids, c.builder.ints(1, -1))
     return scatter(c, vector(c, length_of_t(c.builder, g), size), index, flat, 1, distinct)
 
 
 def scatter(
     c: Call, shape: ir.Value, index: ir.Value, updates: ir.Value, axis: int, distinct: bool
 ) -> ir.Value:
-    """Return zeros of ``shape`` with ``updates`` added along ``axis``.
+    """Return zeros of ``shape`` with ``updates`` added at ``index`` along ``axis``.
 
-    ``index`` is broadcast to the shape of ``updates``. Half precision is added in float32,
-    which keeps the sum's digits and is what the runtime can do. (ScatterND adds faster, but
-    ONNX Runtime 1.32 loses summands there when it runs with several threads.)
+    ``index`` is broadcast to the shape of ``updates``. Where it is ``distinct`` no two updates
+    meet. Half precision is added in float32: that is more exact, and the runtime has no kernel
+    for less. (ScatterND adds faster, but ONNX Runtime 1.32 loses summands there when it runs
+    with several threads.)
     """
     kind = c.kind
     wide = kind in HALVES and not distinct
@@ -56,8 +57,8 @@ def scatter(
     return c.op("Cast", found, to=kind) if wide else found
 
 
-def by_numbers(c: Call, g: ir.Value, distinct: bool) -> ir.Value:
+def gradient_by_ids(c: Call, g: ir.Value, distinct: bool) -> ir.Value:
     """Return the cotangent of the first operand of an operator that moves its elements."""
     x = c.x(0)
-    places = rerun(c, numbers(c, x))
-    return c.split_t(put_back(c, g, places, volume(c, x), distinct), x)
+    ids = rerun(c, element_ids(c, x))
+    return c.split_t(scatter_by_ids(c, g, ids, volume(c, x), distinct), x)

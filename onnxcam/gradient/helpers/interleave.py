@@ -1,4 +1,4 @@
-"""Put images together from every s-th of their rows or columns."""
+"""Interleave images along one spatial axis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxcam.gradient.call import Call
 def interleaved(
     c: Call, phases: Sequence[ir.Value], axis: int, shape: Sequence[int | str | None]
 ) -> ir.Value:
-    """Return ``[N, C, H, W]`` of which phase ``r`` has, along ``axis``, what is at ``s i + r``.
+    """Return ``y`` with ``y[s i + r] = phases[r][i]`` along ``axis``; all are ``[N, C, H, W]``.
 
     Args:
         c: the node whose gradient this belongs to.

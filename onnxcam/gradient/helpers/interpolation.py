@@ -1,8 +1,8 @@
-"""Reading images between their pixels, said by operators that have rules.
+"""Interpolation between pixels, written with operators that have rules.
 
-Along one axis a place ``p`` lies ``t`` beyond pixel ``floor(p)``; the pixels around it, the
-*taps*, are read with weights that are polynomials in ``t``. With several axes the weights
-multiply.
+Along one axis, position ``p`` lies ``t = p - floor(p)`` beyond pixel ``floor(p)``. The pixels
+around it, the *taps*, are read with weights that are polynomials in ``t``; over several axes the
+weights multiply.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ _POWERS: dict[str, list[list[float]]] = {  # weights by powers of t, from t^1 on
 
 @dataclass(frozen=True)
 class Taps:
-    """Pixels that are read along one axis, ``[B, P, K]``, and their weights."""
+    """The ``K`` pixels that positions read along one axis, ``[B, P, K]``, and their weights."""
 
     index: ir.Value
     weight: ir.Value | None  # None is 1
-    many: int
+    each: int  # K
 
 
 def taps(
-    c: Call, place: ir.Value, count: Length, mode: Mode, edge: Edge, corners: bool = False
+    c: Call, position: ir.Value, size: Length, mode: Mode, edge: Edge, corners: bool = False
 ) -> Taps:
-    """Return the taps around ``place``, ``[B, P]``, on an axis of ``count`` pixels.
+    """Return the taps around ``position``, ``[B, P]``, on an axis of ``size`` pixels.
 
-    Beyond the image lie zeros, its last pixels, or its mirror image: about the middle of the
+    Beyond the image lie zeros, its last pixels, or its mirror image: about the centre of the
     last pixel (``corners``), or about its outer edge.
     """
     op, ints = c.op, c.builder.ints
     if mode == "nearest":
-        index, weight = op("Unsqueeze", _whole(c, op("Round", place)), ints(2)), None
-        many = 1
+        index, weight = op("Unsqueeze", _whole(c, op("Round", position)), ints(2)), None
+        each = 1
     else:
-        before = _whole(c, op("Floor", place))
-        t = op("Unsqueeze", op("Sub", place, op("Cast", before, to=c.kind)), ints(2))
+        before = _whole(c, op("Floor", position))
+        t = op("Unsqueeze", op("Sub", position, op("Cast", before, to=c.kind)), ints(2))
         weight = _weights(c, t, mode)
-        many = len(_CONSTANT[mode])
-        steps = ints(*range(_FIRST[mode], _FIRST[mode] + many))
+        each = len(_CONSTANT[mode])
+        steps = ints(*range(_FIRST[mode], _FIRST[mode] + each))
         index = op("Add", op("Unsqueeze", before, ints(2)), steps)
-    last = scalar(c, combine(c, "Sub", count, 1))
+    last = scalar(c, combine(c, "Sub", size, 1))
     clipped = op("Max", op("Min", index, last), ints(0))
     if edge == "reflection":
-        return Taps(_mirrored(c, index, count, corners), weight, many)
+        return Taps(_mirrored(c, index, size, corners), weight, each)
     if edge == "zeros":
         inside = op("Cast", op("Equal", index, clipped), to=c.kind)
         weight = inside if weight is None else op("Mul", weight, inside)
-    return Taps(clipped, weight, many)
+    return Taps(clipped, weight, each)
 
 
 def _whole(c: Call, value: ir.Value) -> ir.Value:
@@ -80,28 +80,27 @@ def _weights(c: Call, t: ir.Value, mode: Mode) -> ir.Value:
     return c.op("Add", c.op("MatMul", stacked, table), constant)
 
 
-def _mirrored(c: Call, index: ir.Value, count: Length, corners: bool) -> ir.Value:
-    """Fold the numbers of pixels back into the image, whose mirror images alternate with it."""
+def _mirrored(c: Call, index: ir.Value, size: Length, corners: bool) -> ir.Value:
+    """Map the indices of pixels into the image, which alternates with its mirror image."""
     op = c.op
-    period = combine(c, "Sub", combine(c, "Mul", count, 2), 2 if corners else 0)
+    period = combine(c, "Sub", combine(c, "Mul", size, 2), 2 if corners else 0)
     period = combine(c, "Max", period, 1)
     within = op("Mod", index, scalar(c, period))
     other = combine(c, "Sub", period, 0 if corners else 1)
     return op("Min", within, op("Sub", scalar(c, other), within))
 
 
-def sample(c: Call, pixels: ir.Value, axes: list[Taps], counts: list[Length]) -> ir.Value:
-    """Return ``[B, C, P]``: ``pixels``, ``[B, C, product of counts]``, read at the taps."""
+def sample(c: Call, pixels: ir.Value, axes: list[Taps], sizes: list[Length]) -> ir.Value:
+    """Return ``[B, C, P]``: ``pixels``, ``[B, C, product of sizes]``, read at the taps."""
     op, ints = c.op, c.builder.ints
-    many = int(np.prod([a.many for a in axes]))
+    each = int(np.prod([a.each for a in axes]))
     flat, weight = None, None
-    for number, (axis, count) in enumerate(zip(axes, counts, strict=True)):
-        apart = [i + 2 for i in range(len(axes)) if i != number]
-        index = op("Unsqueeze", axis.index, ints(*apart)) if apart else axis.index
-        step = index if flat is None else op("Add", op("Mul", flat, scalar(c, count)), index)
-        flat = step
+    for number, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
+        others = [i + 2 for i in range(len(axes)) if i != number]
+        index = op("Unsqueeze", axis.index, ints(*others)) if others else axis.index
+        flat = index if flat is None else op("Add", op("Mul", flat, scalar(c, size)), index)
         if axis.weight is not None:
-            own = op("Unsqueeze", axis.weight, ints(*apart)) if apart else axis.weight
+            own = op("Unsqueeze", axis.weight, ints(*others)) if others else axis.weight
             weight = own if weight is None else op("Mul", weight, own)
     assert flat is not None
     channels = op("Slice", op("Shape", pixels), ints(1), ints(2))
@@ -111,7 +110,7 @@ def sample(c: Call, pixels: ir.Value, axes: list[Taps], counts: list[Length]) ->
         return read
     weighted = op(
         "Mul",
-        op("Reshape", read, ints(0, 0, -1, many)),
-        op("Reshape", weight, ints(0, 1, -1, many)),
+        op("Reshape", read, ints(0, 0, -1, each)),
+        op("Reshape", weight, ints(0, 1, -1, each)),
     )
     return op("ReduceSum", weighted, ints(3), keepdims=0)

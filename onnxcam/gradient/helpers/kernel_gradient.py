@@ -1,8 +1,8 @@
-"""Convolutions seen from their kernel: how the long side lies to the short one.
+"""The gradient of a convolution with respect to its kernel.
 
-A convolution and its transpose both pair a long signal with a short one: element ``o`` of the
-short one belongs to ``s*o - p + d*k`` of the long one, for each ``k`` of the kernel. For Conv
-the long one is the input, for ConvTranspose the output.
+A convolution and its transpose both pair a long signal with a short one: through kernel element
+``k``, element ``o`` of the short one meets element ``s*o - p + d*k`` of the long one. The long
+signal is the input of Conv and the output of ConvTranspose.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Margins = tuple[list[int], list[int]] | tuple[ir.Value, ir.Value]
 def margins(
     c: Call, w: Windows, long: ir.Value, short: ir.Value, weight: ir.Value | None = None
 ) -> Margins:
-    """Return what to add before and after ``long`` for its windows to fill it exactly.
+    """Return the pads before and after ``long`` with which its windows fill it exactly.
 
-    Then it spans ``s * (short - 1) + extent`` places; a negative margin cuts off. Automatic pads
-    are halved, the odd one after (SAME_UPPER) or before; they make up for output_padding too.
+    Its length is then ``s * (short - 1) + extent``; negative pads crop. Automatic pads are
+    halved, the odd one after (SAME_UPPER) or before; they make up for output_padding too.
     """
     space = range(2, len(w.strides) + 2)
     longs, shorts = [c.static(long, i) for i in space], [c.static(short, i) for i in space]
@@ -42,13 +42,13 @@ def margins(
     op, ints = c.op, c.builder.ints
     steps = op("Mul", op("Sub", c.builder.space(short), ints(1)), ints(*w.strides))
     reach = op("Add", steps, _extent(c, w, weight))
-    total_then = op("Sub", reach, c.builder.space(long))
+    missing = op("Sub", reach, c.builder.space(long))
     if w.begin is not None:
         before = ints(*w.begin)
     else:
-        pads = op("Max", op("Add", total_then, ints(*added)), ints(0))
+        pads = op("Max", op("Add", missing, ints(*added)), ints(0))
         before = op("Div", op("Add", pads, ints(odd)), ints(2))
-    return before, op("Sub", total_then, before)
+    return before, op("Sub", missing, before)
 
 
 def _extent(c: Call, w: Windows, weight: ir.Value | None) -> ir.Value:
@@ -60,7 +60,10 @@ def _extent(c: Call, w: Windows, weight: ir.Value | None) -> ir.Value:
 
 
 def framed(c: Call, long: ir.Value, around: Margins) -> tuple[ir.Value, list[int]]:
-    """Return ``long``, ``[B, C, *S]``, and the pads that a Conv shall add to it."""
+    """Return ``long``, ``[B, C, *S]``, and the pads that the Conv reading it has to add.
+
+    Conv adds neither negative pads nor computed ones, so these are added here.
+    """
     begin, end = around
     if isinstance(begin, ir.Value):
         assert isinstance(end, ir.Value)
@@ -82,16 +85,16 @@ def kernel_gradient(
 ) -> ir.Value:
     """Return ``dw[m, c, k] = sum over n, o of long[n, c, s*o - p + d*k] short[n, m, o]``.
 
-    It is a convolution of the long side with the short one as its kernel, stride and dilation
-    swapped, channels as its batch and the batch as its channels; groups stay groups.
+    It is a convolution of the long side with the short one as its kernel: stride and dilation
+    swap roles, and so do batch and channels. Groups stay groups.
 
     Args:
         c: the call.
         w: the geometry of the node's windows.
         weight: the node's weight, ``[G * M, C, *K]``.
-        long: the tensor and the value whose shape it has, after ``T`` where it is ``g``.
+        long: the tensor, and the value whose shape it has (after ``T`` where it is ``g``).
         short: likewise.
-        g: the one of the two that has the leading axis ``T``.
+        g: which of the two tensors has the leading axis ``T``.
     """
     group, op = int(c.attribute("group", 1)), c.op
     rank = c.rank(weight)
@@ -99,7 +102,7 @@ def kernel_gradient(
     T = length_of_t(c.builder, g)
 
     def split(side: tuple[ir.Value, ir.Value], *order: int) -> ir.Value:
-        """``[T, N, G, C, *S]``, or 1 in place of T, with its axes in this order."""
+        """Reshape to ``[T or 1, N, G, C, *S]`` and put the axes in this order."""
         tensor, like = side
         first: Length = T if tensor is g else 1
         sizes = [length(c, like, 0), group, -1, *(length(c, like, i) for i in range(2, rank))]
@@ -127,9 +130,9 @@ def kernel_gradient(
         group=group,
         **({"pads": pads} if pads else {}),
     )
-    counts = [T if side[0] is g else 1 for side in (long, short)]
+    leading = [T if side[0] is g else 1 for side in (long, short)]
     sizes = [length(c, weight, i) for i in range(1, rank)]
-    parts = vector(c, counts[0], sizes[0], group, counts[1], -1, *sizes[1:])
+    parts = vector(c, leading[0], sizes[0], group, leading[1], -1, *sizes[1:])
     spread = op("Reshape", found, parts)
     moved = op("Transpose", spread, perm=[0, 3, 2, 4, 1, *range(5, rank + 3)])
     return c.split_t(moved, weight)

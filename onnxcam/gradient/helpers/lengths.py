@@ -1,4 +1,4 @@
-"""Lengths of axes: numbers where they are known, computed by the run where not."""
+"""Lengths of axes: Python integers where they are known, computed at run time elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxcam.gradient.backward import length_of_t
 from onnxcam.gradient.call import Call
 from onnxcam.graph.values import constant
 
-Length = int | ir.Value  # a value is an int64 vector of one element
+Length = int | ir.Value  # an ir.Value is an int64 vector of one element
 
 _KNOWN: dict[str, Callable[[int, int], int]] = {
     "Add": operator.add,
@@ -35,7 +35,7 @@ def length(c: Call, value: ir.Value, axis: int) -> Length:
 
 
 def given(c: Call, index: int) -> Length:
-    """Return an operand that is one number."""
+    """Return an operand that holds one number."""
     known = constant(c.operand(index))
     if known is not None:
         return int(known.item())
@@ -56,7 +56,7 @@ def combine(c: Call, op_type: str, *lengths: Length) -> Length:
 
 
 def vector(c: Call, *lengths: Length) -> ir.Value:
-    """Return them as one int64 vector."""
+    """Return the lengths as one int64 vector."""
     known = [n for n in lengths if isinstance(n, int)]
     if len(known) == len(lengths):
         return c.builder.ints(*known)
@@ -66,14 +66,14 @@ def vector(c: Call, *lengths: Length) -> ir.Value:
 
 
 def scalar(c: Call, value: Length) -> ir.Value:
-    """Return it as an int64 scalar."""
+    """Return a length as an int64 scalar."""
     if isinstance(value, int):
         return c.builder.constant(np.int64(value))
     return c.op("Squeeze", value, c.builder.ints(0))
 
 
 def volume(c: Call, value: ir.Value, first: int = 0, last: int | None = None) -> Length:
-    """Return how many elements the axes from ``first`` to before ``last`` span."""
+    """Return the product of the lengths of ``axes[first:last]``."""
     sizes = c.dims(value)[first:last]
     known = [d for d in sizes if isinstance(d, int)]
     if len(known) == len(sizes):
@@ -86,9 +86,9 @@ def volume(c: Call, value: ir.Value, first: int = 0, last: int | None = None) ->
 def reshape(
     c: Call, g: ir.Value, *lengths: Length, merged: tuple[ir.Value, int] | None = None
 ) -> ir.Value:
-    """Return ``g`` in the shape ``[T, *lengths]``, of which one may be 0 at run time.
+    """Return ``g`` in the shape ``[T, *lengths]``; a length may be 0 at run time.
 
-    ``merged``, a value and an axis, are axes to merge with ``T``: those before the axis.
+    ``merged = (value, axis)`` merges the value's axes before ``axis`` into ``T``.
     """
     if all(isinstance(n, int) and n for n in lengths):
         return c.op("Reshape", g, vector(c, -1, *lengths))

@@ -17,13 +17,13 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
     """Return ``g`` where ``low < y < high`` and 0 elsewhere; ``y`` is never outside the bounds."""
     if (low is None and high is None) or c.node in c.walk.masked:
         return g
-    if low == 0.0 and high is None:  # what is not negative is true, but for 0
+    if low == 0.0 and high is None:  # y >= 0, so y > 0 is y cast to bool
         return c.mask(c.op("Cast", c.y, to=ir.DataType.BOOL), g)
     return compared(c, g, *(None if b is None else c.like(b) for b in (low, high)))
 
 
 def compared(c: Call, g: ir.Value, low: ir.Value | None, high: ir.Value | None) -> ir.Value:
-    """As :func:`passed_inside`, of bounds that the run may bring."""
+    """As :func:`passed_inside`, for bounds that may be computed at run time."""
     between = None
     for bound, compare in ((low, "Greater"), (high, "Less")):
         if bound is not None:
@@ -33,10 +33,10 @@ def compared(c: Call, g: ir.Value, low: ir.Value | None, high: ir.Value | None) 
 
 
 def masked_early(c: Call, g: ir.Value, mask: Mask = passed_inside) -> ir.Value:
-    """Apply the mask of the rectifier before a MaxPool to the cotangent of the maxima.
+    """Apply the mask of the rectifier before a MaxPool to the MaxPool's own cotangent.
 
-    Only elements that are the maximum of a window get any of it, so that ``y`` is inside the
-    bounds where they are; and there are fewer maxima than elements.
+    A cotangent reaches only the maximum of each window, whose value is ``y``. So masking by
+    ``y`` does the same, on fewer elements.
     """
     x = c.x(0)
     before = rectifiers_before(x)
@@ -45,7 +45,7 @@ def masked_early(c: Call, g: ir.Value, mask: Mask = passed_inside) -> ir.Value:
     nodes, bounds = before
     joined = {node.outputs[0] for node in nodes} | {x}
     if is_wanted(c, nodes, x) or any(len(v.uses()) > 1 for v in joined):
-        return g  # there are other cotangents, or other uses of this one
+        return g  # other cotangents arrive there as well
     if not gate(c, nodes):
         return g
     c.walk.masked.update(nodes)
@@ -53,19 +53,19 @@ def masked_early(c: Call, g: ir.Value, mask: Mask = passed_inside) -> ir.Value:
 
 
 def gate(c: Call, rectifiers: Sequence[ir.Node]) -> bool:
-    """Whether this walk lets no cotangent pass where the rectifiers are flat."""
+    """Whether this walk blocks the cotangents where the rectifiers are flat."""
     rules = [c.walk.rule_for(node) for node in rectifiers]
     return all(rule is not None and rule.gates for rule in rules)
 
 
 def is_wanted(c: Call, nodes: Sequence[ir.Node], x: ir.Value) -> bool:
-    """Whether rectifiers or what joins them have cotangents of their own, or bounds get any."""
+    """Whether the walk starts or ends at the rectifiers, their bounds or the value joining them."""
     around = {v for node in nodes for v in (*node.outputs, *node.inputs[1:])} | {x}
     return not around.isdisjoint(c.walk.ends)
 
 
 def rectifiers_before(x: ir.Value) -> tuple[list[ir.Node], Bounds] | None:
-    """Return the rectifiers, all of the same bounds, whose results ``x`` is or joins."""
+    """Return the rectifiers, with equal bounds, whose result ``x`` is or whose results it joins."""
     node = x.producer()
     if node is None or node.domain:
         return None
@@ -78,7 +78,7 @@ def rectifiers_before(x: ir.Value) -> tuple[list[ir.Node], Bounds] | None:
 
 
 def rectifier_bounds(node: ir.Node) -> Bounds | None:
-    """Return the bounds of Relu, or of Clip where they are stored; ``None`` of anything else."""
+    """Return the bounds of a Relu, or of a Clip with stored bounds; else ``None``."""
     if node.op_type == "Relu":
         return 0.0, None
     if node.op_type != "Clip":

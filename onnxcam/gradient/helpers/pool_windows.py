@@ -1,4 +1,4 @@
-"""Pooling windows: their geometry, what they read, and handing values back to all of it."""
+"""Pooling windows: their geometry, what they read, and the transpose of reading."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ def pool_windows(c: Call) -> Windows:
 
 
 def check_last_window(c: Call, w: Windows) -> None:
-    """Refuse windows that lie beyond the input's end altogether."""
+    """Refuse a last window that lies wholly beyond the input's end."""
     over = overhang(c, w) if w.ceil_mode else None
     if over is not None and any(o >= e for o, e in zip(over, w.extent, strict=True)):
         raise c.refuse(LAST_WINDOW)
 
 
 def hand_back(c: Call, g: ir.Value, w: Windows) -> ir.Value:
-    """Add up at each input the ``g``, ``[T, N, K, *output space]``, of all windows reading it."""
-    folded = c.merge_t(g, c.y, keep=2)  # one channel each: [T*N*K, *S]
-    folded = c.op("Unsqueeze", folded, c.builder.ints(1))
+    """Return, for each input element, the sum of ``g`` over the windows that read it.
+
+    ``g`` is ``[T, N, K, *output space]``.
+    """
+    merged = c.merge_t(g, c.y, keep=2)  # [T*N*K, *S]
+    merged = c.op("Unsqueeze", merged, c.builder.ints(1))  # one channel each
     ones = c.builder.constant(np.ones([1, 1, *w.kernel]), c.x(0).dtype)
-    return c.split_t(spread(c, folded, ones, w, 1), c.x(0))
+    return c.split_t(spread(c, merged, ones, w, 1), c.x(0))
 
 
 def ones_like_space(c: Call) -> ir.Value:
@@ -51,7 +54,7 @@ def ones_like_space(c: Call) -> ir.Value:
 
 
 def real_elements(c: Call, ones: ir.Value, w: Windows) -> ir.Value:
-    """Return how many inputs each window reads that are no padding, ``[1, 1, *output space]``."""
+    """Return how many elements each window reads besides padding, ``[1, 1, *output space]``."""
     signal, pads = framed(c, ones, margins(c, w, c.x(0), c.y))
     return c.op(
         "Conv",

@@ -1,8 +1,8 @@
 """The equations of RNN, GRU and LSTM cells, as the standard has them.
 
-A cell computes its next states from ``x``, the projected input ``X[t] W^T + biases`` of all its
-gates, ``[batch, gates * hidden]``, and from its states, ``[batch, hidden]`` each. Biases that
-enter elsewhere are weights of the cell.
+A cell computes its next states from its states, ``[batch, hidden]`` each, and from ``x``,
+``[batch, gates * hidden]``: the projected input ``X[t] W^T + biases`` of all gates. Biases that
+enter elsewhere are parameters of the cell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcam.graph.builder import Builder
 
-# operator -> (default alpha, default beta); None: it has to be given, () takes none
+# operator -> defaults of alpha and beta; None: no default, it must be given
 _SETTINGS: dict[str, tuple[float | None, ...]] = {
     "Affine": (None, None),
     "Relu": (),
@@ -32,13 +32,13 @@ _SETTINGS: dict[str, tuple[float | None, ...]] = {
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation function and the numbers that it takes."""
+    """An activation function and its parameters."""
 
     name: str
     numbers: tuple[float, ...]
 
     def apply(self, b: Builder, x: ir.Value, kind: ir.DataType) -> ir.Value:
-        """Append it."""
+        """Append the activation of ``x``."""
         if self.name in ("Affine", "ScaledTanh"):
             alpha, beta = (b.constant(n, kind) for n in self.numbers)
             if self.name == "Affine":
@@ -51,7 +51,7 @@ class Activation:
 def activations(
     names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]
 ) -> list[Activation]:
-    """Return activations; each takes the next of the numbers, where it takes any.
+    """Return the activations; each takes its parameters from the front of ``alphas`` and ``betas``.
 
     Raises:
         ValueError: a name is unknown, or a number that has no default is missing.
@@ -81,9 +81,9 @@ class Cell:
         hidden: the length of a state.
         kind: the floating-point type.
         activations: in the order of the standard: f; f, g; f, g, h.
-        clip: the bound of what activations get.
+        clip: the inputs of activations are clipped to ``[-clip, clip]``.
         weight: the recurrence weight ``[gates * hidden, hidden]``.
-        candidate: the part of it that a GRU multiplies with the reset state, if it is apart.
+        candidate: the candidate's rows of it, where a GRU resets the state before the product.
         bias: the recurrence bias ``[gates * hidden]`` of a GRU that resets after the product.
         peepholes: of an LSTM ``[3 * hidden]``, for the gates i, o, f.
         coupled: whether an LSTM's forget gate is ``1 - i``.
@@ -100,14 +100,14 @@ class Cell:
     coupled: bool = False
 
     def activate(self, b: Builder, index: int, x: ir.Value) -> ir.Value:
-        """Apply an activation, the first one's index being 0."""
+        """Clip ``x`` and apply activation ``index``."""
         if self.clip is not None:
             low, high = (b.constant(v, self.kind) for v in (-self.clip, self.clip))
             x = b.op("Clip", x, low, high)
         return self.activations[index].apply(b, x, self.kind)
 
     def split(self, b: Builder, value: ir.Value, *gates: int) -> Sequence[ir.Value]:
-        """Split the last axis into parts of so many gates each."""
+        """Split the last axis into parts that have these numbers of gates."""
         lengths = b.ints(*(g * self.hidden for g in gates))
         return b.op_many("Split", [value, lengths], len(gates), axis=-1)
 

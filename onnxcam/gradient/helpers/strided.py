@@ -1,10 +1,10 @@
 """The input gradient of strided convolutions without ``ConvTranspose``, which is slow.
 
-Where they spread little (1x1 and depthwise ones), zeros between the cotangents (repeat each,
-then keep the first of each block) make it a convolution of stride 1. Elsewhere every s-th row
-and column of the result is a convolution of its own, with every s-th weight (the sub-pixel form
-of Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using an Efficient
-Sub-Pixel Convolutional Neural Network", section 3.2), and these are interleaved.
+For 1x1 and depthwise kernels, zeros between the cotangents (repeat each, then keep the first of
+each block) make it a convolution of stride 1. For others, every s-th row and column of the result
+is a convolution of its own with every s-th weight, and these phases are interleaved (the
+sub-pixel form of Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using an
+Efficient Sub-Pixel Convolutional Neural Network", section 3.2).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def strided_input(
 ) -> ir.Value | None:
     """Return ``[B, C, H, W]`` from ``g``, ``[B, M, *output space]``.
 
-    ``flipped`` appends the turned kernel. The result is ``None`` where another form is faster or
-    where only the run knows the lengths.
+    ``flipped`` appends the flipped kernel. The result is ``None`` where another form is faster,
+    or where lengths are only known at run time.
     """
     if c.rank(c.x(0)) != 4 or w.begin is None or not c.walk.finite:
         return None
@@ -51,14 +51,14 @@ def strided_input(
 
 
 def _apart(c: Call, g: ir.Value, strides: list[int], counts: list[int]) -> ir.Value:
-    """Put ``s - 1`` zeros after each element of ``[B, C, H, W]``, both ways."""
+    """Put ``s - 1`` zeros after each element of ``[B, C, H, W]`` along both spatial axes."""
     first = np.zeros([s * o for s, o in zip(strides, counts, strict=True)])
     first[:: strides[0], :: strides[1]] = 1
     return c.op("Mul", c.builder.repeat(g, strides), c.builder.constant(first[None, None], c.kind))
 
 
 def fitted(c: Call, dx: ir.Value, end: list[int]) -> ir.Value:
-    """Add zeros at the end of both spatial axes, or remove what is there."""
+    """Add ``end`` zeros at the end of each spatial axis; crop where it is negative."""
     ints = c.builder.ints
     for axis, more in enumerate(end, 2):
         if more < 0:
@@ -88,48 +88,53 @@ def _by_phases(
     rows, columns = ([part for part in phases if part is not None] for phases in axes)
     lines = []
     for row in rows:
-        pair = [_one_phase(c, g, weight, row, column, w.strides) for column in columns]
-        lines.append(interleaved(c, pair, 3, [None, channels, row.places, _full(columns)]))
+        parts = [_one_phase(c, g, weight, row, column, w.strides) for column in columns]
+        lines.append(interleaved(c, parts, 3, [None, channels, row.count, _full(columns)]))
     dx = interleaved(c, lines, 2, [None, channels, _full(rows), _full(columns)])
     if [_full(rows), _full(columns)] == lengths:
         return dx
     return c.op("Slice", dx, c.builder.ints(0, 0), c.builder.ints(*lengths), c.builder.ints(2, 3))
 
 
-_FEWEST = 16  # channels; of fewer, ConvTranspose is as fast
+_FEWEST = 16  # channels; with fewer, ConvTranspose is as fast
 
 
 @dataclass(frozen=True)
 class _Phase:
-    """Every s-th element along one axis: its weights in the turned kernel, pads, and count."""
+    """Every s-th element along one axis.
+
+    It reads ``taps`` weights of the flipped kernel, every s-th from ``first`` on.
+    """
 
     first: int
     taps: int
-    begin: int
+    begin: int  # pads
     end: int
-    places: int
+    count: int
 
 
 def _full(phases: list[_Phase]) -> int:
-    return sum(phase.places for phase in phases)
+    return sum(phase.count for phase in phases)
 
 
-def _phase(r: int, kernel: int, stride: int, begin: int, length: int, count: int) -> _Phase | None:
-    """Element ``s a + r`` reads weights ``k = r + begin (mod s)`` only."""
+def _phase(
+    r: int, kernel: int, stride: int, begin: int, length: int, outputs: int
+) -> _Phase | None:
+    """Elements ``s a + r`` read only the weights ``k = r + begin (mod s)``."""
     turn, first = divmod(r + begin, stride)
     taps = -(-(kernel - first) // stride)
-    places = -(-length // stride)
-    pads = taps - 1 - turn, places + turn - count
+    count = -(-length // stride)
+    pads = taps - 1 - turn, count + turn - outputs
     if taps < 1 or min(pads) < 0:
         return None
-    return _Phase(kernel - 1 - first - stride * (taps - 1), taps, *pads, places)
+    return _Phase(kernel - 1 - first - stride * (taps - 1), taps, *pads, count)
 
 
 def _one_phase(
-    c: Call, g: ir.Value, turned: ir.Value, row: _Phase, column: _Phase, strides: list[int]
+    c: Call, g: ir.Value, flipped: ir.Value, row: _Phase, column: _Phase, strides: list[int]
 ) -> ir.Value:
     ints = c.builder.ints
     starts, steps = ints(row.first, column.first), ints(*strides)
-    weight = c.op("Slice", turned, starts, ints(2**62, 2**62), ints(2, 3), steps)
+    weight = c.op("Slice", flipped, starts, ints(2**62, 2**62), ints(2, 3), steps)
     pads = [row.begin, column.begin, row.end, column.end]
     return c.op("Conv", g, weight, pads=pads, kernel_shape=[row.taps, column.taps])

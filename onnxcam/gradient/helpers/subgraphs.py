@@ -1,7 +1,7 @@
-"""Subgraphs, the bodies of If, Loop and Scan: copy them, and close the ones built.
+"""Copy and build subgraphs: the bodies of If, Loop and Scan.
 
-The gradient of such an operator is another one whose body computes the original body's values
-a second time and goes back through them. The copy reads what the original captures.
+The gradient of such an operator is another such operator, whose body recomputes the original
+body's values and goes back through them. The copy captures what the original captures.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from onnxcam.model.opset import BASE_OPSET
 def copy_body(
     builder: Builder, body: ir.Graph, inputs: Mapping[ir.Value, ir.Value]
 ) -> dict[ir.Value, ir.Value]:
-    """Append the nodes of ``body`` with ``inputs`` in place of its own.
+    """Append copies of the nodes of ``body``, which read ``inputs`` in place of its own inputs.
 
     Returns:
-        What stands for each value of the body; values that it captures stand for themselves.
+        The copy of each value of the body. Captured values have none.
     """
     _move_initializers(builder, body)
     known = dict(inputs)
@@ -64,17 +64,17 @@ def copy_inputs(builder: Builder, body: ir.Graph) -> list[ir.Value]:
 
 
 def _hint(original: str) -> str:
-    """Return what a name that a builder made was made of, or the name itself."""
+    """Return the hint that a builder made a name from; other names as they are."""
     hint = original.removeprefix(PREFIX)
     return hint if hint == original else hint.rpartition(".")[0]
 
 
 def _copy_graph(builder: Builder, graph: ir.Graph, known: dict[ir.Value, ir.Value]) -> ir.Graph:
     inputs = copy_inputs(builder, graph)
-    inner = builder.subgraph(_hint(graph.name or "graph"), inputs)
-    copies = copy_body(inner, graph, {**known, **dict(zip(graph.inputs, inputs, strict=True))})
-    inner.graph.outputs.extend(copies.get(v, v) for v in graph.outputs)
-    return inner.graph
+    copy = builder.subgraph(_hint(graph.name or "graph"), inputs)
+    copies = copy_body(copy, graph, {**known, **dict(zip(graph.inputs, inputs, strict=True))})
+    copy.graph.outputs.extend(copies.get(v, v) for v in graph.outputs)
+    return copy.graph
 
 
 def _move_initializers(builder: Builder, body: ir.Graph) -> None:
@@ -88,9 +88,9 @@ def _move_initializers(builder: Builder, body: ir.Graph) -> None:
 
 
 def close(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
-    """Return the builder's subgraph with these outputs and only the nodes they need.
+    """Return the builder's subgraph with these outputs and only the nodes that they need.
 
-    Runtimes do not let an subgraph hand out what it did not compute, nor one value twice.
+    Runtimes want every output computed inside the subgraph, and none twice: Identity sees to both.
     """
     own = {o for node in builder.graph for o in node.outputs}
     for value in outputs:
@@ -105,7 +105,7 @@ def close(builder: Builder, outputs: Sequence[ir.Value]) -> ir.Graph:
 
 
 def some_length_of_t(builder: Builder, gs: Cotangents) -> ir.Value:
-    """Return ``T``, an int64 vector of one, from the first cotangent there is."""
+    """Return ``T``, an int64 vector of one element, from the first cotangent there is."""
     return length_of_t(builder, next(g for g in gs if g is not None))
 
 

@@ -1,7 +1,7 @@
-"""The gradient of MaxPool whose windows tile the image, without indices.
+"""The gradient of a MaxPool whose windows tile the image, without indices.
 
 The runtime's MaxPool is an order of magnitude slower when it returns indices. Where windows do
-not overlap, each output repeated over its window can be compared with the input instead.
+not overlap, each output can be repeated over its window and compared with the input instead.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import onnx_ir as ir
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.windows import Windows
 
-_MOST = 9  # places in a window; their powers of two must be exact in half precision too
+_MOST = 9  # positions in a window; their powers of two must be exact in half precision too
 _RESIZED = {ir.DataType.FLOAT, ir.DataType.FLOAT16}  # what the runtime can resize
 
 
 def tiled_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     """Return ``[T, *input]`` from ``g``, ``[T, *output]``; ``None`` where windows do not tile.
 
-    Place ``p`` of a window counts ``2^(P-1-p)``. The sum over the places that attain the
-    maximum is at least that of the first of them and less than twice it, so the first is where
-    the highest power in the sum is the place's own.
+    Position ``p`` of a window has the weight ``2^(P-1-p)``. Summed over the positions that attain
+    the maximum, the weights are at least that of the first and less than twice it. So the highest
+    power of two in the sum is the weight of the first maximum.
     """
     x, y, op = c.x(0), c.y, c.op
     static = [c.static(v, i) for v in (x, y) for i in range(1, c.rank(v))]

@@ -1,7 +1,7 @@
-"""Sliding windows: where they lie, and the operator that hands values back to their inputs.
+"""Sliding windows: their geometry, and the transpose of reading them.
 
 With kernel ``k``, stride ``s``, dilation ``d`` and ``p`` begin pads, output ``o`` reads the
-inputs ``s*o - p + d*i``, ``i < k``. The transpose of that reading is ``ConvTranspose``.
+inputs ``s*o - p + d*i``, ``i < k``; ``ConvTranspose`` is the transpose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxcam.gradient.call import Call
 class Windows:
     """Geometry of a node's windows.
 
-    Where only the run knows them, the pads are ``None`` and the kernel has no lengths.
+    Where they are only known at run time, the pads are ``None`` and the kernel is empty.
     """
 
     kernel: list[int]
@@ -31,7 +31,7 @@ class Windows:
 
     @property
     def extent(self) -> list[int]:
-        """Length that each window covers."""
+        """The length that each window covers, ``d (k - 1) + 1``."""
         return [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
 
     @property
@@ -77,8 +77,9 @@ def _same_pads(
 
 
 def overhang(c: Call, w: Windows) -> list[int] | None:
-    """Return how far the last window reaches beyond the input's end, negative where it stops
-    before; ``None`` where only the run knows.
+    """Return how far the last window reaches beyond the input's end; negative if it stops short.
+
+    ``None`` if that is only known at run time.
     """
     space = range(len(w.strides))
     lengths = [n for i in space if (n := c.static(c.x(0), i + 2)) is not None]
@@ -110,7 +111,7 @@ def spread(c: Call, g: ir.Value, weight: ir.Value, w: Windows, group: int) -> ir
 
 
 def _crop(c: Call, full: ir.Value, w: Windows) -> ir.Value:
-    """Cut the unpadded spread to the input's size, which only the run knows."""
+    """Crop what was spread without pads to the input's size, known only at run time."""
     space = len(w.strides)
     ints, op = c.builder.ints, c.op
     axes = ints(*range(2, space + 2))

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.backward import Backward, Cotangents, Where
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.quantization import MISFIT, along, as_float, divided
+from onnxcam.gradient.helpers.quantization import MISFIT, as_float, divided, for_broadcasting
 from onnxcam.gradient.kinds import Pairs, Rule
 from onnxcam.graph.quantized import absorbs_relu
 from onnxcam.graph.values import constant, original_name
@@ -98,5 +98,5 @@ class _Forgetful(_Positive):
             return
         if node.op_type == "QuantizeLinear":
             call = Call(node, walk, self.refuses)
-            g = divided(call, g, along(call, as_float(call, call.x(1)), call.x(0)))
+            g = divided(call, g, for_broadcasting(call, as_float(call, call.x(1)), call.x(0)))
         yield x, g

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.quantization import decode
+from onnxcam.gradient.helpers.quantization import dequantize
 from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 
@@ -148,8 +148,8 @@ def _attention(c: Call) -> list[ir.Value | None]:
 
 def _quantized_attention(c: Call) -> list[ir.Value | None]:
     _no_past(c, 8)
-    x = decode(c, c.x(0), c.x(3), c.operand(6))
-    weight = decode(c, c.x(1), c.x(4), c.operand(7))
+    x = dequantize(c, c.x(0), c.x(3), c.operand(6))
+    weight = dequantize(c, c.x(1), c.x(4), c.operand(7))
     return _self_attention(c, x, weight, c.operand(2), _Masks(None, c.operand(5)))
 
 

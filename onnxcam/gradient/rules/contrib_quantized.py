@@ -1,4 +1,4 @@
-"""The quantizer's operators on codes: decode, compute in floats, encode.
+"""The quantizer's operators on codes: dequantize, compute in floats, encode.
 
 ONNX Runtime's ``com.microsoft.QLinear*``. The cotangent passes straight through the encoding,
 as in :mod:`onnxcam.gradient.rules.quantized`.
@@ -12,7 +12,7 @@ from functools import partial
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.quantization import MANY_SCALES, decode, encode
+from onnxcam.gradient.helpers.quantization import MANY_SCALES, dequantize, quantize
 from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import (
     MICROSOFT,
@@ -24,12 +24,12 @@ from onnxcam.gradient.rules.quantized_linear import (
 
 def _number(c: Call, index: int) -> ir.Value:
     """Decode the operand at ``index``, whose scale and zero point follow it."""
-    return decode(c, c.x(index), c.x(index + 1), c.operand(index + 2))
+    return dequantize(c, c.x(index), c.x(index + 1), c.operand(index + 2))
 
 
 def _unary(compute: Callable[[Call, ir.Value], ir.Value]) -> Callable[[Call], list[ir.Value]]:
     """Operands X, Y's encoding."""
-    return lambda c: [encode(c, compute(c, _number(c, 0)), c.x(3), c.operand(4))]
+    return lambda c: [quantize(c, compute(c, _number(c, 0)), c.x(3), c.operand(4))]
 
 
 def _binary(op_type: str) -> Callable[[Call], list[ir.Value]]:
@@ -37,21 +37,21 @@ def _binary(op_type: str) -> Callable[[Call], list[ir.Value]]:
 
     def expand(c: Call) -> list[ir.Value]:
         y = c.op(op_type, _number(c, 0), _number(c, 3))
-        return [encode(c, y, c.x(6), c.operand(7))]
+        return [quantize(c, y, c.x(6), c.operand(7))]
 
     return expand
 
 
 def _where(c: Call) -> list[ir.Value]:
     y = c.op("Where", c.x(0), _number(c, 1), _number(c, 4))
-    return [encode(c, y, c.x(7), c.operand(8))]
+    return [quantize(c, y, c.x(7), c.operand(8))]
 
 
 def _concat(c: Call) -> list[ir.Value]:
     """Operands are Y's encoding, then each part with its own."""
     parts = [_number(c, index) for index in range(2, len(c.node.inputs), 3)]
     y = c.op("Concat", *parts, axis=c.attribute("axis", 0))
-    return [encode(c, y, c.x(0), c.operand(1))]
+    return [quantize(c, y, c.x(0), c.operand(1))]
 
 
 def _softmax(c: Call, x: ir.Value) -> ir.Value:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import ADDING
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET
 from onnxcam.gradient.helpers.interpolation import sample, taps
 from onnxcam.gradient.helpers.lengths import combine, length, scalar, vector
 from onnxcam.gradient.registry import expansion
@@ -62,4 +62,4 @@ def _regular(c: Call, axis: int, kernel: list[int], sizes: list[int | ir.Value])
     return op("Cast", op("Reshape", places, c.builder.ints(int(np.prod(kernel)), -1)), to=c.kind)
 
 
-expansion("DeformConv", _deform_conv, opset=ADDING, refuses=[_PLANAR])
+expansion("DeformConv", _deform_conv, opset=ADDING_OPSET, refuses=[_PLANAR])

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.backward import length_of_t
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import ADDING, by_numbers, scatter
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET, gradient_by_ids, scatter
 from onnxcam.gradient.helpers.lengths import (
     Length,
     combine,
@@ -33,7 +33,7 @@ def _gather_opset(node: ir.Node) -> int:
     known = constant(node.inputs[1])
     if small or single or (known is not None and _runs_on(known)):
         return 13
-    return ADDING
+    return ADDING_OPSET
 
 
 def _runs_on(indices: np.ndarray) -> bool:
@@ -56,7 +56,7 @@ def _gather(c: Call, g: ir.Value) -> ir.Value:
         summed = _padded(c, folded, indices, full, picked)
     elif known is not None and isinstance(full, int) and _all_distinct(known, full):
         summed = _placed(c, folded, known, full)
-    elif small or c.builder.opset < ADDING:
+    elif small or c.builder.opset < ADDING_OPSET:
         summed = _multiplied(c, folded, full, picked, after)
     else:
         shape = c.op("Concat", length_of_t(c.builder, folded), vector(c, full, after), axis=0)
@@ -118,7 +118,7 @@ def _gather_elements(c: Call, g: ir.Value) -> ir.Value:
     return scatter(c, shape, c.x(1), g, c.axis(x), distinct=False)
 
 
-rule("GatherElements", _gather_elements, None, opset=ADDING)
-rule("GatherND", lambda c, g: by_numbers(c, g, distinct=False), None, opset=ADDING)
-rule("Compress", lambda c, g: by_numbers(c, g, distinct=True), None)
+rule("GatherElements", _gather_elements, None, opset=ADDING_OPSET)
+rule("GatherND", lambda c, g: gradient_by_ids(c, g, distinct=False), None, opset=ADDING_OPSET)
+rule("Compress", lambda c, g: gradient_by_ids(c, g, distinct=True), None)
 stop("NonMaxSuppression", "it returns places, which are integers")

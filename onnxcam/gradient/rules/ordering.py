@@ -7,7 +7,12 @@ import onnx_ir as ir
 
 from onnxcam.gradient.backward import length_of_t
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import by_numbers, numbers, put_back, scatter
+from onnxcam.gradient.helpers.element_ids import (
+    element_ids,
+    gradient_by_ids,
+    scatter,
+    scatter_by_ids,
+)
 from onnxcam.gradient.helpers.lengths import volume
 from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
@@ -31,12 +36,12 @@ def _unique(c: Call, g: ir.Value) -> ir.Value:
     x, kept = c.x(0), {name: a.value for name, a in c.node.attributes.items()}
     _, places = c.builder.op_many("Unique", [x], 2, **kept)
     if "axis" in kept:
-        places = c.op("Gather", numbers(c, x), places, axis=int(c.attribute("axis", 0)))
-    return c.split_t(put_back(c, g, places, volume(c, x), distinct=True), x)
+        places = c.op("Gather", element_ids(c, x), places, axis=int(c.attribute("axis", 0)))
+    return c.split_t(scatter_by_ids(c, g, places, volume(c, x), distinct=True), x)
 
 
 rule("Unique", _unique)
-rule("ReverseSequence", lambda c, g: by_numbers(c, g, distinct=True), None)
+rule("ReverseSequence", lambda c, g: gradient_by_ids(c, g, distinct=True), None)
 
 
 def _cum_sum(c: Call, g: ir.Value) -> ir.Value:
@@ -84,7 +89,7 @@ rule("OneHot", None, None, _one_hot)
 
 def _range_step(c: Call, g: ir.Value) -> ir.Value:
     """For y = start + i delta: d delta = sum(g i)."""
-    number = c.op("Cast", numbers(c, c.y), to=c.kind)
+    number = c.op("Cast", element_ids(c, c.y), to=c.kind)
     return c.builder.sum(c.op("Mul", g, number), [-1])
 
 

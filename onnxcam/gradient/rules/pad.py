@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.backward import length_of_t
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import ADDING, numbers, put_back
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET, element_ids, scatter_by_ids
 from onnxcam.gradient.helpers.lengths import length, vector, volume
 from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
@@ -25,8 +25,8 @@ def _pad(c: Call, g: ir.Value) -> ir.Value:
     if _mode(c.node) != "constant":
         x, axes = c.x(0), c.operand(3)
         rest = [] if axes is None else [None, axes]  # the constant is of another type, and unread
-        places = c.builder.copy(c.node, [numbers(c, x), c.x(1), *rest])
-        return c.split_t(put_back(c, g, places, volume(c, x), distinct=False), x)
+        places = c.builder.copy(c.node, [element_ids(c, x), c.x(1), *rest])
+        return c.split_t(scatter_by_ids(c, g, places, volume(c, x), distinct=False), x)
     pads = _known_pads(c)
     if pads is None:
         return c.op("Pad", g, _opposite(c))
@@ -76,7 +76,14 @@ def _pad_value(c: Call, g: ir.Value) -> ir.Value:
     return c.split_t(c.builder.sum(taken, range(1, c.rank(c.y) + 1)), c.x(2))
 
 
-rule("Pad", _pad, None, _pad_value, None, opset=lambda n: 13 if _mode(n) == "constant" else ADDING)
+rule(
+    "Pad",
+    _pad,
+    None,
+    _pad_value,
+    None,
+    opset=lambda n: 13 if _mode(n) == "constant" else ADDING_OPSET,
+)
 
 
 def _center_crop_pad(c: Call, g: ir.Value) -> ir.Value:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import ADDING, put_back
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET, scatter_by_ids
 from onnxcam.gradient.helpers.lengths import volume
 from onnxcam.gradient.helpers.masks import masked_early
 from onnxcam.gradient.helpers.pool_windows import (
@@ -32,7 +32,7 @@ def _overlaps(node: ir.Node) -> int:
     apart = all(
         k <= s and (d == 1 or k == 1) for k, s, d in zip(kernel, strides, dilations, strict=True)
     )
-    return 13 if apart else ADDING
+    return 13 if apart else ADDING_OPSET
 
 
 def _max_pool(c: Call, g: ir.Value) -> ir.Value:
@@ -60,8 +60,8 @@ def to_maxima(c: Call, g: ir.Value, w: Windows) -> ir.Value:
     x = c.x(0)
     kept = {name: a.value for name, a in c.node.attributes.items() if name != "storage_order"}
     _, indices = c.builder.op_many("MaxPool", [x], 2, **kept)
-    apart = _overlaps(c.node) < ADDING
-    return c.split_t(put_back(c, g, indices, volume(c, x), distinct=apart), x)
+    apart = _overlaps(c.node) < ADDING_OPSET
+    return c.split_t(scatter_by_ids(c, g, indices, volume(c, x), distinct=apart), x)
 
 
 rule("MaxPool", _max_pool, opset=_overlaps, refuses=[LAST_WINDOW])

@@ -15,7 +15,13 @@ import onnx_ir as ir
 
 from onnxcam.gradient.backward import Cotangents
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.quantization import MISFIT, along, as_float, convert, divided
+from onnxcam.gradient.helpers.quantization import (
+    MISFIT,
+    as_float,
+    convert,
+    divided,
+    for_broadcasting,
+)
 from onnxcam.gradient.registry import joint, rule
 from onnxcam.graph.quantized import LIMITS
 from onnxcam.graph.values import constant
@@ -25,7 +31,7 @@ _FLOAT = ir.DataType.FLOAT
 
 def _dequantize(c: Call, g: ir.Value) -> ir.Value:
     """For x = (q - z) s: dq = g s."""
-    scale = along(c, as_float(c, c.x(1)), c.y)  # few operators take the narrowest codes
+    scale = for_broadcasting(c, as_float(c, c.x(1)), c.y)  # few operators take the narrowest codes
     return c.op("Mul", convert(c, g, c.y.dtype, _FLOAT), scale)
 
 
@@ -43,7 +49,7 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
     if stored not in LIMITS:
         raise c.refuse(_NO_RULE, stored)
     low, high = LIMITS[stored]
-    scale = along(c, as_float(c, c.x(1)), x)
+    scale = for_broadcasting(c, as_float(c, c.x(1)), x)
     dx = divided(c, g, scale)
     if c.node in c.walk.unclipped:
         return dx
@@ -74,7 +80,7 @@ def _range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value 
 def _computed_range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value, ir.Value]:
     """The same as operators; the runtime folds what depends on stored scales."""
     number, zero = partial(c.builder.constant, dtype=_FLOAT), c.operand(2)
-    shift = number(0) if zero is None else along(c, as_float(c, zero), c.x(0))
+    shift = number(0) if zero is None else for_broadcasting(c, as_float(c, zero), c.x(0))
     below = c.op("Sub", number(low), shift)
     margin = c.op("Cast", c.op("Cast", below, to=ir.DataType.BOOL), to=_FLOAT)
     least = c.op("Sub", below, c.op("Mul", margin, number(0.5)))

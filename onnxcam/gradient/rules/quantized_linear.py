@@ -1,6 +1,6 @@
 """Convolutions and matrix products of codes, read as those of the numbers they stand for.
 
-The quantizer's forms (``QLinearConv``) decode, compute and encode in one operator; its dynamic
+The quantizer's forms (``QLinearConv``) dequantize, compute and encode in one operator; its dynamic
 forms (``ConvInteger``) leave int32 sums of products, whose scale is multiplied in later.
 """
 
@@ -11,7 +11,13 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.quantization import MANY_SCALES, as_float, decode, encode, shifted
+from onnxcam.gradient.helpers.quantization import (
+    MANY_SCALES,
+    as_float,
+    dequantize,
+    minus_zero_point,
+    quantize,
+)
 from onnxcam.gradient.registry import expansion
 
 MICROSOFT = "com.microsoft"
@@ -39,31 +45,31 @@ def channels_back(c: Call, value: ir.Value, rank: int) -> ir.Value:
 
 def _qlinear_conv(c: Call) -> list[ir.Value]:
     """Operands x, w (a scale each channel), y with scale and zero point each; bias in sx sw."""
-    x = decode(c, c.x(0), c.x(1), c.operand(2))
-    w = decode(c, c.x(3), c.x(4), c.operand(5), axis=0)
+    x = dequantize(c, c.x(0), c.x(1), c.operand(2))
+    w = dequantize(c, c.x(3), c.x(4), c.operand(5), axis=0)
     bias = c.operand(8)
     if bias is not None:
         bias = c.op("Mul", c.op("Cast", bias, to=ir.DataType.FLOAT), c.op("Mul", c.x(1), c.x(4)))
     rank = c.rank(c.x(3))
     y = c.op("Conv", channels_first(c, x, rank), w, bias, **kept(c, *_WINDOW))
-    return [encode(c, channels_back(c, y, rank), c.x(6), c.operand(7))]
+    return [quantize(c, channels_back(c, y, rank), c.x(6), c.operand(7))]
 
 
 def _qlinear_matmul(c: Call) -> list[ir.Value]:
     """Operands a (a scale each row), b (one each column), y."""
-    a = decode(c, c.x(0), c.x(1), c.operand(2), axis=-2)
-    b = decode(c, c.x(3), c.x(4), c.operand(5))
-    return [encode(c, c.op("MatMul", a, b), c.x(6), c.operand(7))]
+    a = dequantize(c, c.x(0), c.x(1), c.operand(2), axis=-2)
+    b = dequantize(c, c.x(3), c.x(4), c.operand(5))
+    return [quantize(c, c.op("MatMul", a, b), c.x(6), c.operand(7))]
 
 
 def _conv_integer(c: Call) -> list[ir.Value]:
-    x = shifted(c, c.x(0), c.operand(2))
-    return [c.op("Conv", x, shifted(c, c.x(1), c.operand(3), axis=0), **kept(c, *_WINDOW))]
+    x = minus_zero_point(c, c.x(0), c.operand(2))
+    return [c.op("Conv", x, minus_zero_point(c, c.x(1), c.operand(3), axis=0), **kept(c, *_WINDOW))]
 
 
 def _matmul_integer(c: Call) -> list[ir.Value]:
-    a = shifted(c, c.x(0), c.operand(2), axis=-2)
-    return [c.op("MatMul", a, shifted(c, c.x(1), c.operand(3)))]
+    a = minus_zero_point(c, c.x(0), c.operand(2), axis=-2)
+    return [c.op("MatMul", a, minus_zero_point(c, c.x(1), c.operand(3)))]
 
 
 for _domain in ("", MICROSOFT):
@@ -79,28 +85,28 @@ def _with_bias(c: Call, y: ir.Value, index: int) -> list[ir.Value]:
 
 
 def _matmul_integer_to_float(c: Call) -> list[ir.Value]:
-    a = decode(c, c.x(0), c.x(2), c.operand(4), axis=-2)
-    b = decode(c, c.x(1), c.x(3), c.operand(5))
+    a = dequantize(c, c.x(0), c.x(2), c.operand(4), axis=-2)
+    b = dequantize(c, c.x(1), c.x(3), c.operand(5))
     return _with_bias(c, c.op("MatMul", a, b), 6)
 
 
 def _dynamic_quantize_matmul(c: Call) -> list[ir.Value]:
     """Its first operand is quantized inside, to a scale that fits: straight through."""
-    b = decode(c, c.x(1), c.x(2), c.operand(3))
+    b = dequantize(c, c.x(1), c.x(2), c.operand(3))
     return _with_bias(c, c.op("MatMul", c.x(0), b), 4)
 
 
 def _qgemm(c: Call) -> list[ir.Value]:
     """Return alpha (A' B' + C sa sb), as codes if there is a scale for them."""
-    a = decode(c, c.x(0), c.x(1), c.operand(2))
+    a = dequantize(c, c.x(0), c.x(1), c.operand(2))
     by_row = bool(c.attribute("transB", 0))
-    b = decode(c, c.x(3), c.x(4), c.operand(5), axis=0 if by_row else 1)
+    b = dequantize(c, c.x(3), c.x(4), c.operand(5), axis=0 if by_row else 1)
     bias, alpha = c.operand(6), float(c.attribute("alpha", 1.0))
     if bias is not None:
         bias = c.op("Mul", c.op("Cast", bias, to=ir.DataType.FLOAT), c.op("Mul", c.x(1), c.x(4)))
     settings = kept(c, "transA", "transB", "alpha")
     y = c.op("Gemm", a, b, bias, beta=alpha, **settings)
-    return [y if c.operand(7) is None else encode(c, y, c.x(7), c.operand(8))]
+    return [y if c.operand(7) is None else quantize(c, y, c.x(7), c.operand(8))]
 
 
 expansion("MatMulIntegerToFloat", _matmul_integer_to_float, domain=MICROSOFT)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers import recurrent_cells
-from onnxcam.gradient.helpers.quantization import decode
+from onnxcam.gradient.helpers.quantization import dequantize
 from onnxcam.gradient.helpers.recurrent_cells import Activation, Cell
 from onnxcam.gradient.helpers.subgraphs import close
 from onnxcam.gradient.registry import expansion
@@ -219,7 +219,7 @@ def _quantized_lstm(c: Call) -> list[ir.Value]:
         if zero is not None and c.rank(zero) != c.rank(scale):
             raise c.refuse(_ZERO_POINTS)
         zero = None if zero is None else _columns(c, zero)
-        numbers = decode(c, c.x(place), _columns(c, scale), zero, axis=0)
+        numbers = dequantize(c, c.x(place), _columns(c, scale), zero, axis=0)
         weights.append(c.op("Transpose", numbers, perm=[0, 2, 1]))
     return _Operator(c, _KINDS["LSTM"], weights).outputs()
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import ADDING
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET
 from onnxcam.gradient.helpers.interpolation import taps
 from onnxcam.gradient.helpers.lengths import Length, combine, length, scalar, vector
 from onnxcam.gradient.registry import expansion
@@ -153,7 +153,7 @@ def _readings(c: Call, axis: int, bins: int, pixels: Length) -> Readings:
 def _extent(c: Call, axis: int) -> tuple[ir.Value, ir.Value]:
     """Return where each region starts and how long it is, in pixels, ``[R, 1, 1]``."""
     op = c.op
-    system = "half_pixel" if c.builder.opset >= ADDING else "output_half_pixel"
+    system = "half_pixel" if c.builder.opset >= ADDING_OPSET else "output_half_pixel"
     half = c.attribute("coordinate_transformation_mode", system) == "half_pixel"
     scale = c.like(c.attribute("spatial_scale", 1.0))
 
@@ -167,7 +167,7 @@ def _extent(c: Call, axis: int) -> tuple[ir.Value, ir.Value]:
     return start, size if half else op("Where", op("Less", size, c.like(1)), c.like(1), size)
 
 
-expansion("RoiAlign", _roi_align, opset=ADDING)
+expansion("RoiAlign", _roi_align, opset=ADDING_OPSET)
 
 
 def _max_roi_pool(c: Call) -> list[ir.Value]:
@@ -215,4 +215,4 @@ def _bins(c: Call, axis: int, bins: int) -> ir.Value:
     return op("And", op("GreaterOrEqual", pixels, begin), op("Less", pixels, stop))
 
 
-expansion("MaxRoiPool", _max_roi_pool, opset=ADDING)
+expansion("MaxRoiPool", _max_roi_pool, opset=ADDING_OPSET)

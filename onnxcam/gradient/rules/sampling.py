@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import ADDING
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET
 from onnxcam.gradient.helpers.interpolation import Mode, sample, taps
 from onnxcam.gradient.helpers.lengths import Length, length, scalar, vector, volume
 from onnxcam.gradient.registry import expansion, rule
@@ -43,7 +43,7 @@ def _place(c: Call, normalized: ir.Value, count: Length, corners: bool) -> ir.Va
     return c.op("Sub", c.op("Mul", half, many), c.like(0.5))
 
 
-expansion("GridSample", _grid_sample, opset=ADDING)
+expansion("GridSample", _grid_sample, opset=ADDING_OPSET)
 
 
 def _affine_grid(c: Call, g: ir.Value) -> ir.Value:

@@ -30,7 +30,7 @@ from onnxcam.gradient.helpers.subgraphs import (
     some_length_of_t,
     zeros,
 )
-from onnxcam.gradient.infinite_slopes import is_steep
+from onnxcam.gradient.infinite_slopes import has_infinite_slope
 from onnxcam.gradient.registry import whole
 from onnxcam.gradient.walker import add_cotangents, pull_back
 from onnxcam.graph.builder import Builder
@@ -151,7 +151,7 @@ class _Back:
     def __init__(self, c: Call, scan: _Scan, gs: Cotangents, wanted: Sequence[ir.Value]) -> None:
         self.builder = back = c.builder.subgraph("back", [])
         walk = c.walk.within(back)
-        walk.finite = c.walk.finite and not any(is_steep(node) for node in scan.body)
+        walk.finite = c.walk.finite and not any(has_infinite_slope(node) for node in scan.body)
         inputs, known = scan.copy(back)
         self.before, self.elements = inputs[: scan.states], inputs[scan.states :]
         self.active = scan.active(gs, set(wanted))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import numbers, put_back
+from onnxcam.gradient.helpers.element_ids import element_ids, scatter_by_ids
 from onnxcam.gradient.helpers.lengths import combine, vector, volume
 from onnxcam.gradient.registry import rule
 
@@ -17,8 +17,8 @@ from onnxcam.gradient.registry import rule
 def _sources(c: Call, updates: int) -> ir.Value:
     """Return which element each result is; ``updates`` is the operand with that name."""
     inputs = list(c.node.inputs)
-    inputs[0] = numbers(c, c.x(0))
-    inputs[updates] = numbers(c, c.x(updates), start=volume(c, c.x(0)))
+    inputs[0] = element_ids(c, c.x(0))
+    inputs[updates] = element_ids(c, c.x(updates), start=volume(c, c.x(0)))
     return c.builder.copy(c.node, inputs)
 
 
@@ -31,7 +31,7 @@ def _written(c: Call, g: ir.Value, updates: int) -> ir.Value:
     """The cotangent of updates; of several at one place, the one that the runtime kept has it."""
     start = volume(c, c.x(0))
     size = combine(c, "Add", start, volume(c, c.x(updates)))
-    both = put_back(c, g, _sources(c, updates), size, distinct=True)
+    both = scatter_by_ids(c, g, _sources(c, updates), size, distinct=True)
     axis = c.builder.ints(1)
     return c.split_t(c.op("Slice", both, vector(c, start), vector(c, size), axis), c.x(updates))
 
@@ -41,7 +41,7 @@ rule("TensorScatter", lambda c, g: _kept(c, g, 1), lambda c, g: _written(c, g, 1
 
 def _places(c: Call) -> ir.Value:
     """Return the number of the element of data that each update goes to."""
-    every = numbers(c, c.x(0))
+    every = element_ids(c, c.x(0))
     if c.node.op_type == "ScatterND":
         return c.op("GatherND", every, c.x(1))
     return c.op("GatherElements", every, c.x(1), axis=int(c.attribute("axis", 0)))
@@ -111,7 +111,7 @@ def _first_extreme(c: Call, places: ir.Value) -> ir.Value:
     u, extreme = c.x(2), _at(c, c.y, places)
     taken = c.op("Equal", _at(c, c.x(0), places), extreme)
     hit = c.op("And", c.op("Equal", u, extreme), c.op("Not", taken))
-    order, last = numbers(c, u), vector(c, volume(c, u))
+    order, last = element_ids(c, u), vector(c, volume(c, u))
     first = _combined(c, places, c.op("Where", hit, order, last), last, "min")
     return c.op("And", hit, c.op("Equal", order, _at(c, first, places)))
 

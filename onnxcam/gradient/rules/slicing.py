@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import by_numbers
+from onnxcam.gradient.helpers.element_ids import gradient_by_ids
 from onnxcam.gradient.helpers.lengths import Length, combine, length, reshape, vector
 from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
@@ -35,7 +35,7 @@ def _slice(c: Call, g: ir.Value) -> ir.Value:
     x, ints = c.x(0), c.builder.ints
     cuts = _cuts(c)
     if cuts is None:
-        return by_numbers(c, g, distinct=True)
+        return gradient_by_ids(c, g, distinct=True)
     flipped = [cut.axis + 1 for cut in cuts if cut.flipped]
     if flipped:
         back = ints(*[-1] * len(flipped))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call, must_be_known
-from onnxcam.gradient.helpers.element_ids import ADDING
+from onnxcam.gradient.helpers.element_ids import ADDING_OPSET
 from onnxcam.gradient.helpers.lengths import Length, combine, given, length, scalar, vector
 from onnxcam.gradient.registry import expansion, rule, stop
 from onnxcam.graph.values import constant
@@ -108,6 +108,6 @@ def _stft(c: Call) -> list[ir.Value]:
     return [_transform(c, frames, 2, onesided=int(c.attribute("onesided", 1)))]
 
 
-expansion("STFT", _stft, opset=max(17, ADDING))
+expansion("STFT", _stft, opset=max(17, ADDING_OPSET))
 stop("BlackmanWindow HannWindow HammingWindow", "its result depends on the length alone")
 stop("MelWeightMatrix", "its filters are rounded to whole bins")

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.element_ids import numbers
+from onnxcam.gradient.helpers.element_ids import element_ids
 from onnxcam.gradient.helpers.lengths import vector, volume
 from onnxcam.gradient.registry import rule
 from onnxcam.graph.values import constant
@@ -18,7 +18,7 @@ def _max_unpool(c: Call, g: ir.Value) -> ir.Value:
     Of elements that went to the same place the last one stays, and only that one takes part.
     """
     x, places, op = c.x(0), c.x(1), c.op
-    flat, ids = op("Reshape", places, c.builder.ints(-1)), numbers(c, x)
+    flat, ids = op("Reshape", places, c.builder.ints(-1)), element_ids(c, x)
     empty = op("Expand", c.builder.ints(0), vector(c, volume(c, c.y)))
     stayed = op("ScatterElements", empty, flat, op("Reshape", ids, c.builder.ints(-1)), axis=0)
     fetched = op("Gather", op("Reshape", g, c.builder.ints(0, -1)), flat, axis=1)
