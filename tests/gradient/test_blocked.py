@@ -140,7 +140,7 @@ def test_cotangents_of_another_batch_are_refused(form: dict[str, object]) -> Non
     runtime = session(add_gradients(proto, "y0", "x0", **form).SerializeToString())  # type: ignore[arg-type]
     x = rng.normal(size=(3, 16, 5, 5)).astype(np.float32)
     runtime.run(None, {"x0": x, "seed:y0": x[None]})
-    with pytest.raises(Exception, match="does the seed have the shape of its tensor"):
+    with pytest.raises(Exception, match="check_seed_shape"):
         runtime.run(None, {"x0": x, "seed:y0": x[None, :1]})
 
 
@@ -151,7 +151,7 @@ def test_cotangents_of_turned_axes_are_refused() -> None:
     x = np.ones((2, 4, 3, 5), np.float32)
     runtime.run(None, {"x0": x, "seed:y0": x[None]})
     for seed in (x.transpose(2, 1, 0, 3), x.transpose(0, 1, 3, 2), x.reshape(1, 4, 6, 5)):
-        with pytest.raises(Exception, match="does the seed have the shape of its tensor"):
+        with pytest.raises(Exception, match="check_seed_shape"):
             runtime.run(None, {"x0": x, "seed:y0": seed[None]})
 
 

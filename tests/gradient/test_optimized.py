@@ -108,7 +108,7 @@ def transformer(opset: int = 17) -> onnx.ModelProto:
     dense = {f"{k}_w": w(width, width) for k in "qkvo"} | {f"{k}_b": w(width) for k in "qkvo"}
     return _network(
         text, opset, w0=rng.normal(size=(width, 3, 2, 2)) * 0.5,
-        T=np.array([0, width, -1]), split=np.array([0, 0, heads, size]),
+        rows=np.array([0, width, -1]), split=np.array([0, 0, heads, size]),
         join=np.array([0, 0, width]), place=rng.normal(size=(1, 16, width)), two=np.float32(2),
         epsilon=np.float32(1e-5), root=np.float32(size**0.5), root2=np.float32(2**0.5),
         one=np.float32(1), half=np.float32(0.5), m_w=w(width, 16), m_b=w(16), z_w=w(16, width),

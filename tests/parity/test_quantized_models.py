@@ -14,9 +14,10 @@ import onnxcam
 from ..conftest import runtime, shared
 from .float_twin import float_twin
 
-# model, its card, and the least correlation with the float network's maps
+# model, its card, and the least correlation with the float network's maps. The first has 0.99 and
+# more where the processor has VNNI instructions; without them ONNX Runtime saturates its products.
 MODELS = {
-    "mobilenetv2-tflite-qdq-uint8": ("tflite-imagenet-1001", 0.98),
+    "mobilenetv2-tflite-qdq-uint8": ("tflite-imagenet-1001", 0.95),
     "mobilenetv2-qlinear": ("torchvision-mobilenetv2", 0.93),
 }
 PHOTOGRAPHS = 4
