@@ -1,7 +1,7 @@
-"""Operators said by other operators: append these, and know their shapes.
+"""Shapes and types of appended nodes.
 
-Rules ask for shapes and ranks, so nodes that are appended to be differentiated go through
-onnx's shape inference first, as a small model of their own.
+Rules ask for shapes and ranks. So nodes that are appended to be differentiated first go through
+onnx's shape inference, as a small model of their own.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from onnxcam.model.inference import infer
 from onnxcam.model.shapes import INFERENCE_OPSET
 from onnxcam.model.types import set_types
 
-_SMALL = 1024  # elements; larger constants do not shape anything
+_SMALL = 1024  # elements; shapes do not depend on larger constants
 
 
 def appended(graph: ir.Graph, last: ir.Node | None) -> list[ir.Node]:
-    """Return the nodes after ``last``, all of them when it is ``None``."""
+    """Return the nodes after ``last``; all nodes if it is ``None``."""
     found = []
     for node in reversed(graph):
         if node is last:
@@ -32,12 +32,12 @@ def appended(graph: ir.Graph, last: ir.Node | None) -> list[ir.Node]:
 
 
 def last_node(graph: ir.Graph) -> ir.Node | None:
-    """Return the last node."""
+    """Return the last node, if there is one."""
     return graph[-1] if len(graph) else None
 
 
 def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
-    """Set shape and type of what ``nodes`` compute, as far as they can be inferred."""
+    """Set the shapes and types of the outputs of ``nodes``, as far as they can be inferred."""
     made = {o for n in nodes for o in n.outputs}
     outside = dict.fromkeys(v for n in nodes for v in reads(n) if v not in made)
     inputs, stored = [], []
@@ -57,7 +57,7 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
     opsets = {**builder.root.opset_imports, "": max(builder.opset, INFERENCE_OPSET)}
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=imports)
-    # Each inference counts its symbols from 0, and the runtime takes equal ones for equal lengths.
+    # Each inference numbers its symbols from 0, but to the runtime equal symbols are equal lengths.
     known = {d for v in outside for d in dims(v) or [] if isinstance(d, str)}
     fresh: dict[str, str] = {}
 
@@ -77,7 +77,7 @@ def _info(value: ir.Value) -> onnx.ValueInfoProto:
 
 
 def _inner_values(node: ir.Node) -> list[ir.Value]:
-    """Return what the inner graphs of a node take and compute."""
+    """Return the inputs, weights and computed values of a node's subgraphs."""
     found: list[ir.Value] = []
     for graph in subgraphs(node):
         found += [*graph.inputs, *graph.initializers.values()]

@@ -1,7 +1,7 @@
-"""Function bodies: what the standard says an operator stands for.
+"""Function bodies: the standard's definitions of operators by other operators.
 
-Many operators of the standard are defined by others (``onnx.defs``: ``has_function``). One that
-has no rule of its own is differentiated through that definition.
+Many operators have one (``onnx.defs``: ``has_function``). An operator without a rule of its own is
+differentiated through it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def from_schema(call: Call) -> Sequence[ir.Value | None]:
     given = [*proto.output]
     made = {*proto.input, *(o for n in proto.node for o in n.output)}
     del proto.output[:]
-    proto.output.extend(o for o in given if o in made)  # a body may leave out what is not asked
+    proto.output.extend(o for o in given if o in made)  # a body may leave out unused outputs
     attributes = {**_defaults(schema), **node.attributes}
     outputs = call_function(call, ir.serde.deserialize_function(proto), attributes)
     found = dict(zip(proto.output, outputs, strict=True))
@@ -76,7 +76,7 @@ def call_function(
 
 
 def _versions(schema: onnx.defs.OpSchema) -> list[int]:
-    """Return the opsets that bodies of a schema are written in."""
+    """Return the opsets for which a schema has bodies."""
     plain, dependent = (
         schema.function_opset_versions,
         schema.context_dependent_function_opset_versions,
@@ -111,7 +111,7 @@ def _type(call: Call, value: ir.Value | None) -> bytes:
 
 
 def _defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
-    """Return the attributes that a schema gives a default."""
+    """Return the default values of a schema's attributes."""
     found = {}
     for name, attribute in schema.attributes.items():
         if attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
@@ -122,8 +122,8 @@ def _defaults(schema: onnx.defs.OpSchema) -> dict[str, ir.Attr]:
 class _Copy:
     """Copies the nodes of a function into a graph, with the function's attributes filled in.
 
-    What follows from constants and known shapes becomes a constant, and of an ``If`` on such a
-    condition one branch remains, so that rules see known axes, shapes and indices.
+    Nodes that depend on constants and known shapes alone are folded, and an ``If`` on a constant
+    is replaced by one of its branches, so that rules see known axes, shapes and indices.
     """
 
     def __init__(self, builder: Builder, attributes: Attributes) -> None:
@@ -145,14 +145,14 @@ class _Copy:
             values.update(zip(node.outputs, outputs, strict=True))
 
     def _attributes(self, node: ir.Node) -> dict[str, ir.Attr]:
-        """Return a node's attributes, references replaced by what they stand for."""
+        """Return a node's attributes, with references resolved."""
         found = {}
         for name, attribute in node.attributes.items():
-            meant: ir.Attr | None = attribute
+            resolved: ir.Attr | None = attribute
             if attribute.is_ref():
-                meant = self.attributes.get(attribute.ref_attr_name or "")
-            if meant is not None:
-                found[name] = ir.Attr(name, meant.type, meant.value)
+                resolved = self.attributes.get(attribute.ref_attr_name or "")
+            if resolved is not None:
+                found[name] = ir.Attr(name, resolved.type, resolved.value)
         return found
 
     def _copied(
@@ -166,13 +166,13 @@ class _Copy:
         for name, attribute in attributes.items():
             is_graph = attribute.type == ir.AttributeType.GRAPH
             settings[name] = (
-                self._inner(attribute.as_graph(), values) if is_graph else attribute.value
+                self._subgraph(attribute.as_graph(), values) if is_graph else attribute.value
             )
         count = len(node.outputs)
         return self.builder.op_many(node.op_type, inputs, count, node.domain, **settings)
 
-    def _inner(self, graph: ir.Graph, values: Values) -> ir.Graph:
-        """Copy an inner graph."""
+    def _subgraph(self, graph: ir.Graph, values: Values) -> ir.Graph:
+        """Copy a subgraph."""
         inputs = [self.builder.value(v.name or "input", v) for v in graph.inputs]
         copy = _Copy(self.builder.subgraph(graph.name or "body", inputs), self.attributes)
         inside = {**values, **dict(zip(graph.inputs, inputs, strict=True))}
@@ -186,7 +186,7 @@ class _Copy:
     def _taken_branch(
         self, node: ir.Node, inputs: Sequence[ir.Value | None], values: Values
     ) -> Sequence[ir.Value | None] | None:
-        """Append the branch that an ``If`` on a known condition takes."""
+        """Append the branch that an ``If`` on a constant takes; return its outputs."""
         condition = constant(inputs[0]) if node.op_type == "If" else None
         if condition is None:
             return None
@@ -198,7 +198,7 @@ class _Copy:
     def _folded(
         self, node: ir.Node, inputs: Sequence[ir.Value | None], attributes: Attributes
     ) -> Sequence[ir.Value] | None:
-        """Return the outputs of a node where constants and shapes determine them."""
+        """Return a node's outputs as constants, where they follow from constants and shapes."""
         first = inputs[0] if inputs else None
         if node.op_type in ("Shape", "Size") and first is not None:
             lengths = self._lengths(first, attributes)
@@ -236,7 +236,7 @@ class _Copy:
 def _evaluate(
     node: ir.Node, arrays: Sequence[np.ndarray | None], attributes: Attributes, opset: int
 ) -> list[np.ndarray] | None:
-    """Run one node on known operands; ``None`` where that gives no plain numbers."""
+    """Run one node on constants; ``None`` where the results are not plain numbers."""
     if node.domain or node.op_type.startswith("Random"):
         return None
     if any(

@@ -1,4 +1,4 @@
-"""Compute the gradient of bfloat16 tensors in single precision.
+"""Compute the gradient of bfloat16 tensors in float32.
 
 The standard's operators take bfloat16 from opset 22 on, but ONNX Runtime on CPU lacks the bfloat16
 kernels of many: 1.32 has none of Expand, Div and ReduceSum.
@@ -22,7 +22,7 @@ def widen(
     gradients: Sequence[ir.Value],
     to: Sequence[ir.Value],
 ) -> list[ir.Value]:
-    """Have ``nodes``, which compute gradients, read bfloat16 as float32 and compute in that.
+    """Let ``nodes``, which compute gradients, read bfloat16 tensors as float32 and compute in it.
 
     Returns:
         The ``gradients`` in the type of the tensors ``to``.
@@ -44,7 +44,7 @@ def _widen(
     made: set[ir.Value],
     wide: dict[ir.Value, ir.Value],
 ) -> None:
-    """Widen one node; ``outer`` is the node of the builder's graph that it is, or is inside of."""
+    """Widen one node; ``outer`` is the node of the main graph that is or contains it."""
     for index, value in enumerate(node.inputs):
         if value is not None and value.dtype == _NARROW and value not in made:
             node.replace_input_with(index, _as_wide(builder, value, outer, wide))

@@ -223,9 +223,9 @@ def test_what_has_no_rule_is_named_with_its_domain(op: str) -> None:
 
 REFUSED = {
     "a past": ("Attention", "x, w, b, empty, past", "reads a cache of the past"),
-    "a rotation": ("Attention", "x, w, b", "turns queries and keys"),
+    "a rotation": ("Attention", "x, w, b", "rotates queries and keys"),
     "packed": ("MultiHeadAttention", "x", "are packed"),
-    "other weights": ("MatMulNBits", "x, q, s, empty, places", "packed in another way"),
+    "other weights": ("MatMulNBits", "x, q, s, empty, places", "packed in a way"),
 }
 
 

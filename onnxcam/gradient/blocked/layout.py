@@ -1,10 +1,10 @@
-"""Write a gradient so that ONNX Runtime on CPU can keep images in its blocked layout.
+"""Rewrite a gradient so that ONNX Runtime on CPU can keep images in its blocked layout.
 
 Its convolutions work on blocks of 8 or 16 channels (``[N, C/16, H, W, 16]``). Between them it
 keeps that layout through pooling, ``Relu``, ``Sigmoid`` and ``Tanh``, and through ``Add``, ``Mul``
-and ``Concat`` where every operand has it; everything else costs a conversion before and another
-one after. So what comes from elsewhere enters through a 1x1 convolution of one channel each,
-and a slice of a convolution's channels is computed as a convolution of its own.
+and ``Concat`` if every operand has it. Any other operator costs a conversion before and one
+after. So operands without that layout enter it through a depthwise 1x1 convolution, and a slice
+of a convolution's channels is computed as a convolution of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, dims
 
 BLOCK = 16  # channels that convolutions compute at once
-_ALIGNED = 4  # channels; the runtime blocks no others
+_ALIGNED = 4  # the runtime blocks only multiples of this many channels
 
 
 def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
-    """Rewrite ``nodes``, which compute a gradient in single precision."""
+    """Rewrite ``nodes``, which compute a gradient in float32."""
     for node in nodes:
         if node.op_type == "Slice":
             _slice_weights(builder, node)
@@ -43,7 +43,7 @@ def keep_blocked(builder: Builder, nodes: Sequence[ir.Node]) -> None:
 
 
 def _slice_weights(builder: Builder, node: ir.Node) -> None:
-    """Have a convolution compute only those channels that a slice of them takes."""
+    """Replace a slice of a convolution's channels by a convolution of these channels alone."""
     value = node.inputs[0]
     made = value.producer() if value is not None else None
     if value is None or made is None or made.op_type != "Conv" or len(made.inputs) > 2:
@@ -51,7 +51,7 @@ def _slice_weights(builder: Builder, node: ir.Node) -> None:
     if made.attributes.get_int("group", 1) != 1 or len(dims(value) or []) != 4:
         return
     if len(node.inputs) != 4 or any(use.node.op_type != "Slice" for use in value.uses()):
-        return  # the whole is needed as well
+        return  # all channels are needed as well
     _, starts, ends, axes = node.inputs
     stored = [constant(v) for v in (starts, ends, axes)]
     if any(v is None for v in stored) or [a % 4 for a in stored[2].tolist()] != [1]:  # type: ignore[union-attr]
@@ -63,18 +63,18 @@ def _slice_weights(builder: Builder, node: ir.Node) -> None:
 
 
 def _enter(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None:
-    """Bring a node's operands into blocks, and to the full size, where others of them are."""
+    """Convert a node's operands to blocks of full spatial size, if some operand has them."""
     operands = [v for v in node.inputs if v is not None]
-    there = [v for v in operands if not _is_point(v) and is_blocked(v, known)]
-    sizes = dims(there[0]) if there else None
-    if sizes is None or len(there) == len(operands):
+    blocked = [v for v in operands if not _is_point(v) and is_blocked(v, known)]
+    sizes = dims(blocked[0]) if blocked else None
+    if sizes is None or len(blocked) == len(operands):
         return
-    points = {v: point for v in operands if (point := _spread(v, sizes)) is not None}
+    points = {v: point for v in operands if (point := _point_of(v, sizes)) is not None}
     if any(v not in points and dims(v) != sizes for v in operands):
         return
     channels = int(sizes[1])  # type: ignore[arg-type]
     for index, value in enumerate(operands):
-        if value in there:
+        if value in blocked:
             continue
         copy = points.get(value, value)
         if not is_blocked(copy, known):
@@ -89,20 +89,20 @@ def _is_point(value: ir.Value) -> bool:
     return (dims(value) or [])[2:] == [1, 1]
 
 
-def _spread(value: ir.Value, sizes: Sequence[int | str | None]) -> ir.Value | None:
-    """Return the ``[N, C, 1, 1]`` of which a value is one for every place of an image."""
+def _point_of(value: ir.Value, sizes: Sequence[int | str | None]) -> ir.Value | None:
+    """Return the ``[N, C, 1, 1]`` that a value is or repeats over all positions, if any."""
     made = value.producer()
     if made is not None and made.op_type == "Expand" and made.inputs[0] is not None:
         if dims(value) != sizes:
-            return None  # the others are spread to it
+            return None  # the other operands broadcast to it
         value = made.inputs[0]
     if not all(isinstance(n, int) and n > 0 for n in sizes[2:]) or constant(value) is not None:
-        return None  # what is stored would be stored once more, in its full size
+        return None  # the runtime would fold it, and store it in full size
     return value if is_aligned(value) and dims(value) == [*sizes[:2], 1, 1] else None
 
 
 def _broadcast(node: ir.Node) -> None:
-    """Add what would be expanded to what has the full shape as it is."""
+    """Let Add broadcast an operand instead of expanding it first."""
     for index in (0, 1):
         value, other = node.inputs[index], node.inputs[1 - index]
         made = value.producer() if value is not None else None
@@ -115,7 +115,7 @@ def _broadcast(node: ir.Node) -> None:
 
 
 def _average(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> None:
-    """Sum over space by an average, which works on blocks."""
+    """Replace a sum over space by an average times its count, which works on blocks."""
     value, axes = node.inputs[0], constant(node.inputs[1] if len(node.inputs) > 1 else None)
     sizes = dims(value) if value is not None else None
     if value is None or axes is None or sizes is None or not is_blocked(value, known):
@@ -132,13 +132,13 @@ def _average(builder: Builder, node: ir.Node, known: dict[ir.Value, bool]) -> No
 
 
 def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
-    """Whether the runtime has the value in blocks."""
+    """Whether the runtime keeps the value in blocks."""
     stack = [value]
     while stack:
         top = stack[-1]
-        open_ = [v for v in _decisive(top) if v not in known]
-        if open_:
-            stack += open_
+        unknown = [v for v in _decisive(top) if v not in known]
+        if unknown:
+            stack += unknown
             continue
         stack.pop()
         known[top] = is_aligned(top) and _makes_blocks(top, known)
@@ -146,7 +146,7 @@ def is_blocked(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
 
 
 def _decisive(value: ir.Value) -> list[ir.Value]:
-    """Return the operands whose layout decides about that of a result."""
+    """Return the operands whose layout decides that of a result."""
     node = value.producer()
     if node is None or not (
         has(node, Trait.KEEPS_BLOCKS) or node.op_type in ("Concat", "Clip", "Resize")
@@ -171,7 +171,7 @@ def _makes_blocks(value: ir.Value, known: dict[ir.Value, bool]) -> bool:
         channels = [(dims(v) or [None, None])[1] for v in operands]
         aligned = all(isinstance(n, int) and n % BLOCK == 0 for n in channels)
         return aligned and node.attributes.get_int("axis", 0) == 1
-    if node.op_type == "Clip":  # as part of the convolution before it
+    if node.op_type == "Clip":  # merged into the convolution before it
         made = operands[0].producer()
         return made is not None and made.op_type == "Conv" and len(operands[0].uses()) == 1
     if node.op_type == "Resize":
@@ -193,7 +193,7 @@ def _conv_is_blocked(node: ir.Node) -> bool:
 
 
 def is_aligned(value: ir.Value) -> bool:
-    """Whether a value of its shape and type can be in blocks."""
+    """Whether a value's shape and type allow blocks."""
     sizes = dims(value)
     if sizes is None or len(sizes) != 4 or value.dtype != ir.DataType.FLOAT:
         return False

@@ -1,11 +1,11 @@
 """Masks that ONNX Runtime on CPU computes in blocks of channels.
 
-As comparisons masks are exact in every type. The runtime, though, keeps images in blocks of
-channels between convolutions, and has to put them in order for a comparison and into blocks
-again after it. So a mask is written as 1x1 convolutions of one channel each, which it keeps in
-blocks: ``clip(2^k (y - low), 0, 1)`` is exactly 0 at the bound and, with ``2^k`` one over the
-distance to the next number, exactly 1 at every other. The numbers next to 0 are too small for
-that; those above ``2^-k`` (k is 126, 99 for ReLU6) have to do.
+Written as comparisons, masks are exact in every type. But the runtime keeps images in blocks of
+channels between convolutions, and leaves that layout for a comparison. So a mask is written with
+depthwise 1x1 convolutions, which keep it: ``clip(2^k (y - low), 0, 1)`` is exactly 0 at the bound
+and, if ``2^-k`` is the distance from the bound to the next float32, exactly 1 at all others. Next
+to a bound of 0 that distance is too small: numbers below ``2^-k`` (k is 126, 99 for ReLU6) pass
+only in part.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from onnxcam.gradient.blocked.layout import is_aligned
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers import masks
 
-_STEEPEST = 126
-_SMALL, _LARGE = 2.0**-20, 2.0**20  # bounds and what lies between them
-_DIGITS = 24  # of single precision, in bits
+_STEEPEST = 126  # the largest exponent k
+_SMALL, _LARGE = 2.0**-20, 2.0**20  # limits of the bounds and of the distance between them
+_DIGITS = 24  # bits of a float32 significand
 _ONE = 5  # tanh(2^5) is 1
 
 
 def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -> ir.Value:
-    """As :func:`onnxcam.gradient.helpers.masks.passed_inside`, in blocks where y can be in them."""
+    """As :func:`onnxcam.gradient.helpers.masks.passed_inside`, in blocks where y allows them."""
     moderate = (low is not None or high is not None) and _are_moderate(low, high)
     if c.node in c.walk.masked or not (c.walk.finite and is_aligned(c.y) and moderate):
         return masks.passed_inside(c, g, low, high)
@@ -34,7 +34,7 @@ def passed_inside(c: Call, g: ir.Value, low: float | None, high: float | None) -
 
 
 def _are_moderate(low: float | None, high: float | None) -> bool:
-    """Whether single precision can tell what is between the bounds by the scales below."""
+    """Whether the formulas of :func:`inside` are exact in float32 for these bounds."""
     bounds = [bound for bound in (low, high) if bound is not None]
     if len(bounds) == 2:
         width = bounds[1] - bounds[0]
@@ -44,40 +44,42 @@ def _are_moderate(low: float | None, high: float | None) -> bool:
 
 
 def inside(c: Call, y: ir.Value, low: float | None, high: float | None) -> ir.Value:
-    """Return 1 between the bounds and 0 at them, by convolutions, of a ``y`` never beyond them.
+    """Return 1 where ``low < y < high`` and 0 at the bounds; ``y`` is never outside them.
 
-    Of two bounds, the upper one is told first: ``z = clip(2^l (high - y) - 2^m, -d, 0)``, which is
-    ``-d = -2^k (high - low)`` at the bound and 0 elsewhere. So ``2^k (y - low) + z`` is 0 at both
-    bounds and large between them, and its tanh is 1. (Tanh and not Clip, which ONNX Runtime would
-    not make a part of a convolution that adds something.)
+    With two bounds, ``z = clip(2^l (high - y) - 2^m, -d, 0)`` is ``-d = -2^k (high - low)`` at the
+    upper bound and 0 elsewhere. So ``2^k (y - low) + z`` is 0 at both bounds and large between
+    them, where its tanh is 1. (Tanh and not Clip, which ONNX Runtime would not merge into a
+    convolution that also adds a tensor.)
     """
     sign = 1.0
-    if low is None or high == 0.0:  # the same of -y
+    if low is None or high == 0.0:  # use -y
         low, high, sign = *(None if b is None else -b for b in (high, low)), -1.0
     assert low is not None
-    steep = min(_STEEPEST, _steepness(low, math.inf))
+    k = min(_STEEPEST, _steepness(low, math.inf))
     if high is None:
-        return c.op("Clip", _line(c, y, sign, steep, low), c.like(0.0), c.like(1.0))
-    wide, falls = math.ceil(math.log2(high - low)), _steepness(high, -math.inf)
-    steep = min(steep + _ONE, _STEEPEST - wide - max(_DIGITS, falls))
-    rest, falling = 2.0 ** (steep + wide), 2.0 ** (steep + wide + falls)
-    below = scaled(c, y, -sign * falling, falling * high - rest)
-    stop = c.op("Clip", below, c.like(-(2.0**steep) * (high - low)), c.like(0.0))
-    return c.op("Tanh", c.op("Add", _line(c, y, sign, steep, low), stop))
+        return c.op("Clip", _line(c, y, sign, k, low), c.like(0.0), c.like(1.0))
+    width, at_high = math.ceil(math.log2(high - low)), _steepness(high, -math.inf)
+    k = min(k + _ONE, _STEEPEST - width - max(_DIGITS, at_high))
+    m = k + width
+    slope = 2.0 ** (m + at_high)  # 2^l
+    falling = scaled(c, y, -sign * slope, slope * high - 2.0**m)
+    z = c.op("Clip", falling, c.like(-(2.0**k) * (high - low)), c.like(0.0))
+    return c.op("Tanh", c.op("Add", _line(c, y, sign, k, low), z))
 
 
-def _line(c: Call, y: ir.Value, sign: float, steep: int, low: float) -> ir.Value:
-    return scaled(c, y, sign * 2.0**steep, -(2.0**steep) * low)
+def _line(c: Call, y: ir.Value, sign: float, k: int, low: float) -> ir.Value:
+    """Return ``2^k (sign * y - low)``."""
+    return scaled(c, y, sign * 2.0**k, -(2.0**k) * low)
 
 
 def _steepness(bound: float, toward: float) -> int:
-    """Return k, the distance of float32's next number being 2^-k."""
+    """Return k, where 2^-k is the distance from ``bound`` to the next float32."""
     following = np.nextafter(np.float32(bound), np.float32(toward))
     return -round(math.log2(abs(float(following) - bound)))
 
 
 def scaled(c: Call, value: ir.Value, scale: float, shift: float = 0.0) -> ir.Value:
-    """Return ``scale * value + shift`` of what is shaped like y but in space, by a convolution."""
+    """Return ``scale * value + shift`` by a convolution; ``value`` has the channels of y."""
     channels = c.static(c.y, 1)
     assert channels is not None
     return c.builder.scaled(value, channels, scale, shift)

@@ -1,12 +1,11 @@
 """The gradient of MaxPool one axis after the other, in the runtime's blocked layout.
 
-The maximum of a window is the maximum over its rows of each row's maximum, and its first place,
-row by row, lies in the first row that attains it, at the first place there. Along one axis, what
-is left of a cotangent after place ``j`` is what was left before times ``[x_j < y]``:
-``G_(j+1) = G_j clip(2^126 (y - x_j), 0, 1)``, and place ``j`` receives ``G_j - G_(j+1)``. Places,
-sums and shifts are said by convolutions of one channel each, all but one of a kernel's weights
-being 0. That takes finite values: what may be infinite without an overflow (the input, what Pad
-or Where put there) is left to the other forms.
+The maximum of a window is the maximum of its rows' maxima, and its first position is the first one
+in the first row that attains it. Along one axis, ``G_j`` is what is left of a cotangent before
+position ``j``: ``G_(j+1) = G_j [x_j < y] = G_j clip(2^126 (y - x_j), 0, 1)``, and position ``j``
+receives ``G_j - G_(j+1)``. Positions are picked and shifted by depthwise convolutions whose kernels
+have one weight other than 0. That takes finite values; inputs that may be infinite without an
+overflow (the model's input, a result of Pad or Where) are left to the other forms.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from onnxcam.gradient.helpers.interleave import interleaved
 from onnxcam.gradient.helpers.masks import gate, is_wanted, rectifiers_before
 from onnxcam.gradient.helpers.windows import Windows, overhang
 
-_MOST = 3  # places along an axis; more are faster found by the runtime's own indices
+_MOST = 3  # positions along an axis; beyond, the runtime's own indices are faster
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ def separated_max(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
     )
     row_maxima.type = x.type
     row_maxima.shape = ir.Shape([*c.dims(x)[:3], columns.count])
-    left = _along(c, c.merge_t(g, c.y), row_maxima, c.y, rows)
-    return c.split_t(_along(c, left, x, row_maxima, columns), x, merged=True)
+    of_rows = _along(c, c.merge_t(g, c.y), row_maxima, c.y, rows)
+    return c.split_t(_along(c, of_rows, x, row_maxima, columns), x, merged=True)
 
 
 def _lengths(c: Call, axis: int) -> tuple[int, int]:
@@ -76,7 +75,7 @@ def _lengths(c: Call, axis: int) -> tuple[int, int]:
 
 
 def _zeros_are_free(c: Call) -> bool:
-    """Whether x is nowhere negative, and no cotangent passes on where it is 0."""
+    """Whether x >= 0 and no cotangent passes on where x = 0."""
     before = rectifiers_before(c.x(0))
     if before is None:
         return False
@@ -85,69 +84,69 @@ def _zeros_are_free(c: Call) -> bool:
 
 
 def _along(c: Call, g: ir.Value, x: ir.Value, y: ir.Value, line: _Line) -> ir.Value:
-    """Hand ``g``, shaped as ``y``, to those ``x`` that are the first maxima along an axis."""
+    """Return dx along one axis: ``g``, shaped as ``y``, at the first maximum of each window."""
     left = [g]
-    for place in range(line.kernel - 1):
-        picked = _picked(c, x, place, line)
+    for position in range(line.kernel - 1):
+        picked = _picked(c, x, position, line)
         left.append(c.op("Mul", left[-1], inside(c, c.op("Add", picked, y), 0.0, None)))
-    places = -(-line.length // line.stride)
+    count = -(-line.length // line.stride)  # positions of one phase
     phases = []
     for phase in range(line.stride):
         turn, first = divmod(phase + line.begin, line.stride)
         total = None
-        for place in range(first, line.kernel, line.stride):
-            offset = turn - (place - first) // line.stride
-            for index, sign in ((place, 1.0), (place + 1, -1.0)):
+        for position in range(first, line.kernel, line.stride):
+            offset = turn - (position - first) // line.stride
+            for index, sign in ((position, 1.0), (position + 1, -1.0)):
                 if index < len(left):
-                    part = _shifted(c, left[index], sign, offset, places, line)
+                    part = _shifted(c, left[index], sign, offset, count, line)
                     total = part if total is None else c.op("Add", part, total)
         assert total is not None
         phases.append(total)
-    full = places * line.stride
+    full = count * line.stride
     shape = [full if i == line.axis else n for i, n in enumerate(c.dims(x))]
     joined = interleaved(c, phases, line.axis, shape)
     if full == line.length:
         return joined
-    return _one(c, joined, 1.0, 0, full - line.length + 1, (0, 0), line.axis)
+    return _one_weight(c, joined, 1.0, 0, full - line.length + 1, (0, 0), line.axis)
 
 
-def _picked(c: Call, x: ir.Value, place: int, line: _Line) -> ir.Value:
-    """Return the negative of what each window has in a place."""
+def _picked(c: Call, x: ir.Value, position: int, line: _Line) -> ir.Value:
+    """Return ``-x`` at one position of each window."""
     end = line.stride * (line.count - 1) + line.kernel - line.begin - line.length
-    return _one(c, x, -1.0, place, line.kernel, (line.begin, end), line.axis, line.stride)
+    return _one_weight(c, x, -1.0, position, line.kernel, (line.begin, end), line.axis, line.stride)
 
 
 def _shifted(
-    c: Call, value: ir.Value, sign: float, offset: int, places: int, line: _Line
+    c: Call, value: ir.Value, sign: float, offset: int, count: int, line: _Line
 ) -> ir.Value:
-    """Return ``sign * value[a + offset]`` for ``places`` of a, 0 beyond the edges."""
-    if sign == 1.0 and offset == 0 and places == line.count:
+    """Return ``sign * value[a + offset]`` for ``0 <= a < count``, 0 beyond the edges."""
+    if sign == 1.0 and offset == 0 and count == line.count:
         return value
     begin = max(-offset, 0)
-    place = offset + begin
-    end = places - line.count - begin + place
-    kernel = place + 1 + max(-end, 0)
-    return _one(c, value, sign, place, kernel, (begin, end), line.axis)
+    position = offset + begin
+    end = count - line.count - begin + position
+    kernel = position + 1 + max(-end, 0)
+    return _one_weight(c, value, sign, position, kernel, (begin, end), line.axis)
 
 
-def _one(
+def _one_weight(
     c: Call,
     value: ir.Value,
     scale: float,
-    place: int,
+    position: int,
     kernel: int,
     pads: tuple[int, int],
     axis: int,
     stride: int = 1,
 ) -> ir.Value:
-    """Return a convolution of each channel along one axis whose only weight is in one place.
+    """Append a depthwise convolution along one axis with ``scale`` as its only weight.
 
-    A negative pad at the end says that what lies there is not read.
+    A negative pad at the end means that the elements there are not read.
     """
     channels = c.static(c.y, 1)
     assert channels is not None
     weight = np.zeros([channels, 1, kernel])
-    weight[..., place] = scale
+    weight[..., position] = scale
     rows = axis == 2
     before, after = pads[0], max(pads[1], 0)
     return c.op(

@@ -1,4 +1,4 @@
-"""The rules that have a form of their own for ONNX Runtime's blocked layout."""
+"""Rules with a form of their own for ONNX Runtime's blocked layout."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from onnxcam.gradient.rules.pool import expand_space, max_windows, to_maxima
 
 @dataclass(frozen=True)
 class Blocked:
-    """Write a gradient in operators that ONNX Runtime on CPU runs in blocks of channels.
+    """Write a gradient with operators that ONNX Runtime on CPU runs in blocks of channels.
 
-    The values are the same to rounding. It takes one cotangent in single precision.
+    The values are the same up to rounding. It takes one cotangent, in float32.
     """
 
     name: str = "blocked"
 
     def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
-        """Return the rule with makers that have a form for blocks; each falls back on its own."""
+        """Return ``beneath`` with blocked makers, which fall back on the plain ones."""
         forms = None if node.domain else _FORMS.get(node.op_type)
         if forms is None or not isinstance(beneath, PerOperand):
             return None

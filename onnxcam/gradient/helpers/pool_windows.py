@@ -36,7 +36,7 @@ def check_last_window(c: Call, w: Windows) -> None:
         raise c.refuse(LAST_WINDOW)
 
 
-def hand_back(c: Call, g: ir.Value, w: Windows) -> ir.Value:
+def spread_windows(c: Call, g: ir.Value, w: Windows) -> ir.Value:
     """Return, for each input element, the sum of ``g`` over the windows that read it.
 
     ``g`` is ``[T, N, K, *output space]``.
@@ -53,7 +53,7 @@ def ones_like_space(c: Call) -> ir.Value:
     return c.op("Expand", c.like(1.0), shape)
 
 
-def real_elements(c: Call, ones: ir.Value, w: Windows) -> ir.Value:
+def count_real(c: Call, ones: ir.Value, w: Windows) -> ir.Value:
     """Return how many elements each window reads besides padding, ``[1, 1, *output space]``."""
     signal, pads = framed(c, ones, margins(c, w, c.x(0), c.y))
     return c.op(

@@ -1,8 +1,8 @@
 """If: the gradient is another If on the same condition.
 
-Its branches compute the branch's values a second time and go back through them. An If has no
-differentiable operands: what its branches capture is wanted. A branch that does not depend on
-such a value hands it zeros.
+Each of its branches recomputes the original branch's values and goes back through them. An If has
+no differentiable operands; the gradients are those of the values that its branches capture. A
+branch that does not depend on such a value gives zeros.
 """
 
 from __future__ import annotations

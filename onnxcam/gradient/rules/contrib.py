@@ -1,6 +1,6 @@
-"""Operators that ONNX Runtime's optimizer writes: several standard ones in one.
+"""Fused operators of ONNX Runtime's optimizer (domain ``com.microsoft``).
 
-They are said by the standard operators that they were fused from. Domain ``com.microsoft``.
+They are expanded into the standard operators that they were fused from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _contrib = partial(expansion, domain=MICROSOFT)
 
 
 def _opset_of(op_type: str, least: int = 13) -> Callable[[ir.Node], int]:
-    """Return what a standard operator needs, asked when every rule is registered."""
+    """Return the opset that a standard operator's rule needs, looked up once all rules exist."""
 
     def needed(node: ir.Node) -> int:
         found = RULES.get(("", op_type))
@@ -76,9 +76,9 @@ def _fused_gemm(c: Call) -> list[ir.Value]:
 
 
 def _moved(c: Call, index: int) -> ir.Value:
-    """Return an operand of FusedMatMul with its matrices in the last two axes, as multiplied.
+    """Return an operand of FusedMatMul transposed to ``[*batch, rows, columns]``.
 
-    ``transBatch``: the first axis is the matrix' own and the batch follows it, ``[m, *batch, k]``.
+    ``transBatch``: the first axis belongs to the matrix and the batch follows, ``[m, *batch, k]``.
     """
     letter, value = "AB"[index], c.x(index)
     rank = c.rank(value)
@@ -91,7 +91,7 @@ def _moved(c: Call, index: int) -> ir.Value:
 
 
 def _fused_matmul(c: Call) -> list[ir.Value]:
-    """Return alpha A' B'."""
+    """Return alpha A' B', where A' and B' are A and B, perhaps transposed."""
     y = c.op("MatMul", _moved(c, 0), _moved(c, 1))
     alpha = float(c.attribute("alpha", 1.0))
     return [y if alpha == 1.0 else c.op("Mul", y, c.like(alpha))]
@@ -103,7 +103,7 @@ _contrib("FusedMatMul TransposeMatMul", _fused_matmul)
 
 
 def _dynamic_pads(c: Call) -> list[ir.Value]:
-    """A transposed convolution whose pads are an operand."""
+    """Return ConvTranspose with the pads, which are an operand, as its attribute."""
     pads = c.optional(2, "pads")
     settings = kept(c, *_WINDOW, "output_padding")
     if pads is not None:
@@ -128,7 +128,7 @@ _contrib("NhwcMaxPool", _nhwc_max_pool, opset=_opset_of("MaxPool"))
 
 
 def gelu(c: Call, x: ir.Value) -> ir.Value:
-    """Return x F(x), with F the normal distribution function."""
+    """Return x F(x), with F the standard normal distribution function."""
     erf = c.op("Erf", c.op("Mul", x, c.like(math.sqrt(0.5))))
     return c.op("Mul", x, c.op("Mul", c.op("Add", erf, c.like(1.0)), c.like(0.5)))
 
@@ -172,7 +172,7 @@ _contrib("QuickGelu", _quick_gelu)
 _contrib("BiasSplitGelu", _bias_split_gelu, refuses=[_LENGTH])
 
 
-_NOT_LAST = "it is not over the last axis alone"
+_NOT_LAST = "its axis is not the last one"
 
 
 def _bias_softmax(c: Call) -> list[ir.Value]:
@@ -195,7 +195,7 @@ _contrib("BiasSoftmax", _bias_softmax, refuses=[_NOT_LAST])
 _contrib("BiasDropout", _bias_dropout, refuses=[TRAINING, must_be_known("training mode")])
 _contrib("BiasAdd", lambda c: [c.op("Add", _biased(c), c.x(2))])
 
-# --- operators that the standard has under another name, or has by now
+# --- operators that the standard has too, perhaps under another name
 
 
 def _standard(op_type: str, c: Call, **changed: Any) -> list[ir.Value]:
@@ -220,8 +220,8 @@ rule("ExpandDims", lambda c, g: c.split_t(g, c.x(0)), None, domain=MICROSOFT)
 def _inverse(c: Call, g: ir.Value) -> ir.Value:
     """For Y = X^-1: dX = -Y^T g Y^T."""
     rank = c.rank(c.y)
-    turned = c.op("Transpose", c.y, perm=[*range(rank - 2), rank - 1, rank - 2])
-    return c.op("Neg", c.op("MatMul", c.op("MatMul", turned, g), turned))
+    transposed = c.op("Transpose", c.y, perm=[*range(rank - 2), rank - 1, rank - 2])
+    return c.op("Neg", c.op("MatMul", c.op("MatMul", transposed, g), transposed))
 
 
 rule("Inverse", _inverse, domain=MICROSOFT)

@@ -1,7 +1,7 @@
-"""Attention as ONNX Runtime's optimizer writes it: heads, masks and products in one operator.
+"""Attention as ONNX Runtime's optimizer fuses it: heads, masks and products in one operator.
 
-``softmax(scale q k^T + bias + mask) v`` for each head (Vaswani et al. 2017). What is not covered
-is refused: a cache of the past, and masks in a form of one device.
+Each head is ``softmax(scale q k^T + bias + mask) v`` (Vaswani et al. 2017), with ``S`` queries and
+``L`` keys. A cache of the past and device-specific masks are refused.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from onnxcam.gradient.helpers.quantization import dequantize
 from onnxcam.gradient.registry import expansion
 from onnxcam.gradient.rules.quantized_linear import MICROSOFT
 
-_MASK = "its mask is in a form that is not covered"
-_TURNS = "it turns queries and keys by their positions"
+_MASK = "its mask has a form that is not supported"
+_ROTATES = "it rotates queries and keys by their positions"
 _WEIGHTS = "the shape of its weights is only known at run time"
 _PAST = "it reads a cache of the past"
 _PACKED = "its queries, keys and values are packed"
@@ -33,20 +33,20 @@ _ROTARY = (
 )
 
 
-def _heads(c: Call, x: ir.Value, count: int) -> ir.Value:
-    """``[B, S, N * h]`` to ``[B, N, S, h]``."""
-    split = c.op("Reshape", x, c.builder.ints(0, 0, count, -1))
+def _heads(c: Call, x: ir.Value, heads: int) -> ir.Value:
+    """Split ``[B, S, N * h]`` into heads, ``[B, N, S, h]``."""
+    split = c.op("Reshape", x, c.builder.ints(0, 0, heads, -1))
     return c.op("Transpose", split, perm=[0, 2, 1, 3])
 
 
 @dataclass
 class _Masks:
-    """What is added to the scores ``[B, N, S, T]``.
+    """What is added to the scores ``[B, N, S, L]``.
 
     Attributes:
         bias: added as it is, broadcast.
-        mask: integers: 1 to attend, ``[B, T]`` or ``[B, S, T]``; or ``[B]`` the numbers of
-            places to attend to; or ``[2 B]`` their ends, then their starts.
+        mask: integers, in one of these forms: ``[B, L]`` or ``[B, S, L]``, 1 for the keys to attend
+            to; ``[B]``, how many keys to attend to; ``[2 B]``, where these end, then start.
     """
 
     bias: ir.Value | None
@@ -62,7 +62,7 @@ class _Masks:
             scores = c.op("Add", scores, c.op("Where", allowed, c.like(0.0), filtered))
         if c.attribute("unidirectional", 0):
             lowest = c.like(float(ml_dtypes.finfo(c.kind.numpy()).min))  # type: ignore[no-untyped-call]
-            scores = c.op("Where", _before(c, scores), scores, lowest)
+            scores = c.op("Where", _causal(c, scores), scores, lowest)
         return scores
 
 
@@ -70,43 +70,43 @@ def _length(c: Call, scores: ir.Value, axis: int) -> ir.Value:
     return c.op("Gather", c.op("Shape", scores), c.builder.constant(axis), axis=0)
 
 
-def _places(c: Call, scores: ir.Value, axis: int) -> ir.Value:
+def _positions(c: Call, scores: ir.Value, axis: int) -> ir.Value:
     zero, one = c.builder.constant(0), c.builder.constant(1)
     return c.op("Range", zero, _length(c, scores, axis), one)
 
 
-def _before(c: Call, scores: ir.Value) -> ir.Value:
-    """Whether a key is not after its query, ``[S, T]``."""
-    rows = c.op("Unsqueeze", _places(c, scores, 2), c.builder.ints(1))
-    return c.op("LessOrEqual", _places(c, scores, 3), rows)
+def _causal(c: Call, scores: ir.Value) -> ir.Value:
+    """Whether a key is not after its query, ``[S, L]``."""
+    queries = c.op("Unsqueeze", _positions(c, scores, 2), c.builder.ints(1))
+    return c.op("LessOrEqual", _positions(c, scores, 3), queries)
 
 
 def _allowed(c: Call, mask: ir.Value, scores: ir.Value) -> ir.Value:
-    """Return which keys may be attended to, broadcasting against the scores."""
+    """Return a mask of the keys to attend to, shaped for broadcasting against the scores."""
     ints, rank = c.builder.ints, c.rank(mask)
     if rank in (2, 3):
         kept = c.op("Cast", mask, to=ir.DataType.BOOL)
         return c.op("Unsqueeze", kept, ints(1, 2) if rank == 2 else ints(1))
-    count, batch = c.static(mask, 0), c.static(c.x(0), 0)
-    if rank != 1 or count is None or batch is None or count not in (batch, 2 * batch):
+    length, batch = c.static(mask, 0), c.static(c.x(0), 0)
+    if rank != 1 or length is None or batch is None or length not in (batch, 2 * batch):
         raise c.refuse(_MASK)
-    numbers = c.op("Cast", mask, to=ir.DataType.INT64)
-    ends = c.op("Slice", numbers, ints(0), ints(batch))
-    places = _places(c, scores, 3)
-    allowed = c.op("Less", places, c.op("Reshape", ends, ints(-1, 1, 1, 1)))
-    if count == 2 * batch:
-        starts = c.op("Slice", numbers, ints(batch), ints(count))
-        late = c.op("GreaterOrEqual", places, c.op("Reshape", starts, ints(-1, 1, 1, 1)))
-        allowed = c.op("And", allowed, late)
+    bounds = c.op("Cast", mask, to=ir.DataType.INT64)
+    ends = c.op("Slice", bounds, ints(0), ints(batch))
+    positions = _positions(c, scores, 3)
+    allowed = c.op("Less", positions, c.op("Reshape", ends, ints(-1, 1, 1, 1)))
+    if length == 2 * batch:
+        starts = c.op("Slice", bounds, ints(batch), ints(length))
+        started = c.op("GreaterOrEqual", positions, c.op("Reshape", starts, ints(-1, 1, 1, 1)))
+        allowed = c.op("And", allowed, started)
     return allowed
 
 
-def _attend(c: Call, heads: Sequence[ir.Value], size: int, masks: _Masks) -> ir.Value:
-    """Return the results of all heads, ``[B, N, S, h]`` each, side by side, ``[B, S, N * h]``.
+def _attend(c: Call, qkv: Sequence[ir.Value], size: int, masks: _Masks) -> ir.Value:
+    """Return the results of all heads side by side, ``[B, S, N * h]``.
 
-    ``heads`` are queries, keys and values; ``size`` is the queries' ``h``.
+    ``qkv`` are queries, keys and values, ``[B, N, S or L, h]``; ``size`` is the queries' ``h``.
     """
-    q, k, v = heads
+    q, k, v = qkv
     scale = float(c.attribute("scale", 0.0)) or 1.0 / math.sqrt(size)
     scores = c.op("MatMul", c.op("Mul", q, c.like(scale)), c.op("Transpose", k, perm=[0, 1, 3, 2]))
     weights = c.op("Softmax", masks.added(c, scores), axis=-1)
@@ -117,10 +117,10 @@ def _attend(c: Call, heads: Sequence[ir.Value], size: int, masks: _Masks) -> ir.
 def _self_attention(
     c: Call, x: ir.Value, weight: ir.Value, bias: ir.Value | None, masks: _Masks
 ) -> list[ir.Value | None]:
-    """Queries, keys and values are one product of ``x``, ``[B, S, H]``."""
+    """Compute queries, keys and values as one product of ``x``, ``[B, S, H]``, and attend."""
     if c.attribute("do_rotary", 0):
-        raise c.refuse(_TURNS)
-    width, count = c.static(c.x(1), 1), int(c.attribute("num_heads", 1))
+        raise c.refuse(_ROTATES)
+    width, heads = c.static(c.x(1), 1), int(c.attribute("num_heads", 1))
     if width is None:
         raise c.refuse(_WEIGHTS)
     sizes = c.attribute("qkv_hidden_sizes", None) or [width // 3] * 3
@@ -132,12 +132,12 @@ def _self_attention(
         c.op("Slice", y, ints(start), ints(start + size), ints(2))
         for start, size in zip(starts, sizes, strict=False)
     ]
-    heads = [_heads(c, part, count) for part in parts]
-    return [_attend(c, heads, sizes[0] // count, masks), None]
+    qkv = [_heads(c, part, heads) for part in parts]
+    return [_attend(c, qkv, sizes[0] // heads, masks), None]
 
 
-def _no_past(c: Call, *places: int) -> None:
-    if any(c.operand(place) is not None for place in places):
+def _no_past(c: Call, *indices: int) -> None:
+    if any(c.operand(index) is not None for index in indices):
         raise c.refuse(_PAST)
 
 
@@ -154,12 +154,12 @@ def _quantized_attention(c: Call) -> list[ir.Value | None]:
 
 
 def _multi_head_attention(c: Call) -> list[ir.Value | None]:
-    """Queries ``[B, S, N * h]`` with keys and values of the same form or ``[B, N, T, h]``."""
+    """Queries are ``[B, S, N * h]``; keys and values ``[B, L, N * h]`` or ``[B, N, L, h]``."""
     _no_past(c, 6, 7, 8, 9)
     q, k, v = c.x(0), c.operand(1), c.operand(2)
     if k is None or v is None or c.rank(q) != 3:
         raise c.refuse(_PACKED)
-    count, width = int(c.attribute("num_heads", 1)), c.static(q, 2)
+    heads, width = int(c.attribute("num_heads", 1)), c.static(q, 2)
     if width is None:
         raise c.refuse(_WIDTH)
     parts = [q, k, v]
@@ -170,17 +170,17 @@ def _multi_head_attention(c: Call) -> list[ir.Value | None]:
             size = c.static(part, -1)
             if size is None or c.rank(part) != 3:
                 raise c.refuse(_BIAS)
-            cut = c.op("Slice", bias, ints(start), ints(start + size), ints(0))
-            parts[index] = c.op("Add", part, cut)
+            own = c.op("Slice", bias, ints(start), ints(start + size), ints(0))
+            parts[index] = c.op("Add", part, own)
             start += size
-    heads = [
-        p if c.rank(o) == 4 else _heads(c, p, count) for p, o in zip(parts, (q, k, v), strict=True)
+    qkv = [
+        p if c.rank(o) == 4 else _heads(c, p, heads) for p, o in zip(parts, (q, k, v), strict=True)
     ]
     masks = _Masks(c.operand(5), c.operand(4))
-    return [_attend(c, heads, width // count, masks), None, None, None]
+    return [_attend(c, qkv, width // heads, masks), None, None, None]
 
 
-_REFUSES = [_PAST, _TURNS, _MASK, _WEIGHTS]
+_REFUSES = [_PAST, _ROTATES, _MASK, _WEIGHTS]
 expansion("Attention", _attention, refuses=_REFUSES, domain=MICROSOFT)
 expansion("QAttention", _quantized_attention, refuses=_REFUSES, domain=MICROSOFT)
 expansion(
@@ -192,21 +192,21 @@ expansion(
 
 
 def _rotary_embedding(c: Call) -> list[ir.Value]:
-    """Turn each pair of numbers by an angle that grows with the position (Su et al. 2021).
+    """Rotate each pair of features by an angle that grows with the position (Su et al. 2021).
 
-    The pair (a, b) becomes (a cos - b sin, a sin + b cos); pairs are neighbours when
-    ``interleaved``, else the two halves of the part that is turned.
+    The pair (a, b) becomes (a cos - b sin, a sin + b cos). ``interleaved`` pairs are neighbours;
+    otherwise b is half the rotated features away from a.
     """
     x, ints, op = c.x(0), c.builder.ints, c.op
     if c.attribute("is_packed_batching", 0):
         raise c.refuse(_ROTARY[0])
-    rank, count = c.rank(x), int(c.attribute("num_heads", 0))
+    rank, number = c.rank(x), int(c.attribute("num_heads", 0))
     half = c.static(c.x(2), 1)
     if half is None or float(c.attribute("scale", 1.0)) != 1.0:
         raise c.refuse(_ROTARY[1])
     size = c.static(x, -1)
     if rank == 3 and size is not None:
-        size = size // count if count else int(c.attribute("rotary_embedding_dim", 0)) or 2 * half
+        size = size // number if number else int(c.attribute("rotary_embedding_dim", 0)) or 2 * half
     if size is None:
         raise c.refuse(_ROTARY[2])
     heads = (
@@ -215,7 +215,7 @@ def _rotary_embedding(c: Call) -> list[ir.Value]:
         else op("Transpose", op("Reshape", x, ints(0, 0, -1, size)), perm=[0, 2, 1, 3])
     )
     positions = c.x(1)
-    if c.rank(positions) == 1:  # the first one
+    if c.rank(positions) == 1:  # it is the first position
         zero, one = c.builder.constant(0), c.builder.constant(1)
         length = op("Gather", op("Shape", heads), c.builder.constant(2), axis=0)
         positions = op("Unsqueeze", op("Add", op("Range", zero, length, one), positions), ints(0))
@@ -230,15 +230,15 @@ def _rotary_embedding(c: Call) -> list[ir.Value]:
         op("Slice", heads, ints(f), ints(e), ints(3), steps)
         for f, e in zip(firsts, ends, strict=True)
     )
-    turned = [
+    rotated = [
         op("Sub", op("Mul", a, cos), op("Mul", b, sin)),
         op("Add", op("Mul", a, sin), op("Mul", b, cos)),
     ]
     if c.attribute("interleaved", 0):
-        pairs = op("Concat", *(op("Unsqueeze", t, ints(4)) for t in turned), axis=4)
+        pairs = op("Concat", *(op("Unsqueeze", part, ints(4)) for part in rotated), axis=4)
         y = op("Reshape", pairs, ints(0, 0, 0, -1))
     else:
-        y = op("Concat", *turned, axis=3)
+        y = op("Concat", *rotated, axis=3)
     if size > 2 * half:
         y = op("Concat", y, op("Slice", heads, ints(2 * half), ints(size), ints(3)), axis=3)
     if rank == 4:

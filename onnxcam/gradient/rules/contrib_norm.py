@@ -1,4 +1,4 @@
-"""Normalizations that ONNX Runtime's optimizer writes, with what comes before them added in."""
+"""Normalizations that ONNX Runtime's optimizer fuses with the additions before them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def _simplified(c: Call) -> list[ir.Value | None]:
     return [c.op("Mul", h, c.x(1)), None]
 
 
-def _sum(c: Call, *places: int) -> ir.Value:
-    """Add the first two operands and those of ``places`` that are there."""
+def _sum(c: Call, *indices: int) -> ir.Value:
+    """Add the first two operands and those of ``indices`` that are given."""
     total = c.op("Add", c.x(0), c.x(1))
-    for place in places:
-        operand = c.operand(place)
+    for index in indices:
+        operand = c.operand(index)
         total = total if operand is None else c.op("Add", total, operand)
     return total
 
 
 def _skip(c: Call) -> list[ir.Value | None]:
-    """Normalize input + skip + bias, which is the fourth output."""
+    """Normalize the sum input + skip + bias; the sum is the fourth output."""
     total, beta = _sum(c, 4), c.operand(3)
     axes = [c.rank(c.x(0)) - 1]
     y = c.op("Mul", _whitened(c, total, axes, c.attribute("epsilon", 1e-12)), c.x(2))
@@ -51,16 +51,16 @@ def _skip_simplified(c: Call) -> list[ir.Value | None]:
 
 
 def _embed(c: Call) -> list[ir.Value | None]:
-    """Normalize the sum of three embeddings, which is the third output.
+    """Normalize the sum of three embeddings; the sum is the third output.
 
-    Operands are the words' ids ``[B, S]``, the segments' (or none), the tables of words, positions
-    and segments, gamma, beta, and positions other than 0, 1, ...
+    Operands: ids of words, ``[B, S]``; ids of segments, optional; tables of words, positions and
+    segments; gamma; beta; at index 8 the positions, by default 0, 1, ...
     """
-    b, words, segments, places = c.builder, c.x(0), c.operand(1), c.operand(8)
-    if places is None:
+    b, words, segments, positions = c.builder, c.x(0), c.operand(1), c.operand(8)
+    if positions is None:
         length = c.op("Gather", b.shape(words), b.constant(1), axis=0)
-        places = c.op("Range", b.constant(0), length, b.constant(1))
-    total = c.op("Add", c.op("Gather", c.x(2), words), c.op("Gather", c.x(3), places))
+        positions = c.op("Range", b.constant(0), length, b.constant(1))
+    total = c.op("Add", c.op("Gather", c.x(2), words), c.op("Gather", c.x(3), positions))
     if segments is not None:
         total = c.op("Add", total, c.op("Gather", c.x(4), segments))
     h = _whitened(c, total, [2], c.attribute("epsilon", 1e-12))
@@ -74,11 +74,11 @@ expansion("SkipSimplifiedLayerNormalization", _skip_simplified, domain=MICROSOFT
 
 
 def _groups(c: Call, x: ir.Value) -> ir.Value:
-    """Normalize groups of channels of ``[N, H, W, C]`` or ``[N, C, H, W]``; perhaps SiLU after."""
+    """Normalize groups of channels of ``[N, H, W, C]`` or ``[N, C, H, W]``; then perhaps SiLU."""
     last, groups = bool(c.attribute("channels_last", 1)), int(c.attribute("groups", 1))
     first = c.op("Transpose", x, perm=[0, 3, 1, 2]) if last else x
-    rows = c.op("Reshape", first, c.builder.ints(0, groups, -1))
-    h = _whitened(c, rows, [2], c.attribute("epsilon", 1e-5))
+    grouped = c.op("Reshape", first, c.builder.ints(0, groups, -1))
+    h = _whitened(c, grouped, [2], c.attribute("epsilon", 1e-5))
     h = c.op("Reshape", h, c.op("Shape", first))
     column = c.builder.ints(-1, 1, 1)
     h = c.op("Mul", h, c.op("Reshape", c.x(1), column))
@@ -92,7 +92,7 @@ _NOT_LAST = "its channels are not last"
 
 
 def _skip_groups(c: Call) -> list[ir.Value]:
-    """Normalize x + skip + bias, which is the second output; channels are last."""
+    """Normalize the sum x + skip + bias; the sum is the second output. Channels are last."""
     if not c.attribute("channels_last", 1):
         raise c.refuse(_NOT_LAST)
     skip, bias = c.x(3), c.operand(4)

@@ -1,7 +1,7 @@
-"""The quantizer's operators on codes: dequantize, compute in floats, encode.
+"""ONNX Runtime's ``com.microsoft.QLinear*``: dequantize, compute in floats, quantize.
 
-ONNX Runtime's ``com.microsoft.QLinear*``. The cotangent passes straight through the encoding,
-as in :mod:`onnxcam.gradient.rules.quantized`.
+The cotangent passes straight through the quantization, as in
+:mod:`onnxcam.gradient.rules.quantized`.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from onnxcam.gradient.rules.quantized_linear import (
 )
 
 
-def _number(c: Call, index: int) -> ir.Value:
-    """Decode the operand at ``index``, whose scale and zero point follow it."""
+def _dequantized(c: Call, index: int) -> ir.Value:
+    """Dequantize the operand at ``index``; its scale and zero point follow it."""
     return dequantize(c, c.x(index), c.x(index + 1), c.operand(index + 2))
 
 
 def _unary(compute: Callable[[Call, ir.Value], ir.Value]) -> Callable[[Call], list[ir.Value]]:
-    """Operands X, Y's encoding."""
-    return lambda c: [quantize(c, compute(c, _number(c, 0)), c.x(3), c.operand(4))]
+    """Operands: X, its scale and zero point, those of Y."""
+    return lambda c: [quantize(c, compute(c, _dequantized(c, 0)), c.x(3), c.operand(4))]
 
 
 def _binary(op_type: str) -> Callable[[Call], list[ir.Value]]:
-    """Operands A, B, C's encoding."""
+    """Operands: A and B, each with scale and zero point, then those of C."""
 
     def expand(c: Call) -> list[ir.Value]:
-        y = c.op(op_type, _number(c, 0), _number(c, 3))
+        y = c.op(op_type, _dequantized(c, 0), _dequantized(c, 3))
         return [quantize(c, y, c.x(6), c.operand(7))]
 
     return expand
 
 
 def _where(c: Call) -> list[ir.Value]:
-    y = c.op("Where", c.x(0), _number(c, 1), _number(c, 4))
+    y = c.op("Where", c.x(0), _dequantized(c, 1), _dequantized(c, 4))
     return [quantize(c, y, c.x(7), c.operand(8))]
 
 
 def _concat(c: Call) -> list[ir.Value]:
-    """Operands are Y's encoding, then each part with its own."""
-    parts = [_number(c, index) for index in range(2, len(c.node.inputs), 3)]
+    """Operands: scale and zero point of Y, then each part with its own."""
+    parts = [_dequantized(c, index) for index in range(2, len(c.node.inputs), 3)]
     y = c.op("Concat", *parts, axis=c.attribute("axis", 0))
     return [quantize(c, y, c.x(0), c.operand(1))]
 
 
 def _softmax(c: Call, x: ir.Value) -> ir.Value:
-    """Before opset 13, which the attribute names, all axes from ``axis`` on were one."""
+    """Before opset 13 (attribute ``opset``), Softmax was over all axes from ``axis`` on."""
     rank = c.rank(c.x(0))
     axis = int(c.attribute("axis", -1)) % rank
     if int(c.attribute("opset", 13)) >= 13 or axis == rank - 1:

@@ -15,14 +15,14 @@ from onnxcam.gradient.registry import rule
 
 
 def _kernel(c: Call) -> list[int]:
-    """Return the kernel's lengths, none where only the run knows them."""
+    """Return the kernel's lengths; ``[]`` where they are only known at run time."""
     kernel: list[int | str | None] = c.attribute("kernel_shape", None) or c.dims(c.x(1))[2:]
     known = [k for k in kernel if isinstance(k, int)]
     return known if len(known) == len(kernel) else []
 
 
 def _flipped(c: Call, weight: ir.Value, group: int, kernel: list[int]) -> ir.Value:
-    """Swap input and output channels within each group and turn the kernel around.
+    """Swap input and output channels within each group and flip the kernel.
 
     Written as operators on the stored weight, which the runtime folds once per session.
     """
@@ -37,37 +37,37 @@ def _flipped(c: Call, weight: ir.Value, group: int, kernel: list[int]) -> ir.Val
         parts = c.op("Reshape", weight, split)
         parts = c.op("Transpose", parts, perm=[0, 2, 1, *range(3, space + 3)])
         swapped = c.op("Reshape", parts, vector(c, combine(c, "Mul", inputs, group), -1, *kernel))
-    turned = [i for i, k in enumerate(kernel) if k > 1]
-    if not turned:
+    flipped = [i for i, k in enumerate(kernel) if k > 1]
+    if not flipped:
         return swapped
     ints = c.builder.ints
     least = -(2**62)
     return c.op(
         "Slice",
         swapped,
-        ints(*[-1] * len(turned)),
-        ints(*[least] * len(turned)),
-        ints(*(i + 2 for i in turned)),
-        ints(*[-1] * len(turned)),
+        ints(*[-1] * len(flipped)),
+        ints(*[least] * len(flipped)),
+        ints(*(i + 2 for i in flipped)),
+        ints(*[-1] * len(flipped)),
     )
 
 
 def _conv_input(c: Call, g: ir.Value) -> ir.Value:
-    """The gradient dx is the convolution of g with the turned kernel, spread out by the stride."""
+    """Return dx: g, its elements ``stride`` apart, convolved with the flipped kernel."""
     kernel = _kernel(c)
     w = windows(c, kernel)
     group = int(c.attribute("group", 1))
-    folded = c.merge_t(g, c.y)
-    pads = _turned_pads(w)
+    merged = c.merge_t(g, c.y)
+    pads = _flipped_pads(w)
     if not kernel:
-        dx = spread(c, folded, c.x(1), w, group)
+        dx = spread(c, merged, c.x(1), w, group)
     elif pads is None:
-        apart = strided_input(c, folded, lambda: _flipped(c, c.x(1), group, kernel), w, group)
-        dx = spread(c, folded, c.x(1), w, group) if apart is None else apart
+        strided = strided_input(c, merged, lambda: _flipped(c, c.x(1), group, kernel), w, group)
+        dx = spread(c, merged, c.x(1), w, group) if strided is None else strided
     else:
         dx = c.op(
             "Conv",
-            folded,
+            merged,
             _flipped(c, c.x(1), group, kernel),
             pads=pads,
             dilations=w.dilations,
@@ -77,8 +77,8 @@ def _conv_input(c: Call, g: ir.Value) -> ir.Value:
     return c.split_t(dx, c.x(0), merged=True)
 
 
-def _turned_pads(w: Windows) -> list[int] | None:
-    """Pads of the turned convolution; ``None`` where there is a stride, or none would fit."""
+def _flipped_pads(w: Windows) -> list[int] | None:
+    """Return the pads of that convolution; ``None`` where it is strided or a pad is negative."""
     if not w.kernel or any(s != 1 for s in w.strides) or w.begin is None or w.end is None:
         return None
     begin = [e - 1 - b for e, b in zip(w.extent, w.begin, strict=True)]
@@ -87,13 +87,13 @@ def _turned_pads(w: Windows) -> list[int] | None:
 
 
 def _conv_weight(c: Call, g: ir.Value) -> ir.Value:
-    """The gradient dw correlates the input with g."""
+    """Return dw, the correlation of the input with g."""
     w = windows(c, _kernel(c))
     return kernel_gradient(c, w, c.x(1), (c.x(0), c.x(0)), (g, c.y), g)
 
 
 def _bias(c: Call, g: ir.Value) -> ir.Value:
-    """The gradient db is the sum of g over batch and space."""
+    """Return db, the sum of g over batch and space."""
     return c.builder.sum(g, [1, *range(3, c.rank(c.y) + 1)])
 
 
@@ -107,7 +107,7 @@ _DISAGREE = (
 
 
 def _transposed_windows(c: Call) -> Windows:
-    """Windows of ConvTranspose over its output; pads that it chooses itself stay open."""
+    """Return the windows of ConvTranspose over its output; automatic pads are ``None``."""
     kernel, auto = _kernel(c), c.attribute("auto_pad", "NOTSET")
     if c.attribute("output_shape", None) is None and auto in ("", "NOTSET", "VALID"):
         return windows(c, kernel)
@@ -121,7 +121,7 @@ def _transposed_windows(c: Call) -> Windows:
 
 
 def _conv_transpose_input(c: Call, g: ir.Value) -> ir.Value:
-    """The transpose of a transposed convolution is the convolution itself."""
+    """Return dx, the convolution of g with the weight."""
     w = _transposed_windows(c)
     around = margins(c, w, c.y, c.x(0), c.x(1))
     signal, pads = framed(c, c.merge_t(g, c.y), around)
@@ -139,7 +139,7 @@ def _conv_transpose_input(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _conv_transpose_weight(c: Call, g: ir.Value) -> ir.Value:
-    """The gradient dw correlates g with the input."""
+    """Return dw, the correlation of g with the input."""
     return kernel_gradient(c, _transposed_windows(c), c.x(1), (g, c.y), (c.x(0), c.x(0)), g)
 
 

@@ -10,20 +10,20 @@ from onnxcam.gradient.registry import rule
 
 
 def _cum_prod(c: Call, g: ir.Value) -> ir.Value:
-    """Return dx_j = sum over the results i that x_j is a factor of, of g_i times their others.
+    """Return dx_j = sum_i g_i y_i / x_j, over the results y_i that have x_j as a factor.
 
-    The products without x_j are those of the row with 1 in its place: n rows in place of one,
-    and right where x has zeros.
+    ``y_i / x_j`` is the product with 1 in place of x_j: n rows in place of one, but right where x
+    has zeros.
     """
     x, op, ints = c.x(0), c.op, c.builder.ints
     rank = c.rank(x)
     axis = int(c.known(1, "axes").item()) % rank
     reverse, exclusive = int(c.attribute("reverse", 0)), int(c.attribute("exclusive", 0))
     count = op("Squeeze", op("Slice", c.builder.shape(x), ints(axis), ints(axis + 1)), ints(0))
-    places = op("Range", c.builder.constant(0), count, c.builder.constant(1))
+    indices = op("Range", c.builder.constant(0), count, c.builder.constant(1))
     tail = [1] * (rank - axis - 1)
-    factor = op("Reshape", places, ints(-1, 1, *tail))  # j
-    result = op("Reshape", places, ints(-1, *tail))  # i, or the elements multiplied
+    factor = op("Reshape", indices, ints(-1, 1, *tail))  # j
+    result = op("Reshape", indices, ints(-1, *tail))  # i, also of the elements multiplied
     rows = op("Where", op("Equal", factor, result), c.like(1.0), op("Unsqueeze", x, ints(axis)))
     along = c.builder.constant(np.int64(axis + 1))
     others = op("CumProd", rows, along, reverse=reverse, exclusive=exclusive)

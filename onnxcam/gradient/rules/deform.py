@@ -11,14 +11,14 @@ from onnxcam.gradient.helpers.interpolation import sample, taps
 from onnxcam.gradient.helpers.lengths import combine, length, scalar, vector
 from onnxcam.gradient.registry import expansion
 
-_PLANAR = "it is only differentiated in two dimensions, with a kernel of known shape"
+_PLANAR = "only two spatial axes and a kernel of known shape are supported"
 
 
 def _deform_conv(c: Call) -> list[ir.Value]:
-    """Sample a column of pixels for each place of the kernel, and multiply by the weights.
+    """Sample the pixels under each kernel element, and multiply them by the weights.
 
-    Every offset group is an image of its own with its share of the channels; columns are
-    ``[N * offset groups, channels, kernel * output places]``.
+    Every offset group is an image of its own with its share of the channels. The sampled columns
+    are ``[N * offset groups, channels, kernel * output positions]``.
     """
     x, weight, offset, op = c.x(0), c.x(1), c.x(2), c.op
     group, parts = int(c.attribute("group", 1)), int(c.attribute("offset_group", 1))
@@ -26,22 +26,23 @@ def _deform_conv(c: Call) -> list[ir.Value]:
     kernel = [k for k in shape if isinstance(k, int)]
     if len(kernel) != 2 or c.rank(x) != 4:
         raise c.refuse(_PLANAR)
-    many = int(np.prod(kernel))
-    batch, counts = length(c, x, 0), [length(c, x, 2), length(c, x, 3)]
-    sizes = [length(c, offset, 2), length(c, offset, 3)]
+    elements = int(np.prod(kernel))
+    batch, inputs = length(c, x, 0), [length(c, x, 2), length(c, x, 3)]
+    sizes = [length(c, offset, 2), length(c, offset, 3)]  # of the output
     images, space = combine(c, "Mul", batch, parts), combine(c, "Mul", *sizes)
-    offsets = op("Reshape", offset, vector(c, images, many, 2, space))
+    offsets = op("Reshape", offset, vector(c, images, elements, 2, space))
     axes = []
-    for i, count in enumerate(counts):
+    for i, size in enumerate(inputs):
         own = op("Gather", offsets, c.builder.constant(np.int64(i)), axis=2)
-        place = op("Add", own, _regular(c, i, kernel, sizes))
-        axes.append(taps(c, op("Reshape", place, c.builder.ints(0, -1)), count, "linear", "zeros"))
-    pixels = op("Reshape", x, vector(c, images, -1, combine(c, "Mul", *counts)))
-    columns = sample(c, pixels, axes, counts)
+        position = op("Add", own, _regular(c, i, kernel, sizes))
+        position = op("Reshape", position, c.builder.ints(0, -1))
+        axes.append(taps(c, position, size, "linear", "zeros"))
+    pixels = op("Reshape", x, vector(c, images, -1, combine(c, "Mul", *inputs)))
+    columns = sample(c, pixels, axes, inputs)
     if c.operand(4) is not None:
         columns = op("Mul", columns, op("Reshape", c.x(4), vector(c, images, 1, -1)))
     columns = op("Reshape", columns, vector(c, batch, group, -1, space))
-    depth = combine(c, "Mul", length(c, weight, 1), many)
+    depth = combine(c, "Mul", length(c, weight, 1), elements)
     y = op("MatMul", op("Reshape", weight, vector(c, group, -1, depth)), columns)
     y = op("Reshape", y, vector(c, batch, -1, *sizes))
     if c.operand(3) is not None:
@@ -50,7 +51,7 @@ def _deform_conv(c: Call) -> list[ir.Value]:
 
 
 def _regular(c: Call, axis: int, kernel: list[int], sizes: list[int | ir.Value]) -> ir.Value:
-    """Return where the kernel's places lie without offsets, ``[kernel, output places]``."""
+    """Return the pixels under the kernel without offsets, ``[kernel, output positions]``."""
     op, zero, one = c.op, c.builder.constant(np.int64(0)), c.builder.constant(np.int64(1))
     stride = int(c.attribute("strides", [1, 1])[axis])
     dilation = int(c.attribute("dilations", [1, 1])[axis])
@@ -58,8 +59,8 @@ def _regular(c: Call, axis: int, kernel: list[int], sizes: list[int | ir.Value])
     steps = op("Mul", op("Range", zero, scalar(c, sizes[axis]), one), c.builder.ints(stride))
     steps = op("Reshape", steps, c.builder.ints(1, *((-1, 1) if axis == 0 else (1, -1))))
     within = np.indices(kernel)[axis].reshape(-1, 1, 1) * dilation - begin
-    places = op("Expand", op("Add", steps, c.builder.constant(within)), vector(c, 1, *sizes))
-    return op("Cast", op("Reshape", places, c.builder.ints(int(np.prod(kernel)), -1)), to=c.kind)
+    positions = op("Expand", op("Add", steps, c.builder.constant(within)), vector(c, 1, *sizes))
+    return op("Cast", op("Reshape", positions, c.builder.ints(int(np.prod(kernel)), -1)), to=c.kind)
 
 
 expansion("DeformConv", _deform_conv, opset=ADDING_OPSET, refuses=[_PLANAR])

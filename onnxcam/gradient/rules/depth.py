@@ -10,21 +10,21 @@ from onnxcam.gradient.registry import rule
 
 
 def _depth_to_space(c: Call, g: ir.Value) -> ir.Value:
-    """SpaceToDepth undoes mode DCR, which keeps the block's place in the outer channel axes.
+    """Undo mode DCR, whose outer channel axes hold the block, by SpaceToDepth.
 
-    Mode CRD keeps it in the inner ones, and is undone by hand.
+    Undo mode CRD, whose inner channel axes hold it, by Reshape and Transpose.
     """
     block, x = int(c.attribute("blocksize", 1)), c.x(0)
-    folded = c.merge_t(g, c.y)
+    merged = c.merge_t(g, c.y)
     if c.attribute("mode", "DCR") == "DCR":
-        return c.split_t(c.op("SpaceToDepth", folded, blocksize=block), x)
+        return c.split_t(c.op("SpaceToDepth", merged, blocksize=block), x)
     channels, height, width = length(c, c.y, 1), length(c, x, 2), length(c, x, 3)
-    pieces = c.op("Reshape", folded, vector(c, -1, channels, height, block, width, block))
+    pieces = c.op("Reshape", merged, vector(c, -1, channels, height, block, width, block))
     return c.split_t(c.op("Transpose", pieces, perm=[0, 1, 3, 5, 2, 4]), x)
 
 
 def _space_to_depth(c: Call, g: ir.Value) -> ir.Value:
-    """DepthToSpace of the same mode, which opset 28 brought, undoes it."""
+    """Undo it by DepthToSpace of the same mode (an attribute from opset 28 on)."""
     block, mode = int(c.attribute("blocksize", 1)), c.attribute("mode", "DCR")
     return c.split_t(c.op("DepthToSpace", c.merge_t(g, c.y), blocksize=block, mode=mode), c.x(0))
 

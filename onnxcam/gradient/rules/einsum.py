@@ -1,10 +1,10 @@
 """Einstein summation.
 
-The gradient of one operand is another such sum: of the cotangent and the other operands, with
-the operand's own labels as result. What is special about a label follows after it:
+The gradient of an operand is another Einsum, of the cotangent and the other operands, with the
+operand's labels as its result. Special labels are treated afterwards:
 
-* one that stands in this operand alone was summed: the gradient is repeated along it;
-* one that stands twice in this operand reads a diagonal: the gradient lies there, between zeros;
+* a label of this operand alone was summed over: the gradient is repeated along it;
+* a label twice in this operand reads a diagonal: the gradient lies there, zeros elsewhere;
 * an axis of length 1 may have been broadcast: the gradient is summed over it.
 """
 
@@ -20,15 +20,15 @@ from onnxcam.gradient.registry import rule
 from onnxcam.gradient.walker import unbroadcast_at_run_time
 
 _REFUSES = (
-    "it uses up all letters",
-    "the order of upper and lower case labels is not agreed upon",
+    "its equation leaves no letter unused",
+    "runtimes disagree on the order of upper and lower case labels",
 )
 
 
 def _labels(c: Call) -> tuple[list[str], str]:
-    """Return the labels of each operand and of the result, the ellipsis spelled out.
+    """Return the labels of each operand and of the result.
 
-    Its axes get letters that the equation does not use.
+    The axes of an ellipsis get letters that the equation does not use.
     """
     equation = str(c.attribute("equation", "")).replace(" ", "")
     left, arrow, right = equation.partition("->")
@@ -51,54 +51,54 @@ def _labels(c: Call) -> tuple[list[str], str]:
 
 def _einsum(c: Call, g: ir.Value, index: int) -> ir.Value:
     terms, result = _labels(c)
-    x, target = c.x(index), terms[index]
+    x, labels = c.x(index), terms[index]
     lead = next(letter for letter in ascii_letters if letter not in "".join([*terms, result]))
     factors = {i: t for i, t in enumerate(terms) if i != index}
     elsewhere = "".join([result, *factors.values()])
-    own = "".join(letter for letter in dict.fromkeys(target) if letter in elsewhere)
+    own = "".join(letter for letter in dict.fromkeys(labels) if letter in elsewhere)
     equation = ",".join([lead + result, *factors.values()]) + f"->{lead}{own}"
     g = c.op("Einsum", g, *(c.x(i) for i in factors), equation=equation)
-    missing = [p for p, letter in enumerate(target) if letter not in own or letter in target[:p]]
+    missing = [p for p, letter in enumerate(labels) if letter not in own or letter in labels[:p]]
     if missing:
         g = c.op("Unsqueeze", g, c.builder.ints(*(p + 1 for p in missing)))
-    grown, repeated = False, len(own) < len(set(target))
+    broadcast, repeated = False, len(own) < len(set(labels))
     for letter in own:
-        size = c.dims(x)[target.index(letter)]
+        size = c.dims(x)[labels.index(letter)]
         against = [
-            c.dims(c.x(i))[place]
+            c.dims(c.x(i))[axis]
             for i, term in factors.items()
-            for place, other in enumerate(term)
+            for axis, other in enumerate(term)
             if other == letter
         ]
         if all(a is not None and a == size for a in against):
             continue
-        grown |= size == 1 or not isinstance(size, int)
+        broadcast |= size == 1 or not isinstance(size, int)
         repeated |= letter not in result and size != 1
-    if grown:
+    if broadcast:
         g = unbroadcast_at_run_time(c, g, x)
-    g = _on_diagonals(c, g, x, target)
+    g = _on_diagonals(c, g, x, labels)
     if repeated:
         g = c.op("Expand", g, c.op("Concat", c.builder.ints(1), c.builder.shape(x), axis=0))
     return g
 
 
-def _on_diagonals(c: Call, g: ir.Value, x: ir.Value, target: str) -> ir.Value:
-    """Keep ``g`` where the axes of a repeated label agree."""
-    rank = len(target)
-    for second, letter in enumerate(target):
-        first = target.index(letter)
+def _on_diagonals(c: Call, g: ir.Value, x: ir.Value, labels: str) -> ir.Value:
+    """Keep ``g`` where the indices along a repeated label are equal."""
+    rank = len(labels)
+    for second, letter in enumerate(labels):
+        first = labels.index(letter)
         if first == second:
             continue
-        places = _places(c, x, first)
+        indices = _indices(c, x, first)
         row, column = (
-            c.op("Reshape", places, c.builder.ints(-1, *[1] * (rank - axis - 1)))
+            c.op("Reshape", indices, c.builder.ints(-1, *[1] * (rank - axis - 1)))
             for axis in (first, second)
         )
         g = c.mask(c.op("Equal", row, column), g)
     return g
 
 
-def _places(c: Call, x: ir.Value, axis: int) -> ir.Value:
+def _indices(c: Call, x: ir.Value, axis: int) -> ir.Value:
     """Return 0, 1, ... along an axis."""
     length = c.static(x, axis)
     if length is not None:

@@ -9,7 +9,7 @@ stop(
     "Equal Greater Less GreaterOrEqual LessOrEqual And Or Xor Not IsNaN IsInf",
     "it compares, and true and false carry no gradient",
 )
-stop("ArgMax ArgMin NonZero", "it returns places, which are integers")
+stop("ArgMax ArgMin NonZero", "it returns indices, which are integers")
 stop(
     "BitShift BitwiseAnd BitwiseOr BitwiseXor BitwiseNot BitCast",
     "it works on the bits of numbers",

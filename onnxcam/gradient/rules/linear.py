@@ -55,15 +55,15 @@ def _sum_batch(c: Call, g: ir.Value, operand: ir.Value) -> ir.Value:
     other = c.x(1) if operand is c.x(0) else c.x(0)
     theirs = c.dims(other)[:-2] if c.rank(other) > 2 else []
     sizes = c.dims(operand)[:own]
-    grown = []
+    broadcast = []
     for i, size in enumerate(sizes):
         j = i - own + len(theirs)
         against = theirs[j] if j >= 0 else 1
         if size == 1 and against != 1:
-            grown.append(i + 1)
+            broadcast.append(i + 1)
         elif not isinstance(size, int) and against != 1 and (size is None or size != against):
             return unbroadcast_at_run_time(c, g, operand)
-    return c.builder.sum(g, grown, keepdims=True)
+    return c.builder.sum(g, broadcast, keepdims=True)
 
 
 rule("MatMul", _matmul_left, _matmul_right)
@@ -98,23 +98,23 @@ _SIZE = "the size of its matrices is only known at run time"
 
 
 def _det(c: Call, g: ir.Value) -> ir.Value:
-    """dx_ij = g times the cofactor (-1)^(i+j) det(x without row i and column j).
+    """Return dx_ij = g (-1)^(i+j) det(x without row i and column j).
 
-    Right for singular matrices too, where y inv(x)^T has no meaning.
+    Unlike g y inv(x)^T, this is right for singular matrices too.
     """
     x = c.x(0)
     n = c.static(x, -1) or c.static(x, -2)
     if n is None:
         raise c.refuse(_SIZE)
-    deep = c.op("Unsqueeze", g, c.builder.ints(-1, -2))
+    expanded = c.op("Unsqueeze", g, c.builder.ints(-1, -2))
     if n == 1:
-        return deep
+        return expanded
     others = np.array([[k for k in range(n) if k != i] for i in range(n)])
-    places = others[:, None, :, None] * n + others[None, :, None, :]  # [i, j, row, column]
+    minors = others[:, None, :, None] * n + others[None, :, None, :]  # [i, j, row, column]
     flat = c.op("Reshape", x, c.builder.ints(*[0] * (c.rank(x) - 2), n * n))
-    cofactors = c.op("Det", c.op("Gather", flat, c.builder.constant(places), axis=-1))
+    cofactors = c.op("Det", c.op("Gather", flat, c.builder.constant(minors), axis=-1))
     signs = c.builder.constant((-1.0) ** np.add.outer(range(n), range(n)), c.kind)
-    return c.op("Mul", deep, c.op("Mul", cofactors, signs))
+    return c.op("Mul", expanded, c.op("Mul", cofactors, signs))
 
 
 rule("Det", _det, refuses=[_SIZE])

@@ -1,7 +1,7 @@
-"""Loop: where the number of iterations is known before it starts, it is a Scan over them.
+"""Loop: rewritten as a Scan, where the number of iterations is known before it starts.
 
-The standard's Loop may stop at a condition that an iteration computes, and may change the
-shapes of its states; a Scan does neither, so the gradient of such a Loop is refused.
+A Loop may also stop at a condition that an iteration computes, or change the shapes of its
+states. A Scan can do neither, so the gradient of such a Loop is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxcam.graph.values import constant, dims
 _REFUSES = (
     "how often it repeats depends on what it computes",
     "it has no trip count",
-    "its state '{}' is no tensor",
+    "its state '{}' is not a tensor",
     "its state '{}' changes its shape",
 )
 
@@ -38,7 +38,7 @@ def _loop(c: Call) -> Sequence[ir.Value | None]:
     if known is not None and known > 0:
         return _scan(c, b, body, count, initial)
 
-    # A Scan needs an iteration at least.
+    # A Scan needs at least one iteration.
     some, none = b.subgraph("some", []), b.subgraph("none", [])
     close(some, _scan(c, some, body, count, initial))
     empty = [_empty(none, v) for v in body.outputs[len(initial) + 1 :]]
@@ -68,7 +68,7 @@ def _count(c: Call, body: ir.Graph) -> ir.Value:
 
 
 def _holds(condition: ir.Value | None, before: ir.Value) -> bool:
-    """Whether a condition is true wherever the one before it is."""
+    """Whether a condition is true whenever the one before it is."""
     if condition is before:
         return True
     known, node = constant(condition), None if condition is None else condition.producer()
@@ -82,22 +82,22 @@ def _holds(condition: ir.Value | None, before: ir.Value) -> bool:
 def _scan(
     c: Call, b: Builder, body: ir.Graph, count: ir.Value, initial: Sequence[ir.Value]
 ) -> Sequence[ir.Value]:
-    """Append a Scan over the numbers of the iterations."""
+    """Append a Scan over the iteration numbers 0, 1, ..."""
     last = last_node(b.graph)
-    inner = b.subgraph("iteration", [])
-    number, _, *states = copy_inputs(inner, body)
+    iteration = b.subgraph("iteration", [])
+    number, _, *states = copy_inputs(iteration, body)
     number.shape = ir.Shape([])
-    inner.graph.inputs.extend([*states, number])
-    goes = inner.constant(np.array(True))
-    known = dict(zip(body.inputs, [number, goes, *states], strict=True))
-    known = copy_body(inner, body, known)
-    close(inner, [known.get(v, v) for v in body.outputs[1:]])
+    iteration.graph.inputs.extend([*states, number])
+    condition = iteration.constant(np.array(True))
+    known = dict(zip(body.inputs, [number, condition, *states], strict=True))
+    known = copy_body(iteration, body, known)
+    close(iteration, [known.get(v, v) for v in body.outputs[1:]])
 
     numbers = b.op("Range", b.constant(0), count, b.constant(1))
     slices = [Slices()] * (len(body.outputs) - 1 - len(initial))
-    outputs = scan_node(b, inner.graph, initial, [(numbers, Slices())], slices)
+    outputs = scan_node(b, iteration.graph, initial, [(numbers, Slices())], slices)
     infer_appended(b, appended(b.graph, last))
-    for before, after, value in zip(states, inner.graph.outputs, initial, strict=False):
+    for before, after, value in zip(states, iteration.graph.outputs, initial, strict=False):
         shapes = [s for s in map(dims, (value, before, after)) if s is not None]
         if any(not _may_equal(shapes[0], s) for s in shapes):
             raise c.refuse(_REFUSES[3], value.name)
@@ -111,7 +111,7 @@ def _may_equal(a: Sequence[int | str | None], b: Sequence[int | str | None]) -> 
 
 
 def _empty(builder: Builder, like: ir.Value) -> ir.Value:
-    """Return what no iteration stacks; only its being empty matters."""
+    """Return the stacked output of no iterations: an empty tensor."""
     rank = len(dims(like) or [])
     return builder.constant(np.zeros([0] * (rank + 1)), like.dtype or ir.DataType.FLOAT)
 

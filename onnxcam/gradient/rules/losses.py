@@ -1,7 +1,7 @@
-"""Losses, said by simpler operators.
+"""Losses, expanded into simpler operators.
 
-The class that a target names is found by comparing it with every class, so that what the
-others hold, infinities included, does not matter.
+The score of the target class is selected by comparing the target with every class index, so that
+infinite scores of other classes do no harm.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from onnxcam.gradient.registry import expansion
 
 
 def _likelihood(c: Call, scores: ir.Value) -> ir.Value:
-    """Return the loss -w[t] scores[n, t, ...], reduced as the node asks for."""
+    """Return the loss ``-w[y] scores[n, y, ...]`` of target classes ``y``, reduced as asked for."""
     target, weights, op, ints = c.x(1), c.operand(2), c.op, c.builder.ints
     classes = op("Slice", c.builder.shape(c.x(0)), ints(1), ints(2))
-    every = op(
+    indices = op(
         "Range",
         c.builder.constant(0),
         op("Squeeze", classes, ints(0)),
         c.builder.constant(1),
     )
-    places = op("Reshape", every, ints(-1, *[1] * (c.rank(c.x(0)) - 2)))
+    indices = op("Reshape", indices, ints(-1, *[1] * (c.rank(c.x(0)) - 2)))
     target = op("Cast", target, to=ir.DataType.INT64)
-    named = op("Equal", op("Unsqueeze", target, ints(1)), places)
-    picked = op("Where", named, scores, c.like(0.0))
+    hot = op("Equal", op("Unsqueeze", target, ints(1)), indices)
+    picked = op("Where", hot, scores, c.like(0.0))
     loss = op("Neg", op("ReduceSum", picked, ints(1), keepdims=0))
     share = None if weights is None else op("Gather", weights, _inside(c, target))
     if "ignore_index" in c.node.attributes:
@@ -50,7 +50,7 @@ def _ignored(c: Call) -> ir.Value:
 
 
 def _inside(c: Call, target: ir.Value) -> ir.Value:
-    """Return the targets, the ignored ones, which need not be classes, as class 0."""
+    """Return the targets; ignored ones, which need not be classes, become class 0."""
     if "ignore_index" not in c.node.attributes:
         return target
     return c.op("Where", c.op("Equal", target, _ignored(c)), c.builder.constant(0), target)
@@ -61,7 +61,7 @@ def _negative_log_likelihood(c: Call) -> list[ir.Value]:
 
 
 def _cross_entropy(c: Call) -> list[ir.Value]:
-    """The likelihood of log softmax, which is the second output."""
+    """Return the loss of the log softmax; this is the second output."""
     logarithms = c.op("LogSoftmax", c.x(0), axis=1)
     return [_likelihood(c, logarithms), logarithms]
 

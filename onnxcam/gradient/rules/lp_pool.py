@@ -5,12 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
-from onnxcam.gradient.helpers.pool_windows import REFUSES, hand_back, pool_windows
+from onnxcam.gradient.helpers.pool_windows import REFUSES, pool_windows, spread_windows
 from onnxcam.gradient.registry import rule
 
 
 def _share(c: Call, g: ir.Value, power: int) -> ir.Value:
-    """Return ``g / y^(p-1)``; where y is 0 so is every x, and what is returned does not matter."""
+    """Return ``g / y^(p-1)``; where y is 0 every x is 0, so that any finite value will do."""
     if power == 1:
         return g
     divisor = c.op("Where", c.op("Greater", c.y, c.like(0.0)), c.y, c.like(1.0))
@@ -31,16 +31,16 @@ def _slope(c: Call, power: int) -> ir.Value:
 
 
 def _lp_pool(c: Call, g: ir.Value) -> ir.Value:
-    """Return dx = sign(x) |x|^(p-1) sum(g / y^(p-1)) over the windows that read x.
+    """For y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) sum(g / y^(p-1)).
 
-    With y = (sum |x|^p)^(1/p).
+    The sum is over the windows that read x.
     """
     power = int(c.attribute("p", 2))
-    return c.op("Mul", hand_back(c, _share(c, g, power), pool_windows(c)), _slope(c, power))
+    return c.op("Mul", spread_windows(c, _share(c, g, power), pool_windows(c)), _slope(c, power))
 
 
 def _global_lp_pool(c: Call, g: ir.Value) -> ir.Value:
-    """Return dx = sign(x) |x|^(p-1) g / y^(p-1), with y = (sum |x|^p)^(1/p)."""
+    """For y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) g / y^(p-1)."""
     power = int(c.attribute("p", 2))
     return c.op("Mul", _share(c, g, power), _slope(c, power))
 

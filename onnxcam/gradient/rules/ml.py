@@ -1,4 +1,4 @@
-"""Operators of ``ai.onnx.ml``, in which scikit-learn's pipelines are exported."""
+"""Operators of ``ai.onnx.ml``, to which scikit-learn's pipelines are exported."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _ML = "ai.onnx.ml"
 
 
 def _array_feature_extractor(c: Call) -> list[ir.Value]:
-    """Pick from the last axis; of a vector comes a matrix of one row."""
-    x, places = c.x(0), c.op("Reshape", c.x(1), c.builder.ints(-1))
-    picked = c.op("Gather", x, places, axis=-1)
+    """Gather from the last axis; a vector becomes a matrix of one row."""
+    x, indices = c.x(0), c.op("Reshape", c.x(1), c.builder.ints(-1))
+    picked = c.op("Gather", x, indices, axis=-1)
     return [c.op("Unsqueeze", picked, c.builder.ints(0)) if c.rank(x) == 1 else picked]
 
 
 def _scaler(c: Call) -> list[ir.Value]:
-    """Return (x - offset) scale, one of each for all features or for every one."""
+    """Return (x - offset) scale; offset and scale hold one number, or one for each feature."""
     x, kind = c.x(0), ir.DataType.FLOAT
     offset = c.builder.constant(np.array(c.attribute("offset", [0.0])), kind)
     scale = c.builder.constant(np.array(c.attribute("scale", [1.0])), kind)

@@ -18,7 +18,7 @@ _MEAN_VARIANCE = 1e-9  # what MeanVarianceNormalization adds to the standard dev
 
 
 def _kind(c: Call) -> ir.DataType:
-    """Return the type of the statistics: as the operators do, half precision is widened."""
+    """Return the type of the statistics: float32 for half precision, as in the operators."""
     kind = c.x(0).dtype or ir.DataType.FLOAT
     return ir.DataType.FLOAT if kind in HALVES else kind
 
@@ -28,7 +28,7 @@ def _wide(c: Call, value: ir.Value) -> ir.Value:
 
 
 def _narrow(c: Call, value: ir.Value, like: ir.Value) -> ir.Value:
-    """Return what was computed in the type of the statistics in that of an operand."""
+    """Convert from the type of the statistics to that of an operand."""
     return value if like.dtype in (_kind(c), None) else c.op("Cast", value, to=like.dtype)
 
 
@@ -53,7 +53,7 @@ class _Normalized:
         self.h = c.op("Div", self.deviation, self.root)
 
     def mean(self, value: ir.Value) -> ir.Value:
-        """Average over the normalized axes, which stay with length 1."""
+        """Average over the normalized axes, keeping them with length 1."""
         return self.c.builder.mean(value, self.axes, keepdims=True)
 
     def back(self, g: ir.Value) -> ir.Value:
@@ -87,7 +87,7 @@ def _space(c: Call) -> list[int]:
 
 
 def _per_batch(c: Call) -> list[int]:
-    """Return all axes but that of the channels, which a vector has none of."""
+    """Return all axes but that of the channels; a vector has no channels."""
     rank = c.rank(c.x(0))
     return [-1] if rank == 1 else [-rank, *_space(c)]
 
@@ -107,10 +107,10 @@ def _batch_spread(c: Call) -> ir.Value:
 
 
 def _batch_root(c: Call) -> ir.Value:
-    """Return sqrt(var + eps) for each channel: of stored constants, which the runtime folds.
+    """Return sqrt(var + eps) for each channel, which the runtime folds if var is stored.
 
-    It is divided by, never multiplied with its inverse: ONNX Runtime 1.31 breaks graphs in which it
-    makes one division of both, where another operand passed an Identity.
+    Rules divide by it and never multiply by its inverse: ONNX Runtime 1.31 merges both into one
+    division, and breaks the graph where another operand passed an Identity.
     """
     return c.op("Sqrt", _batch_spread(c))
 
@@ -133,7 +133,7 @@ def _batch_x(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _batch_deviation(c: Call, g: ir.Value) -> ir.Value:
-    """Return sum(g (x - mean)) for each channel."""
+    """Return sum(g (x - mean)) over each channel."""
     deviation = c.op("Sub", _wide(c, c.x(0)), _per_channel(c, _wide(c, c.x(3))))
     return _to_channels(c, c.op("Mul", _wide(c, g), deviation))
 
@@ -185,7 +185,7 @@ rule("InstanceNormalization", _instance_x, _instance_scale, _bias)
 
 
 def _grouped(c: Call, value: ir.Value, before: int = 1) -> ir.Value:
-    """Shape ``[N, K, *S]`` as ``[N, G, rest]``, under ``before`` axes."""
+    """Reshape ``[N, K, *S]`` to ``[N, G, rest]``, keeping ``before`` leading axes."""
     groups = int(c.attribute("num_groups", 1))
     return c.op("Reshape", _wide(c, value), c.builder.ints(*[0] * before, groups, -1))
 
@@ -195,7 +195,7 @@ def _group(c: Call) -> _Normalized:
 
 
 def _by_channel(c: Call) -> bool:
-    """From opset 21 on each channel has a scale and bias, before that each group."""
+    """Whether each channel has a scale and bias (from opset 21 on), or each group (before)."""
     return c.builder.opset >= 21
 
 
@@ -213,7 +213,7 @@ def _at_end(c: Call, value: ir.Value) -> ir.Value:
 
 
 def _group_sum(c: Call, g: ir.Value, h: ir.Value | None, like: ir.Value) -> ir.Value:
-    """Return sum(g h) for each channel or group."""
+    """Return sum(g h) over each channel or group; h = 1 where it is ``None``."""
     if not _by_channel(c):
         g = _grouped(c, g, before=2)
         g = c.op("Mul", g, h) if h is not None else g
@@ -292,7 +292,7 @@ rule(
 
 
 def _mean_variance(c: Call, g: ir.Value) -> ir.Value:
-    """For y = (x - mean) / (sqrt(var) + 1e-9), which is sqrt(var + 1e-18) where it matters."""
+    """For y = (x - mean) / (sqrt(var) + 1e-9), taking sqrt(var + 1e-18) for the divisor."""
     rank = c.rank(c.x(0))
     axes = [a % rank - rank for a in c.attribute("axes", [0, 2, 3])]
     normalized = _Normalized(c, c.x(0), axes, _MEAN_VARIANCE**2)

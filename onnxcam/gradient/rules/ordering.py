@@ -19,7 +19,7 @@ from onnxcam.graph.values import constant
 
 
 def _top_k(c: Call, g: ir.Value) -> ir.Value:
-    """Each value goes back to its index; of equal elements TopK picks the first."""
+    """Each cotangent goes back to its index; of equal elements TopK picks the first."""
     x, indices = c.x(0), c.node.outputs[1]
     if not indices.name:
         kept = {name: a.value for name, a in c.node.attributes.items()}
@@ -32,12 +32,12 @@ rule("TopK", _top_k, None)
 
 
 def _unique(c: Call, g: ir.Value) -> ir.Value:
-    """Each value goes back to where it occurs first."""
+    """Each cotangent goes back to where its value occurs first."""
     x, kept = c.x(0), {name: a.value for name, a in c.node.attributes.items()}
-    _, places = c.builder.op_many("Unique", [x], 2, **kept)
+    _, ids = c.builder.op_many("Unique", [x], 2, **kept)
     if "axis" in kept:
-        places = c.op("Gather", element_ids(c, x), places, axis=int(c.attribute("axis", 0)))
-    return c.split_t(scatter_by_ids(c, g, places, volume(c, x), distinct=True), x)
+        ids = c.op("Gather", element_ids(c, x), ids, axis=int(c.attribute("axis", 0)))
+    return c.split_t(scatter_by_ids(c, g, ids, volume(c, x), distinct=True), x)
 
 
 rule("Unique", _unique)
@@ -45,19 +45,19 @@ rule("ReverseSequence", lambda c, g: gradient_by_ids(c, g, distinct=True), None)
 
 
 def _cum_sum(c: Call, g: ir.Value) -> ir.Value:
-    """The sum in the other direction, exclusive or not as before."""
+    """Sum in the opposite direction; ``exclusive`` stays as it is."""
     known, axis = constant(c.operand(1)), c.x(1)
     if known is None:
         negative = c.op("Less", axis, c.op("Sub", axis, axis))
-        counted = c.op("Cast", c.op("Not", negative), to=axis.dtype or ir.DataType.INT64)
-        axis = c.op("Add", axis, counted)
+        shift = c.op("Cast", c.op("Not", negative), to=axis.dtype or ir.DataType.INT64)
+        axis = c.op("Add", axis, shift)  # T comes first
     else:
         axis = c.builder.constant(np.int64(int(known.item()) % c.rank(c.x(0)) + 1))
-    turned = {
+    settings = {
         "exclusive": int(c.attribute("exclusive", 0)),
         "reverse": 1 - int(c.attribute("reverse", 0)),
     }
-    return c.op("CumSum", g, axis, **turned)
+    return c.op("CumSum", g, axis, **settings)
 
 
 rule("CumSum", _cum_sum, None)

@@ -18,29 +18,29 @@ def _mode(node: ir.Node) -> str:
 
 
 def _pad(c: Call, g: ir.Value) -> ir.Value:
-    """Cut off what was added, put zeros where something was cut off.
+    """Crop what was padded, and pad with zeros what was cropped.
 
-    Padding that repeats elements is run on their numbers; by these g is added up.
+    In other modes elements are repeated: the padded element ids tell where to add up g.
     """
     if _mode(c.node) != "constant":
         x, axes = c.x(0), c.operand(3)
-        rest = [] if axes is None else [None, axes]  # the constant is of another type, and unread
-        places = c.builder.copy(c.node, [element_ids(c, x), c.x(1), *rest])
-        return c.split_t(scatter_by_ids(c, g, places, volume(c, x), distinct=False), x)
+        rest = [] if axes is None else [None, axes]  # the constant is not read, and of another type
+        ids = c.builder.copy(c.node, [element_ids(c, x), c.x(1), *rest])
+        return c.split_t(scatter_by_ids(c, g, ids, volume(c, x), distinct=False), x)
     pads = _known_pads(c)
     if pads is None:
         return c.op("Pad", g, _opposite(c))
     if (pads < 0).any():
         opposite = np.insert(-pads, 0, 0, axis=1)  # T stays as it is
         return c.op("Pad", g, c.builder.constant(opposite.ravel()))
-    used = [i for i in range(pads.shape[1]) if pads[:, i].any()]
-    if not used:
+    padded = [i for i in range(pads.shape[1]) if pads[:, i].any()]
+    if not padded:
         return g
     far = np.iinfo(np.int64).max
-    starts = [int(pads[0, i]) for i in used]
-    ends = [-int(pads[1, i]) if pads[1, i] else far for i in used]
+    starts = [int(pads[0, i]) for i in padded]
+    ends = [-int(pads[1, i]) if pads[1, i] else far for i in padded]
     ints = c.builder.ints
-    return c.op("Slice", g, ints(*starts), ints(*ends), ints(*(i + 1 for i in used)))
+    return c.op("Slice", g, ints(*starts), ints(*ends), ints(*(i + 1 for i in padded)))
 
 
 def _known_pads(c: Call) -> np.ndarray | None:
@@ -54,7 +54,7 @@ def _known_pads(c: Call) -> np.ndarray | None:
 
 
 def _opposite(c: Call) -> ir.Value:
-    """Return the pads that undo those of the run, ``[2 * (1 + rank)]``."""
+    """Return the pads that undo pads known only at run time, ``[2 * (1 + rank)]``."""
     op, ints, axes = c.op, c.builder.ints, c.operand(3)
     table = op("Reshape", c.x(1), ints(2, -1))
     if axes is not None:
@@ -66,7 +66,7 @@ def _opposite(c: Call) -> ir.Value:
 
 
 def _pad_value(c: Call, g: ir.Value) -> ir.Value:
-    """The constant takes the cotangents of all places where it stands."""
+    """Return the sum of g over the padding, where the constant stands."""
     if _mode(c.node) != "constant":  # it is not read
         shape = c.op("Concat", length_of_t(c.builder, g), c.builder.shape(c.x(2)), axis=0)
         return c.op("Expand", c.like(0.0), shape)
@@ -87,7 +87,7 @@ rule(
 
 
 def _center_crop_pad(c: Call, g: ir.Value) -> ir.Value:
-    """It is undone by itself, with the lengths of before."""
+    """Undo it by another CenterCropPad, to the lengths of x."""
     rank = c.rank(c.x(0))
     axes = [a - rank if a >= 0 else a for a in c.attribute("axes", list(range(rank)))]
     lengths = vector(c, *(length(c, c.x(0), a) for a in axes))

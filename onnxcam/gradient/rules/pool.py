@@ -13,10 +13,10 @@ from onnxcam.gradient.helpers.pool_windows import (
     LAST_WINDOW,
     REFUSES,
     check_last_window,
-    hand_back,
+    count_real,
     ones_like_space,
     pool_windows,
-    real_elements,
+    spread_windows,
 )
 from onnxcam.gradient.helpers.strided import fitted
 from onnxcam.gradient.helpers.tiled_max import tiled_max
@@ -25,7 +25,7 @@ from onnxcam.gradient.registry import rule
 
 
 def _overlaps(node: ir.Node) -> int:
-    """Only overlapping windows need ScatterElements to add, which it can from opset 16 on."""
+    """Overlapping windows need a ScatterElements that adds, others do not."""
     kernel = node.attributes.get_ints("kernel_shape") or ()
     strides = node.attributes.get_ints("strides") or [1] * len(kernel)
     dilations = node.attributes.get_ints("dilations") or [1] * len(kernel)
@@ -38,8 +38,8 @@ def _overlaps(node: ir.Node) -> int:
 def _max_pool(c: Call, g: ir.Value) -> ir.Value:
     """Scatter to the first maximum of each window.
 
-    The indices come from a second MaxPool, so that the original one keeps its faster form
-    without indices.
+    The indices come from a second MaxPool, so that the original one, without indices, stays
+    fast.
     """
     g = masked_early(c, g)
     return to_maxima(c, g, max_windows(c))
@@ -53,7 +53,7 @@ def max_windows(c: Call) -> Windows:
 
 
 def to_maxima(c: Call, g: ir.Value, w: Windows) -> ir.Value:
-    """Hand the cotangent of each window to its first maximum."""
+    """Return dx: the cotangent of each window, at its first maximum."""
     dx = tiled_max(c, g, w)
     if dx is not None:
         return dx
@@ -68,7 +68,7 @@ rule("MaxPool", _max_pool, opset=_overlaps, refuses=[LAST_WINDOW])
 
 
 def _average_pool(c: Call, g: ir.Value) -> ir.Value:
-    """Each window hands an equal share to the elements it averaged."""
+    """Each window passes an equal share to the elements that it averages."""
     w = pool_windows(c)
     lengths = [c.static(c.x(0), i + 2) for i in range(len(w.kernel))]
     if not w.padded and w.kernel == lengths:
@@ -83,14 +83,14 @@ def _average_pool(c: Call, g: ir.Value) -> ir.Value:
     if alike:
         g = c.op("Div", g, c.like(size))
     dx = _repeated(c, g, w)
-    return hand_back(c, g, w) if dx is None else dx
+    return spread_windows(c, g, w) if dx is None else dx
 
 
 def _summed(c: Call, g: ir.Value, w: Windows, share: float) -> ir.Value | None:
-    """With stride 1, elements receive sums over windows themselves, times ``share``.
+    """With stride 1, dx is itself a sum over windows of g, times ``share``.
 
-    By a convolution and not by AveragePool, into which ONNX Runtime would merge a Pad before it
-    that is larger than it takes.
+    It is written as a Conv and not as an AveragePool, since ONNX Runtime would merge a Pad before
+    an AveragePool into it even where that takes no pads so large.
     """
     channels = c.static(c.x(0), 1)
     dense = all(step == 1 for step in (*w.strides, *w.dilations))
@@ -105,24 +105,24 @@ def _summed(c: Call, g: ir.Value, w: Windows, share: float) -> ir.Value | None:
 
 
 def _repeated(c: Call, g: ir.Value, w: Windows) -> ir.Value | None:
-    """Windows side by side hand to each element what they have for it."""
-    beside = w.kernel == w.strides and w.begin == [0, 0] and w.dilations == [1, 1]
+    """Where windows tile the input, dx is g, repeated over each window."""
+    tiles = w.kernel == w.strides and w.begin == [0, 0] and w.dilations == [1, 1]
     over = overhang(c, w)
-    if not beside or over is None or c.rank(c.x(0)) != 4:
+    if not tiles or over is None or c.rank(c.x(0)) != 4:
         return None
     dx = fitted(c, c.builder.repeat(c.merge_t(g, c.y), w.strides), [-o for o in over])
     return c.split_t(dx, c.x(0), merged=True)
 
 
 def _shares(c: Call, w: Windows) -> ir.Value:
-    """Return what each window gives to one real element, ``[1, 1, *output space]``.
+    """Return 1 / divisor of each window, ``[1, 1, *output space]``.
 
-    Whatever the divisor counts, the average of ones is (real elements / divisor); divided by
-    the number of real elements it is 1 / divisor. Windows in the padding alone give nothing.
+    Whatever the divisor counts, the average of ones is (real elements / divisor), and it is divided
+    by the number of real elements. Windows in the padding alone get 0.
     """
     ones = ones_like_space(c)
     average = c.builder.copy(c.node, [ones])
-    real = c.op("Max", real_elements(c, ones, w), c.like(1.0))
+    real = c.op("Max", count_real(c, ones, w), c.like(1.0))
     return c.op("Div", average, real)
 
 
@@ -140,7 +140,7 @@ def expand_space(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _global_average_pool(c: Call, g: ir.Value) -> ir.Value:
-    """Each position takes an equal share."""
+    """Every position takes the share g / positions."""
     return expand_space(c, c.op("Div", g, c.builder.positions(c.x(0))))
 
 
@@ -148,7 +148,7 @@ rule("GlobalAveragePool", _global_average_pool)
 
 
 def _global_max_pool(c: Call, g: ir.Value) -> ir.Value:
-    """The first maximum of each map takes all."""
+    """The first maximum of each map takes all of g."""
     x, ints = c.x(0), c.builder.ints
     flat = c.op("Reshape", x, ints(0, 0, -1))
     first = c.op("ArgMax", flat, axis=-1, keepdims=0)

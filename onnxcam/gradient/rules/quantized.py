@@ -1,9 +1,9 @@
 """Quantization, straight through.
 
-``QuantizeLinear`` rounds, so its derivative is 0 almost everywhere; what is meant is the
-derivative of the line that it rounds to: ``q = x / s + z`` inside the representable range, and
-flat outside it (Bengio et al. 2013, "straight-through estimator"). The cotangent of a
-quantized tensor is with respect to its codes and is itself float32.
+``QuantizeLinear`` rounds, so its derivative is 0 almost everywhere. The rules differentiate what it
+rounds: ``q = x / s + z`` inside the representable range, constant outside (the
+"straight-through estimator", Bengio et al. 2013). The cotangent of a quantized tensor ``q`` is
+``dy/dq``, in float32.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FLOAT = ir.DataType.FLOAT
 
 def _dequantize(c: Call, g: ir.Value) -> ir.Value:
     """For x = (q - z) s: dq = g s."""
-    scale = for_broadcasting(c, as_float(c, c.x(1)), c.y)  # few operators take the narrowest codes
+    scale = for_broadcasting(c, as_float(c, c.x(1)), c.y)  # few operators take the narrowest types
     return c.op("Mul", convert(c, g, c.y.dtype, _FLOAT), scale)
 
 
@@ -41,9 +41,9 @@ _NO_RULE = "quantized tensors of type {} have no rule"
 def _quantize(c: Call, g: ir.Value) -> ir.Value:
     """For q = x / s + z where it fits: dx = g / s there.
 
-    What fits are the values that are rounded to one of the codes without being cut off. But
-    where the codes begin at 0 (``z`` is the lowest), a quantizer or optimizer has dropped a ReLU
-    before them, so that negative values pass nothing.
+    Values fit if rounding alone, without clipping, makes them representable. But where the range
+    begins at 0 (``z`` is the lowest value), a quantizer or optimizer has dropped a ReLU before it,
+    so negative values pass nothing.
     """
     x, stored = c.x(0), c.y.dtype
     if stored not in LIMITS:
@@ -63,7 +63,7 @@ def _quantize(c: Call, g: ir.Value) -> ir.Value:
 def _range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value | None, ir.Value]:
     """Return the middle and half the length of the range of values that fit.
 
-    It reaches half a code beyond the codes, and downwards to 0 where they begin there.
+    It reaches half a step beyond the representable values, but not below 0 where they begin at 0.
     """
     number = partial(c.builder.constant, dtype=_FLOAT)
     if "INT" not in (c.y.dtype or ir.DataType.UINT8).name:  # narrow floats, around 0
@@ -78,7 +78,7 @@ def _range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value 
 
 
 def _computed_range(c: Call, scale: ir.Value, low: float, high: float) -> tuple[ir.Value, ir.Value]:
-    """The same as operators; the runtime folds what depends on stored scales."""
+    """Return the same, computed in the graph; the runtime folds what depends on stored scales."""
     number, zero = partial(c.builder.constant, dtype=_FLOAT), c.operand(2)
     shift = number(0) if zero is None else for_broadcasting(c, as_float(c, zero), c.x(0))
     below = c.op("Sub", number(low), shift)
@@ -96,9 +96,9 @@ for _domain in ("", "com.microsoft"):
 
 
 def _dynamic(c: Call, gs: Cotangents) -> ir.Value | None:
-    """Scale and zero point fit the values, so all are inside: dx = g / s.
+    """The range is computed to hold all values, so dx = g / s.
 
-    That scale and zero point move with the values changes nothing in what the codes stand for.
+    Scale and zero point depend on x too, but the dequantized values do not depend on them.
     """
     g = gs[0]
     return None if g is None else c.op("Div", g, c.node.outputs[1])

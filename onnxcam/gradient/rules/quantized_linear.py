@@ -1,7 +1,7 @@
-"""Convolutions and matrix products of codes, read as those of the numbers they stand for.
+"""Convolutions and matrix products of quantized tensors, expanded into those of floats.
 
-The quantizer's forms (``QLinearConv``) dequantize, compute and encode in one operator; its dynamic
-forms (``ConvInteger``) leave int32 sums of products, whose scale is multiplied in later.
+Static forms (``QLinearConv``) dequantize, compute and quantize in one operator. Dynamic forms
+(``ConvInteger``) give int32 sums of products, whose scale is multiplied in later.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 def kept(c: Call, *names: str) -> dict[str, Any]:
-    """Return those of the node's attributes that it has."""
+    """Return the attributes of these names that the node has."""
     return {n: c.attribute(n, None) for n in names if n in c.node.attributes}
 
 
 def channels_first(c: Call, value: ir.Value, rank: int) -> ir.Value:
-    """Move the channels from the end, where ``channels_last`` says that they are."""
+    """Move the channels to axis 1 if the node has ``channels_last``."""
     if not c.attribute("channels_last", 0):
         return value
     return c.op("Transpose", value, perm=[0, rank - 1, *range(1, rank - 1)])
@@ -44,7 +44,10 @@ def channels_back(c: Call, value: ir.Value, rank: int) -> ir.Value:
 
 
 def _qlinear_conv(c: Call) -> list[ir.Value]:
-    """Operands x, w (a scale each channel), y with scale and zero point each; bias in sx sw."""
+    """Operands: x, w, each with scale and zero point, those of y, bias.
+
+    w may have a scale for each channel; the bias is in units of ``sx sw``.
+    """
     x = dequantize(c, c.x(0), c.x(1), c.operand(2))
     w = dequantize(c, c.x(3), c.x(4), c.operand(5), axis=0)
     bias = c.operand(8)
@@ -56,7 +59,7 @@ def _qlinear_conv(c: Call) -> list[ir.Value]:
 
 
 def _qlinear_matmul(c: Call) -> list[ir.Value]:
-    """Operands a (a scale each row), b (one each column), y."""
+    """Operands: a (perhaps a scale for each row), b (for each column), the scale of y."""
     a = dequantize(c, c.x(0), c.x(1), c.operand(2), axis=-2)
     b = dequantize(c, c.x(3), c.x(4), c.operand(5))
     return [quantize(c, c.op("MatMul", a, b), c.x(6), c.operand(7))]
@@ -91,13 +94,13 @@ def _matmul_integer_to_float(c: Call) -> list[ir.Value]:
 
 
 def _dynamic_quantize_matmul(c: Call) -> list[ir.Value]:
-    """Its first operand is quantized inside, to a scale that fits: straight through."""
+    """Quantization of the first operand inside the node is passed straight through."""
     b = dequantize(c, c.x(1), c.x(2), c.operand(3))
     return _with_bias(c, c.op("MatMul", c.x(0), b), 4)
 
 
 def _qgemm(c: Call) -> list[ir.Value]:
-    """Return alpha (A' B' + C sa sb), as codes if there is a scale for them."""
+    """Return alpha (A' B' + C sa sb), quantized if y has a scale."""
     a = dequantize(c, c.x(0), c.x(1), c.operand(2))
     by_row = bool(c.attribute("transB", 0))
     b = dequantize(c, c.x(3), c.x(4), c.operand(5), axis=0 if by_row else 1)
@@ -115,7 +118,7 @@ expansion("QGemm", _qgemm, refuses=[MANY_SCALES], domain=MICROSOFT)
 
 
 def _unpacked(c: Call, packed: ir.Value, bits: int, *shape: int) -> ir.Value:
-    """Read bytes as numbers of ``bits`` bits, the lowest first, as floats of a shape."""
+    """Unpack bytes into numbers of ``bits`` bits, the lowest first, as floats of ``shape``."""
     byte = ir.DataType.UINT8
     mask = c.builder.constant(2**bits, byte) if bits < 8 else None
     parts = []
@@ -127,15 +130,15 @@ def _unpacked(c: Call, packed: ir.Value, bits: int, *shape: int) -> ir.Value:
         if mask is not None:
             part = c.op("Mod", part, mask)
         parts.append(c.op("Unsqueeze", part, c.builder.ints(-1)))
-    bytes_ = c.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
-    return c.op("Reshape", c.op("Cast", bytes_, to=c.kind), c.builder.ints(*shape))
+    joined = c.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
+    return c.op("Reshape", c.op("Cast", joined, to=c.kind), c.builder.ints(*shape))
 
 
-_PACKED = "its weights are packed in another way"
+_PACKED = "its weights are packed in a way that is not supported"
 
 
 def _matmul_nbits(c: Call) -> list[ir.Value]:
-    """For y = a W^T + bias: W ``[N, K]`` is stored in blocks along K, a scale and zero each."""
+    """Return a W^T + bias; W ``[N, K]`` is stored in blocks along K, each with scale and zero."""
     bits, block = int(c.attribute("bits", 4)), int(c.attribute("block_size", 0))
     rows, depth = int(c.attribute("N", 0)), int(c.attribute("K", 0))
     if bits not in (2, 4, 8) or c.operand(4) is not None or c.attribute("weight_prepacked", 0):
@@ -147,8 +150,10 @@ def _matmul_nbits(c: Call) -> list[ir.Value]:
         shift = c.like(float(2 ** (bits - 1)))
     elif zero.dtype == ir.DataType.UINT8:
         packed = c.op("Reshape", zero, c.builder.ints(rows, -1))
-        numbers = _unpacked(c, packed, bits, rows, -1)
-        first = c.op("Slice", numbers, c.builder.ints(0), c.builder.ints(blocks), c.builder.ints(1))
+        unpacked = _unpacked(c, packed, bits, rows, -1)
+        first = c.op(
+            "Slice", unpacked, c.builder.ints(0), c.builder.ints(blocks), c.builder.ints(1)
+        )
         shift = c.op("Reshape", first, c.builder.ints(rows, blocks, 1))
     else:
         shift = c.op("Reshape", as_float(c, zero, c.kind), c.builder.ints(rows, blocks, 1))

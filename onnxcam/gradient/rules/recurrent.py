@@ -1,8 +1,8 @@
-"""RNN, GRU and LSTM: a Scan of their cell over time, one for each direction.
+"""RNN, GRU and LSTM: rewritten as a Scan of their cell over time, one for each direction.
 
-The input is projected for all times at once; the Scan has the recurrence alone. A sequence
-shorter than the longest leaves its states as they are, and its outputs 0, where it has no
-elements. Read from the end, as the reverse direction does, it so begins with its own last one.
+The input is projected for all times at once, so the Scan holds only the recurrence. At times
+beyond a sequence's length its states stay as they are and its outputs are 0. The reverse
+direction passes these times first, so it begins with the sequence's own last element.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _INITIAL = (5, 6)  # the operands with the states to begin with
 
 
 class _Operator:
-    """Appends what a node stands for."""
+    """Expands one node."""
 
     def __init__(
         self, c: Call, kind: _Kind | None = None, weights: Sequence[ir.Value] | None = None
@@ -70,7 +70,7 @@ class _Operator:
         return self.c.op("Transpose", value, perm=perm) if self.batch_first else value
 
     def has_element(self, lengths: ir.Value) -> ir.Value:
-        """Return which times each sequence has an element at, ``[time, batch, 1]``."""
+        """Return at which times each sequence has an element, ``[time, batch, 1]``."""
         c, b = self.c, self.c.builder
         count = c.op("Gather", b.shape(self.x), b.constant(0), axis=0)
         times = c.op("Unsqueeze", c.op("Range", b.constant(0), count, b.constant(1)), b.ints(1))
@@ -83,28 +83,28 @@ class _Operator:
         initial = [c.operand(i) for i in _INITIAL[: kind.states]]
         states = [None if v is None else self.oriented(v, [1, 0, 2]) for v in initial]
         operands = [*self.weights, c.operand(3), c.operand(7), *states]
-        apart = [self.apart(value) for value in operands]
+        parts = [self.by_direction(value) for value in operands]
         activations = self.activations()
         found = [
-            self.direction(way, activations[d], [values[d] for values in apart])
+            self.direction(way, activations[d], [values[d] for values in parts])
             for d, way in enumerate(self.ways)
         ]
         y, *last = zip(*found, strict=True)
         stacked = self.oriented(self.stack(y, 1), [2, 0, 1, 3])
         return [stacked, *(self.oriented(self.stack(v, 0), [1, 0, 2]) for v in last)]
 
-    def apart(self, value: ir.Value | None) -> Sequence[ir.Value | None]:
-        """Return what belongs to each direction of an operand."""
-        count, c = len(self.ways), self.c
+    def by_direction(self, value: ir.Value | None) -> Sequence[ir.Value | None]:
+        """Return the part of an operand that belongs to each direction."""
+        directions, c = len(self.ways), self.c
         if value is None:
-            return [None] * count
+            return [None] * directions
         pieces: Sequence[ir.Value] = [value]
-        if count > 1:
-            pieces = c.builder.op_many("Split", [value, c.builder.ints(1, 1)], count, axis=0)
+        if directions > 1:
+            pieces = c.builder.op_many("Split", [value, c.builder.ints(1, 1)], directions, axis=0)
         return [c.op("Squeeze", piece, c.builder.ints(0)) for piece in pieces]
 
     def stack(self, values: Sequence[ir.Value], axis: int) -> ir.Value:
-        """Put the directions side by side along a new axis."""
+        """Stack the directions along a new axis."""
         pieces = [self.c.op("Unsqueeze", value, self.c.builder.ints(axis)) for value in values]
         return pieces[0] if len(pieces) == 1 else self.c.op("Concat", *pieces, axis=axis)
 
@@ -117,8 +117,8 @@ class _Operator:
             found = recurrent_cells.activations(names, alphas, betas)
         except ValueError as error:
             raise c.refuse(_REFUSES[1], error) from error
-        count = len(defaults)
-        return [found[d * count : (d + 1) * count] for d in range(len(self.ways))]
+        each = len(defaults)
+        return [found[d * each : (d + 1) * each] for d in range(len(self.ways))]
 
     def direction(
         self,
@@ -140,22 +140,22 @@ class _Operator:
             peepholes=peepholes,
             coupled=bool(c.attribute("input_forget", 0)),
         )
-        early, late = self.biases(biases)
+        input_bias, recurrence_bias = self.biases(biases)
         if self.kind.step is recurrent_cells.gru:
             if c.attribute("linear_before_reset", 0):
-                cell = replace(cell, bias=late)
-                late = None
+                cell = replace(cell, bias=recurrence_bias)
+                recurrence_bias = None
             else:
                 lengths = b.ints(2 * self.hidden, self.hidden)
                 gates, candidate = b.op_many("Split", [recurrence, lengths], 2, axis=0)
                 cell = replace(cell, weight=gates, candidate=candidate)
-        for bias in (early, late):
+        for bias in (input_bias, recurrence_bias):
             if bias is not None:
                 projected = c.op("Add", projected, bias)
         inputs = [(v, slices) for v in (projected, self.valid) if v is not None]
         start = [self.zeros() if v is None else v for v in initial]
         *last, y = scan_node(b, self.body(cell), start, inputs, [slices])
-        if self.lengths is not None:  # the runtime gives an empty sequence zeros
+        if self.lengths is not None:  # an empty sequence has zeros, as in the runtime
             some = c.op("Greater", self.lengths, b.constant(0, self.lengths.dtype))
             some = c.op("Unsqueeze", some, b.ints(1))
             last = [c.op("Where", some, state, c.like(0.0)) for state in last]
@@ -175,7 +175,7 @@ class _Operator:
         return c.op("Expand", c.like(0.0), c.op("Concat", batch, b.ints(self.hidden), axis=0))
 
     def body(self, cell: Cell) -> ir.Graph:
-        """Return the body of the Scan: the cell, idle where a sequence has no element."""
+        """Return the body of the Scan: the cell, idle at times beyond a sequence's end."""
         b = self.c.builder.subgraph("cell", [])
         states = [b.value(name) for name in ("hidden", "memory")[: self.kind.states]]
         x, valid = b.value("projected"), b.value("valid")
@@ -198,29 +198,29 @@ expansion("RNN GRU LSTM", lambda c: _Operator(c).outputs(), refuses=_REFUSES)
 
 
 def _columns(c: Call, value: ir.Value) -> ir.Value:
-    """Shape ``[directions, 4 hidden]`` for broadcasting against the weights; leave vectors."""
+    """Reshape ``[directions, 4 hidden]`` for broadcasting against the weights; keep vectors."""
     sizes = c.dims(value)
     if len(sizes) == 1:
         return value
-    wide = c.op("Unsqueeze", value, c.builder.ints(1))
-    wide.shape, wide.type = ir.Shape([sizes[0], 1, sizes[1]]), value.type
-    return wide
+    columns = c.op("Unsqueeze", value, c.builder.ints(1))
+    columns.shape, columns.type = ir.Shape([sizes[0], 1, sizes[1]]), value.type
+    return columns
 
 
 def _quantized_lstm(c: Call) -> list[ir.Value]:
-    """An LSTM whose weights are codes, ``[directions, input or hidden, 4 hidden]``.
+    """An LSTM with quantized weights, ``[directions, input or hidden, 4 hidden]``.
 
-    They have one scale for each direction, or for each of its ``4 hidden`` columns. That the
-    runtime encodes input and state at each time is left out: straight through, it is the identity.
+    They have one scale for each direction, or for each of its ``4 hidden`` columns. The runtime
+    also quantizes input and state at each time; straight through, that is the identity.
     """
     weights = []
-    for place, scale_place in ((1, 8), (2, 10)):
-        scale, zero = c.x(scale_place), c.operand(scale_place + 1)
+    for index, scale_index in ((1, 8), (2, 10)):
+        scale, zero = c.x(scale_index), c.operand(scale_index + 1)
         if zero is not None and c.rank(zero) != c.rank(scale):
             raise c.refuse(_ZERO_POINTS)
         zero = None if zero is None else _columns(c, zero)
-        numbers = dequantize(c, c.x(place), _columns(c, scale), zero, axis=0)
-        weights.append(c.op("Transpose", numbers, perm=[0, 2, 1]))
+        weight = dequantize(c, c.x(index), _columns(c, scale), zero, axis=0)
+        weights.append(c.op("Transpose", weight, perm=[0, 2, 1]))
     return _Operator(c, _KINDS["LSTM"], weights).outputs()
 
 

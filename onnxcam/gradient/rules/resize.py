@@ -1,8 +1,7 @@
-"""Resizing, which is linear in x and takes one axis after the other.
+"""Resizing, which is linear in x and separable: ``y = M x`` along each axis.
 
-What an axis does is a matrix, ``y = M x``. Its transpose is what the operator itself makes of
-the identity matrix, in whatever mode, and dx applies it axis by axis. Where all lengths are
-known the runtime folds the matrices when the session is made.
+In every mode the operator itself, run on an identity matrix, gives ``M^T``; dx applies this axis by
+axis. Where all lengths are known, the runtime folds the matrices when the session is made.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ def _resize(c: Call, g: ir.Value) -> ir.Value:
     repeats = _repeats(c)
     if repeats is not None:
         return _summed(c, g, repeats)
-    for place, axis in enumerate(_axes(c)):
-        if not _unchanged(c, place, axis):
-            g = _along(c, _transposed(c, place, axis), g, axis - c.rank(c.x(0)))
+    for entry, axis in enumerate(_axes(c)):
+        if not _unchanged(c, entry, axis):
+            g = _along(c, _transposed(c, entry, axis), g, axis - c.rank(c.x(0)))
     return g
 
 
@@ -38,13 +37,13 @@ rule("Resize", _resize, _region, None, None, refuses=[_CROPS])
 
 
 def _axes(c: Call) -> list[int]:
-    """Return the axes that roi, scales and sizes speak of."""
+    """Return the axes that the entries of roi, scales and sizes belong to."""
     rank = c.rank(c.x(0))
     return [int(a) % rank for a in c.attribute("axes", list(range(rank)))]
 
 
 def _given(c: Call, index: int) -> ir.Value | None:
-    """Return an operand; exporters write an empty one for none."""
+    """Return an operand, ``None`` also where an exporter wrote an empty one instead."""
     value = c.operand(index)
     return None if value is None or c.dims(value) == [0] else value
 
@@ -55,7 +54,7 @@ def _stretches(c: Call) -> bool:
 
 
 def _repeats(c: Call) -> list[int] | None:
-    """Return how often elements are repeated along each axis, where nothing else is done."""
+    """Return how often elements are repeated along each axis, if that is all the node does."""
     system = c.attribute("coordinate_transformation_mode", "half_pixel")
     rounding = c.attribute("nearest_mode", "round_prefer_floor")
     to_the_nearest = system in _HALF_PIXELS and rounding.startswith("round")
@@ -66,43 +65,43 @@ def _repeats(c: Call) -> list[int] | None:
         return None
     scales = constant(_given(c, 2))
     found = [1.0] * rank
-    for place, axis in enumerate(_axes(c)):
+    for entry, axis in enumerate(_axes(c)):
         before, after = c.static(x, axis), c.static(y, axis)
         if scales is not None:
-            found[axis] = float(scales[place])
+            found[axis] = float(scales[entry])
         elif _given(c, 2) is None and before and after:
             found[axis] = after / before
-        elif not _unchanged(c, place, axis):
+        elif not _unchanged(c, entry, axis):
             return None
     whole = [int(s) for s in found]
     return whole if whole == found and whole[:2] == [1, 1] and min(whole) > 0 else None
 
 
 def _summed(c: Call, g: ir.Value, repeats: list[int]) -> ir.Value:
-    """Add up the repeated elements: the average over each block times its size."""
+    """Sum g over the block of each repeated element: its average times its size."""
     block = repeats[2:]
     mean = c.op("AveragePool", c.merge_t(g, c.y), kernel_shape=block, strides=block)
     return c.split_t(c.op("Mul", mean, c.like(float(np.prod(block)))), c.x(0))
 
 
-def _unchanged(c: Call, place: int, axis: int) -> bool:
-    """Whether an axis is known to stay as it is."""
+def _unchanged(c: Call, entry: int, axis: int) -> bool:
+    """Whether an axis is known to keep its length and values."""
     x = c.x(0)
     if axis == 0 and c.rank(x) > 3 and c.attribute("mode", "nearest") != "nearest":
         return True  # interpolation is defined for space only
     if _given(c, 2) is not None:
         scales = constant(c.operand(2))
-        return scales is not None and scales[place] == 1
+        return scales is not None and scales[entry] == 1
     before, after = c.dims(x)[axis], c.dims(c.y)[axis]
     return before is not None and before == after and _stretches(c)
 
 
-def _transposed(c: Call, place: int, axis: int) -> ir.Value:
+def _transposed(c: Call, entry: int, axis: int) -> ir.Value:
     """Return the matrix ``[in, out]`` of an axis: the operator on an identity matrix.
 
-    The matrix is an image of ``[1, in, in, D]``, constant along the last axis, which is there
-    to be resized as well: where the policy takes its scale from another axis, or where a scale
-    leaves the length as it is (then the runtime resizes only if some other length changes).
+    The matrix is an image ``[1, in, in, D]``, constant along its last axis. That axis is resized as
+    well: it decides the scale where the policy takes that from another axis, and it changes length
+    where the scale keeps that of the axis (else the runtime would not resize at all).
     """
     op, ints = c.op, c.builder.ints
     count = length(c, c.x(0), axis)
@@ -110,38 +109,38 @@ def _transposed(c: Call, place: int, axis: int) -> ir.Value:
     image = op("Unsqueeze", op("EyeLike", square), ints(0, 3))
     kept = {name: a.value for name, a in c.node.attributes.items() if name != "axes"}
     kept["extrapolation_value"] = 0.0
-    roi, scales, sizes = _roi(c, place), None, None
+    roi, scales, sizes = _roi(c, entry), None, None
     if _given(c, 2) is not None:
         one = c.builder.constant(np.ones(2, np.float32))
-        scales = op("Concat", one, _part(c, 2, place), _some_change(c), axis=0)
+        scales = op("Concat", one, _part(c, 2, entry), _some_change(c), axis=0)
     elif _stretches(c):
-        sizes = op("Concat", vector(c, 1, count), _part(c, 3, place), ints(1), axis=0)
+        sizes = op("Concat", vector(c, 1, count), _part(c, 3, entry), ints(1), axis=0)
     else:
         before, after = _deciding(c)
         image = op("Expand", image, op("Concat", ints(1, 1, 1), before, axis=0))
-        sizes = op("Concat", _part(c, 3, place), after, axis=0)
+        sizes = op("Concat", _part(c, 3, entry), after, axis=0)
         roi = None if roi is None else op("Gather", roi, ints(2, 3, 6, 7), axis=0)
         kept["axes"] = [2, 3]
     (resized,) = c.builder.op_many("Resize", [image, roi, scales, sizes], 1, **kept)
     return op("Squeeze", op("Slice", resized, ints(0), ints(1), ints(3)), ints(0, 3))
 
 
-def _part(c: Call, index: int, place: int) -> ir.Value:
+def _part(c: Call, index: int, entry: int) -> ir.Value:
     """Return one element of an operand, as a vector."""
     known = constant(c.operand(index))
     if known is not None:
-        return c.builder.constant(known[place : place + 1])
-    return c.op("Gather", c.x(index), c.builder.ints(place), axis=0)
+        return c.builder.constant(known[entry : entry + 1])
+    return c.op("Gather", c.x(index), c.builder.ints(entry), axis=0)
 
 
-def _roi(c: Call, place: int) -> ir.Value | None:
+def _roi(c: Call, entry: int) -> ir.Value | None:
     """Return the region of the identity matrix's image."""
     roi = _given(c, 1)
     if roi is None or c.attribute("coordinate_transformation_mode", "") != "tf_crop_and_resize":
         return None
     zero, one = (c.builder.constant(np.full(2, v), roi.dtype) for v in (0.0, 1.0))
     last_zero, last_one = (c.builder.constant(np.full(1, v), roi.dtype) for v in (0.0, 1.0))
-    start, end = _part(c, 1, place), _part(c, 1, place + len(_axes(c)))
+    start, end = _part(c, 1, entry), _part(c, 1, entry + len(_axes(c)))
     return c.op("Concat", zero, start, last_zero, one, end, last_one, axis=0)
 
 
@@ -157,7 +156,7 @@ def _some_change(c: Call) -> ir.Value:
 
 
 def _deciding(c: Call) -> tuple[ir.Value, ir.Value]:
-    """Return both lengths of the axis that gives its scale to all, under the policy."""
+    """Return both lengths of the axis whose scale the policy takes for all axes."""
     before = c.op("Gather", c.op("Shape", c.x(0)), c.builder.ints(*_axes(c)), axis=0)
     after, kind = c.x(3), ir.DataType.FLOAT
     scales = c.op("Div", c.op("Cast", after, to=kind), c.op("Cast", before, to=kind))

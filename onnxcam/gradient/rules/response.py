@@ -1,4 +1,4 @@
-"""Normalization by size: a vector by its length, a response by those of its neighbors."""
+"""Normalization by magnitude: a vector's length, or the responses of neighboring channels."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ rule("LpNormalization", _lp)
 def _lrn(c: Call, g: ir.Value) -> ir.Value:
     """Return dx of y = x s^-b with s = bias + a/n sum(x^2) over n neighboring channels.
 
-    dx = g s^-b - 2 a b / n x sum(g x s^(-b-1)), the sum over the channels whose window
-    holds this one, i.e. the window turned around.
+    dx = g s^-b - 2 a b / n x sum(g x s^(-b-1)), the sum over the channels whose windows
+    hold this one, which is the flipped window.
     """
     size = int(c.attribute("size", 1))
     alpha, beta = c.attribute("alpha", 1e-4), c.attribute("beta", 0.75)
@@ -48,20 +48,20 @@ def _lrn(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _over_channels(c: Call, value: ir.Value, size: int, before: int, after: int) -> ir.Value:
-    """Sum over windows of channels of ``[..., N, K, *S]``, as ``[-1, 1, K, places]``."""
+    """Sum ``[..., N, K, *S]`` over windows of channels; the result is ``[-1, 1, K, positions]``."""
     flat = c.op("Reshape", value, _flat_shape(c))
     ones = c.builder.constant(np.ones([1, 1, size, 1]), c.kind)
     return c.op("Conv", flat, ones, pads=[before, 0, after, 0], kernel_shape=[size, 1])
 
 
 def _flat_shape(c: Call) -> ir.Value:
-    """Shape ``[-1, 1, K, places]``."""
+    """Return the shape ``[-1, 1, K, positions]``."""
     sizes = [d for d in c.dims(c.x(0))[1:] if isinstance(d, int)]
     if len(sizes) == c.rank(c.x(0)) - 1:
         return c.builder.ints(-1, 1, sizes[0], int(np.prod(sizes[1:], dtype=np.int64)))
     channels = c.op("Slice", c.op("Shape", c.x(0)), c.builder.ints(1), c.builder.ints(2))
-    places = c.op("ReduceProd", c.builder.space(c.x(0)), keepdims=1)
-    return c.op("Concat", c.builder.ints(-1, 1), channels, places, axis=0)
+    positions = c.op("ReduceProd", c.builder.space(c.x(0)), keepdims=1)
+    return c.op("Concat", c.builder.ints(-1, 1), channels, positions, axis=0)
 
 
 rule("LRN", _lrn)

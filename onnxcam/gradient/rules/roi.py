@@ -1,7 +1,7 @@
-"""Pooling regions of interest, said by operators that have rules.
+"""Pooling regions of interest, expanded into operators that have rules.
 
-As functions of the regions too: RoiAlign reads between pixels, so it has a slope there.
-MaxRoiPool rounds its regions and has none.
+RoiAlign reads between pixels, so it also has a gradient with respect to its regions. MaxRoiPool
+rounds its regions and has none.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from onnxcam.gradient.registry import expansion
 class Readings:
     """What the bins of regions read along one axis: ``[R, bins, K]`` pixels and weights.
 
-    Regions may have their own number of samples per bin, ``samples``, ``[R, 1, 1]``; those
-    beyond it are not ``real``. There may be no region at all.
+    Each region may have its own number of ``samples`` per bin, ``[R, 1, 1]``; those beyond it are
+    not ``real``. There may be no region at all.
     """
 
     index: ir.Value
     weight: ir.Value
     real: ir.Value
     samples: ir.Value
-    many: Length
+    each: Length  # K
 
 
 def _roi_align(c: Call) -> list[ir.Value]:
     """The average is separable: ``y = A x B^T`` for each region, with ``[bins, pixels]`` matrices.
 
-    Images take part in B: rows of regions of another image are 0, so that all regions of an
-    image are one product.
+    B belongs to an image as well: its rows are 0 for the regions of other images, so that one
+    product computes all regions of an image.
     """
     if c.attribute("mode", "avg") != "avg":
         return [_largest_sample(c)]
@@ -56,7 +56,7 @@ def _roi_align(c: Call) -> list[ir.Value]:
 
 
 def _matrix(c: Call, axis: int, bins: int) -> ir.Value:
-    """Return ``[R, bins, pixels]``: how much of each pixel goes into the average of a bin."""
+    """Return ``[R, bins, pixels]``, the weight of each pixel in the average of each bin."""
     op, pixels = c.op, length(c, c.x(0), 2 + axis)
     read = _readings(c, axis, bins, pixels)
     weight = op("Div", op("Mul", read.weight, read.real), read.samples)
@@ -66,13 +66,13 @@ def _matrix(c: Call, axis: int, bins: int) -> ir.Value:
 
 
 def _counted(c: Call, count: Length) -> ir.Value:
-    """Return 0, 1, ... before ``count``."""
+    """Return 0, 1, ..., ``count - 1``."""
     zero, one = c.builder.constant(np.int64(0)), c.builder.constant(np.int64(1))
     return c.op("Range", zero, scalar(c, count), one)
 
 
 def _hot(c: Call, index: ir.Value, count: Length) -> ir.Value:
-    """Return 1 at each index of a new last axis, 0 elsewhere."""
+    """Return the indices as one-hot vectors of length ``count`` along a new last axis."""
     same = c.op("Equal", c.op("Unsqueeze", index, c.builder.ints(-1)), _counted(c, count))
     return c.op("Cast", same, to=c.kind)
 
@@ -93,21 +93,23 @@ def _largest_sample(c: Call) -> ir.Value:
     index = both("Add", line, across.index)
     weight, real = both("Mul", down.weight, across.weight), both("Mul", down.real, across.real)
     pixels = op("Reshape", op("Transpose", x, perm=[0, 2, 3, 1]), vector(c, -1, channels))
-    places, many = high * wide, combine(c, "Mul", down.many, across.many)
-    read = op("Gather", pixels, op("Reshape", index, vector(c, -1, places, many)), axis=0)
-    weight = op("Reshape", weight, vector(c, -1, places, many, 1))
-    exists = op("Greater", op("Reshape", real, vector(c, -1, 1, many, 1)), c.like(0.5))
+    bins, each = high * wide, combine(c, "Mul", down.each, across.each)
+    read = op("Gather", pixels, op("Reshape", index, vector(c, -1, bins, each)), axis=0)
+    weight = op("Reshape", weight, vector(c, -1, bins, each, 1))
+    exists = op("Greater", op("Reshape", real, vector(c, -1, 1, each, 1)), c.like(0.5))
     read = op("Where", exists, op("Mul", read, weight), c.like(-np.inf))  # [R, bins, K L, C]
     best = op("GatherElements", read, op("ArgMax", read, axis=2, keepdims=1), axis=2)
-    best = op("Where", op("Greater", best, c.like(-np.inf)), best, c.like(0.0))  # nothing was read
+    best = op(
+        "Where", op("Greater", best, c.like(-np.inf)), best, c.like(0.0)
+    )  # 0 where nothing was read
     best = op("Reshape", best, vector(c, -1, high, wide, channels))
     return op("Transpose", best, perm=[0, 3, 1, 2])
 
 
 def _readings(c: Call, axis: int, bins: int, pixels: Length) -> Readings:
-    """Return what is read along an axis: samples at even distances in each bin.
+    """Return what is read along an axis: evenly spaced samples in each bin.
 
-    Places up to one pixel outside count as on the edge, those farther away as 0.
+    A sample up to one pixel outside the image reads the edge, one farther away reads 0.
     """
     op, ints, like = c.op, c.builder.ints, c.like
     start, size = _extent(c, axis)
@@ -129,24 +131,26 @@ def _readings(c: Call, axis: int, bins: int, pixels: Length) -> Readings:
     numbers = op("Cast", _counted(c, most), to=c.kind)
     within = op("Div", op("Mul", op("Add", numbers, like(0.5)), bin_size), samples)  # [R, 1, S]
     steps = c.builder.constant(np.arange(bins)[:, None], c.kind)
-    place = op("Add", op("Add", start, op("Mul", bin_size, steps)), within)  # [R, bins, S]
+    position = op("Add", op("Add", start, op("Mul", bin_size, steps)), within)  # [R, bins, S]
     last = op("Cast", vector(c, combine(c, "Sub", pixels, 1)), to=c.kind)
-    far = op("Or", op("Less", place, like(-1)), op("Greater", place, op("Add", last, like(1))))
-    place = op("Where", op("Less", place, like(0)), like(0), place)
-    place = op("Where", op("Greater", place, last), last, place)
-    read = taps(c, op("Reshape", place, vector(c, -1, most)), pixels, "linear", "border")
+    far = op(
+        "Or", op("Less", position, like(-1)), op("Greater", position, op("Add", last, like(1)))
+    )
+    position = op("Where", op("Less", position, like(0)), like(0), position)
+    position = op("Where", op("Greater", position, last), last, position)
+    read = taps(c, op("Reshape", position, vector(c, -1, most)), pixels, "linear", "border")
     assert read.weight is not None
-    many = combine(c, "Mul", most, 2)
-    flat = vector(c, -1, bins, many)
+    each = combine(c, "Mul", most, 2)
+    flat = vector(c, -1, bins, each)
     near = op("Reshape", op("Cast", op("Not", far), to=c.kind), vector(c, -1, most, 1))
     real = op("Unsqueeze", op("Cast", op("Less", numbers, wanted), to=c.kind), ints(3))
     real = op("Mul", real, c.builder.constant(np.ones(2), c.kind))  # for both pixels
     return Readings(
         op("Reshape", read.index, flat),
         op("Reshape", op("Mul", read.weight, near), flat),
-        op("Reshape", real, vector(c, -1, 1, many)),
+        op("Reshape", real, vector(c, -1, 1, each)),
         samples,
-        many,
+        each,
     )
 
 
@@ -171,7 +175,7 @@ expansion("RoiAlign", _roi_align, opset=ADDING_OPSET)
 
 
 def _max_roi_pool(c: Call) -> list[ir.Value]:
-    """Take the largest pixel of each bin, first along rows, then of the rows; 0 of none."""
+    """Take the largest pixel of each bin, along rows and then along columns; 0 in empty bins."""
     x, op, ints = c.x(0), c.op, c.builder.ints
     high, wide = (int(n) for n in c.attribute("pooled_shape", []))
     image = op(
@@ -192,11 +196,11 @@ def _largest(c: Call, value: ir.Value, inside: ir.Value, axis: int) -> ir.Value:
 
 
 def _bins(c: Call, axis: int, bins: int) -> ir.Value:
-    """Return which pixels lie in each bin, ``[R, bins, pixels]``: bins have whole bounds."""
+    """Return which pixels lie in each bin, ``[R, bins, pixels]``; bounds are whole numbers."""
     op, like = c.op, c.like
 
     def bound(column: int) -> ir.Value:
-        """Round halves away from 0."""
+        """Return a bound in pixels, rounded; halves are rounded away from 0."""
         value = op("Gather", c.x(1), c.builder.constant(np.int64(column)), axis=1)
         value = op(
             "Mul",

@@ -1,4 +1,4 @@
-"""Sampling an image at places that the run computes."""
+"""Sampling an image at computed positions."""
 
 from __future__ import annotations
 
@@ -16,44 +16,46 @@ _MODES: dict[str, Mode] = {"bilinear": "linear", "bicubic": "cubic"}  # names be
 
 
 def _grid_sample(c: Call) -> list[ir.Value]:
-    """Read the image around each place of the grid, whose last axis names x before y."""
+    """Read the image around each position of the grid, whose last axis holds x before y."""
     x, grid, ints = c.x(0), c.x(1), c.builder.ints
     space = c.rank(x) - 2
     mode, edge = c.attribute("mode", "linear"), c.attribute("padding_mode", "zeros")
     corners = bool(c.attribute("align_corners", 0))
-    counts = [length(c, x, i + 2) for i in range(space)]
-    places = c.op("Reshape", grid, ints(0, -1, space))
+    sizes = [length(c, x, i + 2) for i in range(space)]
+    positions = c.op("Reshape", grid, ints(0, -1, space))
     axes = []
-    for i, count in enumerate(counts):
-        one = c.op("Gather", places, c.builder.constant(np.int64(space - 1 - i)), axis=2)
-        axes.append(
-            taps(c, _place(c, one, count, corners), count, _MODES.get(mode, mode), edge, corners)
-        )
-    read = sample(c, c.op("Reshape", x, ints(0, 0, -1)), axes, counts)
-    sizes = [length(c, grid, i + 1) for i in range(space)]
-    return [c.op("Reshape", read, vector(c, 0, 0, *sizes))]
+    for i, size in enumerate(sizes):
+        normalized = c.op("Gather", positions, c.builder.constant(np.int64(space - 1 - i)), axis=2)
+        pixel = _pixel(c, normalized, size, corners)
+        axes.append(taps(c, pixel, size, _MODES.get(mode, mode), edge, corners))
+    read = sample(c, c.op("Reshape", x, ints(0, 0, -1)), axes, sizes)
+    outputs = [length(c, grid, i + 1) for i in range(space)]
+    return [c.op("Reshape", read, vector(c, 0, 0, *outputs))]
 
 
-def _place(c: Call, normalized: ir.Value, count: Length, corners: bool) -> ir.Value:
-    """Return the pixel of a coordinate: -1 and 1 are the middles of the corner pixels, or edges."""
-    many = c.op("Cast", scalar(c, count), to=c.kind)
+def _pixel(c: Call, normalized: ir.Value, size: Length, corners: bool) -> ir.Value:
+    """Return the pixel at a coordinate in [-1, 1].
+
+    -1 and 1 are the centres of the first and last pixel (``corners``), or their outer edges.
+    """
+    pixels = c.op("Cast", scalar(c, size), to=c.kind)
     half = c.op("Mul", c.op("Add", normalized, c.like(1.0)), c.like(0.5))
     if corners:
-        return c.op("Mul", half, c.op("Sub", many, c.like(1.0)))
-    return c.op("Sub", c.op("Mul", half, many), c.like(0.5))
+        return c.op("Mul", half, c.op("Sub", pixels, c.like(1.0)))
+    return c.op("Sub", c.op("Mul", half, pixels), c.like(0.5))
 
 
 expansion("GridSample", _grid_sample, opset=ADDING_OPSET)
 
 
 def _affine_grid(c: Call, g: ir.Value) -> ir.Value:
-    """Return dtheta = sum of g and the coordinates ``(x, y, 1)``, an outer product per place.
+    """Return dtheta = sum over positions of g (x, y, 1)^T.
 
-    The coordinates are the grid of the identity.
+    The coordinates (x, y) are the grid of the identity transform.
     """
     op, ints = c.op, c.builder.ints
     space = c.rank(c.y) - 2
-    # In half precision the runtime has no kernel, and fails on a constant.
+    # The runtime has no kernel for half precision, and fails on a constant.
     halves = c.kind in HALVES
     kind = ir.DataType.FLOAT if halves else c.kind
     identity = c.builder.constant(np.eye(space, space + 1)[None], kind)
@@ -61,8 +63,8 @@ def _affine_grid(c: Call, g: ir.Value) -> ir.Value:
     grid = op("Reshape", c.builder.copy(c.node, [identity, sizes]), ints(-1, space))
     grid = op("Cast", grid, to=c.kind) if halves else grid
     ones = op("Expand", c.like(1.0), vector(c, volume(c, c.y, 1, space + 1), 1))
-    places = op("Transpose", op("Reshape", g, ints(0, 0, -1, space)), perm=[0, 1, 3, 2])
-    return op("MatMul", places, op("Concat", grid, ones, axis=1))
+    g = op("Transpose", op("Reshape", g, ints(0, 0, -1, space)), perm=[0, 1, 3, 2])
+    return op("MatMul", g, op("Concat", grid, ones, axis=1))
 
 
 rule("AffineGrid", _affine_grid, None)

@@ -1,15 +1,15 @@
 """Scan: back through the iterations, the last one first.
 
-With states ``s``, elements ``x`` of the scan inputs and captured values ``w``, iteration ``t``
-computes ``s[t+1], y[t] = body(s[t], x[t], w)``. Given the cotangents of the final states and of
-the stacked ``y``, iteration ``t`` of the way back computes the body's values a second time and
-hands on the vector-Jacobian product of the body::
+With states ``s``, elements ``x`` of the scan inputs and captured values ``w``, iteration ``i``
+computes ``s[i+1], y[i] = body(s[i], x[i], w)``. Given the cotangents of the final states and of
+the stacked ``y``, the backward body recomputes the values of iteration ``i`` and returns the
+vector-Jacobian product of the body::
 
-    gs[t], gx[t], gw[t] = pull_back(gs[t+1], gy[t])
+    gs[i], gx[i], gw[i] = pull_back(gs[i+1], gy[i])
 
-``gs`` are the states of another Scan in the opposite direction, ``gx`` are stacked, ``gw``
-summed. Where the way back needs the states ``s[t]``, a copy of the first Scan keeps them.
-Cotangents have one axis more in front, so the axes along which they are sliced move by one.
+Another Scan does this in the opposite direction: ``gs`` are its states, ``gx`` is stacked, ``gw``
+summed. Where it needs the states ``s[i]``, a copy of the first Scan stacks them. Cotangents have
+the axis ``T`` in front, so the axes along which they are sliced move by one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from onnxcam.graph.values import depends_on, is_float, reads
 
 @dataclass(frozen=True)
 class Slices:
-    """How a tensor is read or written slice by slice; direction 1 begins with the last."""
+    """How a tensor is read or written slice by slice; direction 1 starts at the last slice."""
 
     axis: int = 0
     direction: int = 0
@@ -60,7 +60,7 @@ def scan_node(
     inputs: Sequence[tuple[ir.Value, Slices]],
     outputs: Sequence[Slices],
 ) -> Sequence[ir.Value]:
-    """Append a Scan; return its final states and what it stacked."""
+    """Append a Scan; return its final states and its stacked outputs."""
     settings: dict[str, Any] = {"body": body, "num_scan_inputs": len(inputs)}
     for side, slices in (("input", [s for _, s in inputs]), ("output", outputs)):
         if any(s.axis for s in slices):
@@ -85,13 +85,13 @@ class _Scan:
         self.outputs = _slices(c, "output", len(self.results))
 
     def copy(self, builder: Builder) -> tuple[list[ir.Value], dict[ir.Value, ir.Value]]:
-        """Append the body's nodes; return new inputs, and what stands for each value."""
+        """Append copies of the body's nodes; return new inputs, and the copy of each value."""
         inputs = copy_inputs(builder, self.body)
         known = dict(zip(self.body.inputs, inputs, strict=True))
         return inputs, copy_body(builder, self.body, known)
 
     def history(self, builder: Builder, kept: Sequence[int]) -> Sequence[ir.Value]:
-        """Append a copy of the Scan that stacks these states as each iteration finds them."""
+        """Append a copy of the Scan that stacks these states at the start of each iteration."""
         if not kept:
             return []
         again = builder.subgraph("again", [])
@@ -102,22 +102,25 @@ class _Scan:
         return outputs[self.states :]
 
     def active(self, gs: Cotangents, wanted: set[ir.Value]) -> list[int]:
-        """Return the states through which a cotangent reaches what is wanted."""
+        """Return the states through which a cotangent reaches what is wanted.
+
+        They depend on wanted values (``forward``), and given cotangents depend on them (``back``).
+        """
         read = [x for x, (v, _) in zip(self.elements, self.inputs, strict=True) if v in wanted]
-        numbers = [i for i in range(self.states) if is_float(self.before[i])]
-        after = {i for i in numbers if self.initial[i] in wanted}
+        floats = [i for i in range(self.states) if is_float(self.before[i])]
+        forward = {i for i in floats if self.initial[i] in wanted}
         while True:
-            sources = {*wanted, *read, *(self.before[i] for i in after)}
+            sources = {*wanted, *read, *(self.before[i] for i in forward)}
             reached = depends_on(self.body, sources)
-            grown = after | {i for i in numbers if self.after[i] in reached}
-            if grown == after:
+            grown = forward | {i for i in floats if self.after[i] in reached}
+            if grown == forward:
                 break
-            after = grown
+            forward = grown
         ends = [y for y, g in zip(self.results, gs[self.states :], strict=True) if g is not None]
-        back = {i for i in after if gs[i] is not None}
+        back = {i for i in forward if gs[i] is not None}
         while True:
             needed = _needed(self.body, [*ends, *(self.after[i] for i in back)])
-            grown = back | {i for i in after if self.before[i] in needed}
+            grown = back | {i for i in forward if self.before[i] in needed}
             if grown == back:
                 return sorted(back)
             back = grown
@@ -139,12 +142,12 @@ def _needed(body: ir.Graph, ends: Iterable[ir.Value]) -> set[ir.Value]:
 
 
 class _Back:
-    """The body of the way back, but for its inputs.
+    """The backward body, without its list of inputs.
 
     Attributes:
         active: the states that have cotangents, ``states`` in the body.
         given: the stacked outputs that have cotangents, ``slices`` in the body.
-        sums: for each captured value that is wanted and reached, its sum so far.
+        sums: for each captured value that is wanted and reached, its cotangent so far.
         read: the scan inputs that are wanted and reached.
     """
 
@@ -180,7 +183,7 @@ class _Back:
         likes = [*before, *self.sums, *(self.elements[j] for j in self.read)]
         for value, like in zip(outputs, likes, strict=True):
             lengths = [d if isinstance(d, int) else None for d in c.dims(like)]
-            value.type, value.shape = like.type, ir.Shape([None, *lengths])  # runtimes ask for it
+            value.type, value.shape = like.type, ir.Shape([None, *lengths])  # runtimes need it
         close(back, outputs)
 
 
@@ -205,17 +208,19 @@ def _scan(c: Call, gs: Cotangents, wanted: Sequence[ir.Value]) -> list[ir.Value 
         assert g is not None
         inputs.append((g, scan.outputs[k].cotangents()))
         slices.append(value)
-    for element, (operand, way) in zip(back.elements, scan.inputs, strict=True):
-        if element in used or not inputs:  # one has to tell the number of iterations
-            inputs.append((operand, way.back()))
+    for element, (operand, sliced) in zip(back.elements, scan.inputs, strict=True):
+        if (
+            element in used or not inputs
+        ):  # a Scan needs an input that tells the number of iterations
+            inputs.append((operand, sliced.back()))
             slices.append(element)
     graph.inputs.extend([*back.states, *back.sums.values(), *slices])
 
     T = some_length_of_t(b, gs)
     initial = [gs[i] or zeros(b, T, scan.initial[i]) for i in back.active]
     initial += [zeros(b, T, v) for v in back.sums]
-    ways = [scan.inputs[j][1].cotangents() for j in back.read]
-    outputs = scan_node(b, graph, initial, inputs, ways)
+    stacked = [scan.inputs[j][1].cotangents() for j in back.read]
+    outputs = scan_node(b, graph, initial, inputs, stacked)
     of = [*(scan.initial[i] for i in back.active), *back.sums]
     of += [scan.inputs[j][0] for j in back.read]
     total = add_cotangents(b, zip(of, outputs, strict=True))

@@ -1,7 +1,8 @@
 """Sequences of tensors that are made and read in the same graph, and optional values.
 
-The cotangent of a sequence is a tensor. Of the parts of a split tensor it is that of the tensor,
-``[T, *S]``. Of items put together it is theirs, flat and one after the other, ``[T, elements]``.
+The cotangent of a sequence is a tensor. If the sequence was split from a tensor, it is that
+tensor's cotangent, ``[T, *S]``. If it was constructed from items, it is their cotangents, flattened
+and concatenated, ``[T, elements]``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _PASSES_ON = ("Identity", "Optional", "OptionalGetElement")
 
 
 def _source(sequence: ir.Value) -> ir.Node | None:
-    """Return what made a sequence, past what only passes it on."""
+    """Return the node that made a sequence, looking through nodes that pass it on."""
     node = sequence.producer()
     while node is not None and node.op_type in _PASSES_ON and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -43,7 +44,7 @@ def _made_by(value: ir.Value, op_type: str) -> ir.Node | None:
 
 
 def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
-    """Return what a sequence was put together from."""
+    """Return the items that a sequence was constructed from."""
     node = _source(sequence)
     if node is not None and node.op_type == "SequenceConstruct":
         return [v for v in node.inputs if v is not None]
@@ -62,26 +63,26 @@ def _items(c: Call, sequence: ir.Value) -> list[ir.Value]:
 
 
 def _position(c: Call, index: int, default: int) -> int:
-    place = c.optional(index, "positions")
-    return default if place is None else int(place.item())
+    position = c.optional(index, "positions")
+    return default if position is None else int(position.item())
 
 
 def _span(c: Call, items: list[ir.Value], index: int) -> tuple[Length, Length]:
-    """Return where the elements of an item start and end among those of all."""
+    """Return where an item's elements start and end among those of all items."""
     volumes = [volume(c, item) for item in items[: index + 1]]
     start = combine(c, "Add", 0, *volumes[:-1])
     return start, combine(c, "Add", start, volumes[-1])
 
 
 def _piece(c: Call, g: ir.Value, items: list[ir.Value], index: int) -> ir.Value:
-    """Cut the cotangent of one item out."""
+    """Slice the cotangent of one item out of that of the sequence."""
     start, end = _span(c, items, index)
     flat = c.op("Slice", g, vector(c, start), vector(c, end), c.builder.ints(1))
     return c.split_t(flat, items[index])
 
 
 def _at(c: Call, g: ir.Value) -> ir.Value:
-    """Put the cotangent of one item back between zeros."""
+    """Pad the cotangent of one item with zeros to that of the sequence."""
     sequence = c.x(0)
     split = _made_by(sequence, "SplitToSequence")
     if split is not None:
@@ -109,23 +110,25 @@ def _at_split(c: Call, g: ir.Value, split: ir.Node) -> ir.Value:
 
 
 def _keeps(split: Call) -> bool:
-    """Whether the parts have the axis that was split."""
+    """Whether the parts keep the axis that was split."""
     return split.operand(1) is not None or bool(split.attribute("keepdims", 1))
 
 
 def _start(c: Call, split: Call, axis: int) -> Length:
-    """Return where the part begins that a SequenceAt reads."""
+    """Return where the part that a SequenceAt reads begins."""
     position, sizes = given(c, 1), split.operand(1)
     if sizes is not None and c.rank(sizes) == 1:
-        wide = c.op("Cast", sizes, to=ir.DataType.INT64)
-        starts = c.op("CumSum", wide, c.builder.constant(0), exclusive=1)
+        lengths = c.op("Cast", sizes, to=ir.DataType.INT64)
+        starts = c.op("CumSum", lengths, c.builder.constant(0), exclusive=1)
         return c.op("Gather", starts, vector(c, position), axis=0)
     whole = length(c, split.x(0), axis)
     size: Length = 1 if sizes is None else given(split, 1)
     if not isinstance(position, int) or position < 0:
         rounded = combine(c, "Sub", combine(c, "Add", whole, size), 1)
         count = combine(c, "Div", rounded, size)
-        position = c.op("Mod", vector(c, position), vector(c, count))  # counts from the end
+        position = c.op(
+            "Mod", vector(c, position), vector(c, count)
+        )  # a negative position counts from the end
     return combine(c, "Mul", position, size)
 
 
@@ -144,7 +147,7 @@ def _inserted(c: Call) -> int:
 
 
 def _insert_sequence(c: Call, g: ir.Value) -> ir.Value:
-    """Leave the new item out."""
+    """Remove the new item's cotangent."""
     start, end = (vector(c, n) for n in _span(c, _items(c, c.y), _inserted(c)))
     ints = c.builder.ints
     before = c.op("Slice", g, ints(0), start, ints(1))
@@ -160,7 +163,7 @@ rule(
 
 
 def _erase(c: Call, g: ir.Value) -> ir.Value:
-    """Put zeros where the item was."""
+    """Insert zeros where the item was."""
     items, ints = _items(c, c.x(0)), c.builder.ints
     index = _position(c, 1, -1) % len(items)
     start = vector(c, _span(c, items, index)[0])
@@ -175,7 +178,7 @@ rule("SequenceErase", _erase, None, refuses=_REFUSES)
 
 
 def _concat(c: Call, g: ir.Value) -> ir.Value:
-    """Cut the joined axis into the items again."""
+    """Slice g along the joined axis into the items' cotangents."""
     axis, stacked = int(c.attribute("axis", 0)) % c.rank(c.y), bool(c.attribute("new_axis", 0))
     split = _made_by(c.x(0), "SplitToSequence")
     if split is not None:

@@ -1,6 +1,6 @@
 """Operators that move elements: reshaping, joining, repeating.
 
-Their gradients move the elements back; where an element was read twice, both are added.
+Their gradients move the cotangents back; where an element was read twice, both are added.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _back_to_shape(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _back(c: Call, g: ir.Value, op: str, full: ir.Value) -> ir.Value:
-    """Undo axes of length 1 without asking the run for the operand's shape."""
+    """Undo Squeeze or Unsqueeze by ``op``, without computing the operand's shape at run time."""
     x, axes = c.x(0), constant(c.operand(1))
     if axes is None or (x.shape is not None and x.shape.is_static()):
         return c.split_t(g, x)
@@ -59,7 +59,7 @@ def _split(c: Call, gs: Cotangents) -> ir.Value:
     T = length_of_t(c.builder, next(g for g in gs if g is not None))
     parts = []
     for g, output in zip(gs, c.node.outputs, strict=True):
-        if g is None:  # nobody differentiable reads this part
+        if g is None:  # nothing differentiable reads this part
             shape = c.op("Concat", T, c.builder.shape(output), axis=0)
             g = c.op("Expand", c.like(0.0), shape)
         parts.append(g)
@@ -70,7 +70,7 @@ joint("Split", _split, None)
 
 
 def _tile(c: Call, g: ir.Value) -> ir.Value:
-    """Give every axis its repeats as an axis of their own, before it, and sum over these."""
+    """Split each axis of g into ``[repeats, length]`` and sum over the repeats."""
     x = c.x(0)
     rank = c.rank(x)
     known = constant(c.operand(1))

@@ -1,4 +1,4 @@
-"""Slice: the cotangent goes back between zeros, whatever the bounds are at run time."""
+"""Slice: pad the cotangent with zeros, for bounds that may be computed at run time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _END = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class _Cut:
-    """What is done to one axis: element ``i`` of the result is ``lowest + stride * i``,
-    counted from the far end where ``flipped``.
+    """How one axis is sliced: element ``i`` of the result is ``lowest + stride * i`` of x.
+
+    Where ``flipped``, i counts from the end of the result.
     """
 
     axis: int
@@ -31,7 +32,7 @@ class _Cut:
 
 
 def _slice(c: Call, g: ir.Value) -> ir.Value:
-    """Turn reversed axes around, put zeros between strided elements, pad to the full length."""
+    """Flip reversed axes, put zeros between strided elements, pad to the full length."""
     x, ints = c.x(0), c.builder.ints
     cuts = _cuts(c)
     if cuts is None:
@@ -56,12 +57,12 @@ rule("Slice", _slice, None, None, None, None)
 
 
 def _strided(c: Call, g: ir.Value, cuts: list[_Cut]) -> ir.Value:
-    """Put ``stride - 1`` zeros after each element of the axes that are cut."""
+    """Put ``stride - 1`` zeros after each element along the strided axes."""
     if not cuts:
         return g
     rank = c.rank(c.y)
     strides = {cut.axis: cut.stride for cut in cuts}
-    new: list[int] = []  # an axis of its own after each, to be padded
+    new: list[int] = []  # an axis of length 1 after each strided one, which Pad fills
     pads: list[int] = [0]
     shape: list[Length] = []
     for axis in range(rank):
@@ -77,7 +78,7 @@ def _strided(c: Call, g: ir.Value, cuts: list[_Cut]) -> ir.Value:
 
 
 def _cuts(c: Call) -> list[_Cut] | None:
-    """Read the operands; ``None`` where only the run knows the axes or the steps."""
+    """Read the operands; ``None`` if axes or steps are only known at run time."""
     x = c.x(0)
     axes, steps = constant(c.operand(3)), constant(c.operand(4))
     sliced = c.static(c.x(1), 0)
@@ -85,10 +86,10 @@ def _cuts(c: Call) -> list[_Cut] | None:
         return None
     if steps is None and c.operand(4) is not None:
         return None
-    places = range(sliced) if axes is None else (int(a) % c.rank(x) for a in axes)
+    which = range(sliced) if axes is None else (int(a) % c.rank(x) for a in axes)
     strides = [1] * sliced if steps is None else steps.tolist()
     cuts = []
-    for i, (axis, step) in enumerate(zip(places, strides, strict=True)):
+    for i, (axis, step) in enumerate(zip(which, strides, strict=True)):
         full, count = length(c, x, axis), length(c, c.y, axis)
         lowest = _lowest(c, _start(c, i), step, full, count)
         cuts.append(_Cut(axis, full, count, lowest, abs(step), step < 0))
@@ -104,7 +105,7 @@ def _start(c: Call, index: int) -> Length:
 
 
 def _lowest(c: Call, start: Length, step: int, full: Length, count: Length) -> Length:
-    """Return the smallest place that is read, or any within the axis where none is."""
+    """Return the smallest index that is read, or any valid one if none is."""
     if isinstance(start, int):
         start = combine(c, "Add", start, full) if start < 0 else start
     else:

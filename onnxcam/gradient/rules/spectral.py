@@ -32,8 +32,8 @@ def _transform(c: Call, x: ir.Value, axis: int, **settings: int) -> ir.Value:
 def _dft(c: Call, g: ir.Value) -> ir.Value:
     """For y = F x: dx = F^H g, n times the inverse transform; for y = F^H x / n: dx = F g / n.
 
-    Of a one-sided spectrum the other half gets no cotangent. The inverse of one reads every
-    place twice, except those that are their own mirror.
+    A one-sided spectrum drops its other half, whose cotangent is 0. The inverse of a one-sided
+    spectrum reads each bin twice, except those that are their own mirror image.
     """
     x, axis = c.x(0), _axis(c)
     inverse, onesided = bool(c.attribute("inverse", 0)), bool(c.attribute("onesided", 0))
@@ -49,7 +49,7 @@ def _dft(c: Call, g: ir.Value) -> ir.Value:
         full = c.op("Div", _transform(c, g, axis + 1), _number(c, n))
     else:
         full = c.op("Mul", _transform(c, g, axis + 1, inverse=1), _number(c, n))
-    if (parts := length(c, x, -1)) != 2:  # of a real input, the real part
+    if (parts := length(c, x, -1)) != 2:  # the input is real
         full = c.op("Slice", full, c.builder.ints(0), vector(c, parts), c.builder.ints(-1))
     if c.operand(1) is None:
         return full
@@ -57,7 +57,7 @@ def _dft(c: Call, g: ir.Value) -> ir.Value:
 
 
 def _check_half(c: Call, axis: int) -> None:
-    """Other lengths mean cutting or padding, which ONNX Runtime does in ways of its own."""
+    """Refuse other lengths: they mean cropping or padding, which ONNX Runtime does its own way."""
     size, bins = constant(c.operand(1)), c.static(c.x(0), axis)
     if c.operand(1) is None or (size is not None and bins == size.item() // 2 + 1):
         return
@@ -71,16 +71,16 @@ def _number(c: Call, n: Length) -> ir.Value:
 
 
 def _readings(c: Call, n: Length, axis: int) -> ir.Value:
-    """How often each place of a one-sided spectrum is read: once at 0 and at n / 2."""
-    place = c.op("Range", scalar(c, 0), scalar(c, length(c, c.x(0), axis)), scalar(c, 1))
-    turn = c.op("Mod", c.op("Mul", place, c.builder.ints(2)), vector(c, n))
-    own = c.op("Equal", turn, c.builder.ints(0))
-    times = c.op("Where", own, c.like(1.0), c.like(2.0))
+    """How often each bin of a one-sided spectrum is read: once at 0 and n / 2, else twice."""
+    bins = c.op("Range", scalar(c, 0), scalar(c, length(c, c.x(0), axis)), scalar(c, 1))
+    twice = c.op("Mod", c.op("Mul", bins, c.builder.ints(2)), vector(c, n))
+    mirrored = c.op("Equal", twice, c.builder.ints(0))
+    times = c.op("Where", mirrored, c.like(1.0), c.like(2.0))
     return c.op("Reshape", times, c.builder.ints(-1, *[1] * (c.rank(c.x(0)) - axis - 1)))
 
 
 def _fitted(c: Call, g: ir.Value, axis: int, had: Length, wanted: Length) -> ir.Value:
-    """Pad an axis with zeros at its end, or cut it there."""
+    """Pad an axis with zeros at its end, or crop it there."""
     rank = c.rank(c.x(0)) + 1
     pads: list[Length] = [0] * (2 * rank)
     pads[rank + axis + 1] = combine(c, "Sub", wanted, had)
@@ -91,7 +91,7 @@ rule("DFT", _dft, None, None, opset=17, refuses=[_LENGTH, must_be_known("axes")]
 
 
 def _stft(c: Call) -> list[ir.Value]:
-    """Cut out the frames, weigh them with the window, and transform each."""
+    """Gather the frames, multiply them by the window, and transform each."""
     signal, op, ints = c.x(0), c.op, c.builder.ints
     step, window = given(c, 1), c.operand(2)
     if c.operand(3) is not None:
@@ -101,8 +101,8 @@ def _stft(c: Call) -> list[ir.Value]:
     one, zero = scalar(c, 1), scalar(c, 0)
     frame = op("Range", zero, scalar(c, length(c, c.y, 1)), one)
     starts = op("Unsqueeze", op("Mul", frame, vector(c, step)), ints(1))
-    places = op("Add", starts, op("Range", zero, scalar(c, size), one))
-    frames = op("Gather", signal, places, axis=1)
+    indices = op("Add", starts, op("Range", zero, scalar(c, size), one))
+    frames = op("Gather", signal, indices, axis=1)
     if window is not None:
         frames = op("Mul", frames, op("Unsqueeze", window, ints(1)))
     return [_transform(c, frames, 2, onesided=int(c.attribute("onesided", 1)))]

@@ -1,4 +1,4 @@
-"""Operators that put windows, or one element of each, back into an image."""
+"""Operators that put windows, or one element of each window, back into an image."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from onnxcam.graph.values import constant
 
 
 def _max_unpool(c: Call, g: ir.Value) -> ir.Value:
-    """Fetch the cotangents from where the elements went: places in the output, flattened.
+    """Gather g where the elements went; the indices are into the flattened output.
 
-    Of elements that went to the same place the last one stays, and only that one takes part.
+    Of elements that went to the same index only the last one stays, and only it has a gradient.
     """
-    x, places, op = c.x(0), c.x(1), c.op
-    flat, ids = op("Reshape", places, c.builder.ints(-1)), element_ids(c, x)
+    x, indices, op = c.x(0), c.x(1), c.op
+    flat, ids = op("Reshape", indices, c.builder.ints(-1)), element_ids(c, x)
     empty = op("Expand", c.builder.ints(0), vector(c, volume(c, c.y)))
     stayed = op("ScatterElements", empty, flat, op("Reshape", ids, c.builder.ints(-1)), axis=0)
     fetched = op("Gather", op("Reshape", g, c.builder.ints(0, -1)), flat, axis=1)
-    return c.mask(op("Equal", op("Gather", stayed, places, axis=0), ids), c.split_t(fetched, x))
+    return c.mask(op("Equal", op("Gather", stayed, indices, axis=0), ids), c.split_t(fetched, x))
 
 
 rule("MaxUnpool", _max_unpool, None, None)
 
 
 def _col2im(c: Call, g: ir.Value) -> ir.Value:
-    """Cut g into blocks again, by a convolution that picks each place of a block."""
+    """Cut g into blocks, by a convolution with one one-hot kernel for each position of a block."""
     block = constant(c.operand(2))
     if block is not None:
         eye = np.eye(int(np.prod(block))).reshape(-1, 1, *block)
