@@ -28,8 +28,8 @@ class Candidate:
 
     Attributes:
         tensor: its name, dtype and shape ``[N, K, *S]``.
-        place: 0 the default, -1 the one before it.
-        stride: pixels of the input for one place of the maps, where both are known.
+        place: 0 for the default, -1 for the one before it, ...
+        stride: pixels of the input for one position of the maps, where both sizes are known.
         node: name of the node that computes it.
     """
 
@@ -46,7 +46,7 @@ class Inspection:
     Attributes:
         facts: inputs, outputs, opset, exporter.
         image: the image input, if there is one.
-        score: the score tensor; ``passed`` lists what lies between it and ``output``.
+        score: the score tensor; ``passed`` lists the operators between it and ``output``.
         layers: candidates in graph order.
         default: name of the default layer.
         missing: operators without a gradient rule between image and score, with how many nodes

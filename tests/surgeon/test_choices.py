@@ -184,7 +184,7 @@ def test_attention_after_the_last_maps_is_not_explained_unasked(save) -> None:
         },
     )
     path = save(model)
-    with pytest.raises(LayerError, match="attention mixes all places"):
+    with pytest.raises(LayerError, match="attention mixes all positions"):
         instrument(path)
     assert instrument(path, layer="patches")[1].layer.name == "patches"
 

@@ -1,7 +1,7 @@
 """Find the feature layer: the maps whose weighted sum becomes the heatmap.
 
 Grad-CAM explains "the rectified convolutional feature maps" (Selvaraju et al. 2017): the last
-convolution's maps after its normalisation, activation, residual addition or concatenation,
+convolution's maps after its normalization, activation, residual addition or concatenation,
 before pooling, padding and dropout, and not the maps of class scores themselves.
 """
 
@@ -24,22 +24,21 @@ from onnxcam.graph.values import (
     names,
     operator,
 )
-from onnxcam.surgeon.find.quantized import DECODED, encoding
+from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A candidate: its tensor ``[N, K, *S]`` and its place counted back from the default."""
+    """A candidate: its tensor ``[N, K, *S]`` and its place relative to the default."""
 
     value: ir.Value
-    place: int  # 0 the default, -1 the one before it, ...; positive: after the default
+    place: int  # 0: the default; -1: the one before it; 1: the one after it; ...
 
 
 def candidates(graph: ir.Graph, image: ir.Value, score: ir.Value) -> list[Layer]:
     """Return the finished maps of every convolution between image and score, in order.
 
-    Class-score maps, which nothing but pooling separates from the score, count as after the
-    default.
+    Class-score maps, which only pooling separates from the score, have places after the default.
     """
     path = depends_on(graph, {image}) & leads_to(score)
     maps = _maps(graph, path)
@@ -83,9 +82,9 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
     found = candidates(graph, image, score)
     default = next((c.value for c in found if c.place == 0), None)
     producer = None if default is None else default.producer()
-    if default is None or (producer is not None and _in_a_layout_of_its_own(producer)):
+    if default is None or (producer is not None and _has_own_layout(producer)):
         reason = "its only maps are the class scores themselves" if found else "it has no maps"
-        if any(_in_a_layout_of_its_own(n) for n in graph):
+        if any(_has_own_layout(n) for n in graph):
             reason = f"ONNX Runtime has optimized the file for one processor. {LAYOUT}"
         raise LayerError(
             f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
@@ -97,26 +96,26 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
     )
     if mixing is not None:
         raise LayerError(
-            f"after the last convolution's maps '{default.name}', attention mixes all places "
+            f"after the last convolution's maps '{default.name}', attention mixes all positions "
             f"({operator(mixing)}, node '{mixing.name}'), so they do not tell where the score "
             f"comes from. To explain them all the same: --layer '{default.name}'."
         )
     return default
 
 
-def _in_a_layout_of_its_own(node: ir.Node) -> bool:
-    """Whether the maps that the node gives are not ``[N, K, *S]``."""
+def _has_own_layout(node: ir.Node) -> bool:
+    """Whether the memory layout of the node's maps is not ``[N, K, *S]``."""
     last = node.attributes.get("channels_last")
     return node.domain == NCHWC or (last is not None and bool(last.value))
 
 
 def _is_number(value: ir.Value) -> bool:
-    """Whether the value is floating point, or codes whose meaning is known."""
-    return value.dtype is None or is_float(value) or encoding(value) is not None
+    """Whether the value is floating point, or quantized with a known scale and zero point."""
+    return value.dtype is None or is_float(value) or scale_and_zero_point(value) is not None
 
 
 def _wide(node: ir.Node) -> bool:
-    """Whether the output has more than a class axis; a final Softmax mixes no places."""
+    """Whether the output has more axes than that of the classes; else there are no positions."""
     shape = dims(node.outputs[0])
     return shape is None or sum(d != 1 for d in shape[1:]) > 1
 
@@ -127,13 +126,15 @@ def _counted(found: list[Layer], place: int) -> ir.Value:
             return candidate.value
     places = [c.place for c in found]
     reach = f"from {min(places)} to {max(places)}" if places else "none"
-    raise LayerError(f"layer {place}: there is no such layer; they count {reach}, 0 the default.")
+    raise LayerError(
+        f"layer {place}: there is no such layer. Places run {reach}; 0 is the default."
+    )
 
 
 def _named(graph: ir.Graph, image: ir.Value, score: ir.Value, name: str) -> ir.Value:
     known = names(graph)
     if name not in known:
-        name = name.removesuffix(DECODED)
+        name = name.removesuffix(DEQUANTIZED)
     if name not in known:
         nodes = {n.name: n.outputs[0] for n in graph if n.name and n.outputs}
         if name not in nodes:
@@ -164,7 +165,7 @@ def _spatial(value: ir.Value) -> bool:
 
 
 def _maps(graph: ir.Graph, path: set[ir.Value]) -> dict[ir.Value, None]:
-    """Convolution maps and what finishes them, in graph order."""
+    """Return the maps of convolutions and of what finishes them, in graph order."""
     found: dict[ir.Value, None] = {}
     for node in graph:
         output = node.outputs[0] if node.outputs else None
@@ -179,9 +180,9 @@ def _maps(graph: ir.Graph, path: set[ir.Value]) -> dict[ir.Value, None]:
 
 
 def _restored(node: ir.Node, maps: dict[ir.Value, None]) -> ir.Value | None:
-    """Return the maps that a reshape gives their shape back to.
+    """Return the maps whose shape a Reshape restores, if it ends a known rearrangement.
 
-    Group normalisation is exported as a reshape, an instance normalisation and the reshape
+    Group normalization is exported as a reshape, an instance normalization and the reshape
     back; a channel shuffle as two reshapes around a transpose.
     """
     if node.op_type != "Reshape":
@@ -208,18 +209,18 @@ def _same_space(one: ir.Value, other: ir.Value) -> bool:
 
 
 def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value]) -> bool:
-    """Whether some reader takes the maps as finished: a convolution, or nothing finishing them.
+    """Whether a convolution reads the maps, or no reader finishes them further.
 
-    A gate (squeeze-and-excitation) pools maps that are then multiplied: those are not finished.
+    Maps that a gate pools and then multiplies (squeeze-and-excitation) are not finished.
     """
     node = value.producer()
     if node is not None and node.op_type == "Dropout":
-        return False  # the maps before it are meant
+        return False  # the maps before it are the candidate
     readers = _readers(value, path)
     if not _is_number(value):
         return False
     if not is_float(value) and any(n.op_type == "DequantizeLinear" for n in readers):
-        return False  # what it gives are the maps
+        return False  # its output is the candidate
     if any(has(n, Trait.CONVOLUTION) for n in readers):
         return True
     finishing = any(has(n, Trait.FINISHES) and n.outputs[0] in maps for n in readers)
@@ -227,7 +228,7 @@ def _is_finished(value: ir.Value, maps: dict[ir.Value, None], path: set[ir.Value
 
 
 def _readers(value: ir.Value, path: set[ir.Value]) -> list[ir.Node]:
-    """Nodes on the path that read a value, looking through Dropout."""
+    """Return the nodes on the path that read a value, looking through Dropout."""
     found = []
     for node in value.consumers():
         if not any(o in path for o in node.outputs):

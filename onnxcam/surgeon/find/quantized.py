@@ -1,9 +1,8 @@
-"""Codes in a graph: read them as the numbers that they stand for.
+"""Read quantized tensors of a graph as the numbers that they stand for.
 
-In a graph of quantized operators, maps and scores are codes: ``q`` stands for ``(q - z) s``.
-What is explained must be a number on the way to the score, so the codes are decoded and encoded
-again right where they are computed. That gives the same codes back, and a floating-point tensor
-between.
+In a graph of quantized operators, maps and scores are quantized: ``q`` stands for ``(q - z) s``.
+What is explained must be a floating-point tensor on the way to the score. So a quantized tensor is
+dequantized right where it is computed and quantized again, which gives back the same values.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from onnxcam.graph.operators import Trait, has, scale_operand
 from onnxcam.graph.values import dims, is_float
 
 _FLOAT = ir.DataType.FLOAT
-DECODED = ":decoded"  # what the numbers' name has after the codes' own
+DEQUANTIZED = ":decoded"  # suffix of the name of a dequantized tensor
 
 
-def encoding(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
-    """Return scale and zero point of a tensor of codes; ``None`` where they are not one each."""
+def scale_and_zero_point(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
+    """Return scale and zero point of a quantized tensor; ``None`` unless there is one of each."""
     while (node := value.producer()) is not None:
         if has(node, Trait.KEEPS_SCALE):
             source = node.inputs[0]
@@ -28,10 +27,10 @@ def encoding(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
                 return None
             value = source
             continue
-        place = scale_operand(node)
-        if place is None or value is not node.outputs[0]:
+        index = scale_operand(node)
+        if index is None or value is not node.outputs[0]:
             return None
-        scale, zero = (*node.inputs, None, None)[place : place + 2]
+        scale, zero = (*node.inputs, None, None)[index : index + 2]
         sizes = None if scale is None else dims(scale)
         if scale is None or sizes is None or any(d != 1 for d in sizes):
             return None
@@ -42,9 +41,9 @@ def encoding(value: ir.Value) -> tuple[ir.Value, ir.Value | None] | None:
 def as_numbers(graph: ir.Graph, value: ir.Value, opset: int) -> ir.Value:
     """Return ``value`` itself when it is floating point, else the numbers that it stands for.
 
-    Every reader of the codes then reads them through the numbers.
+    Every reader of ``value`` then reads these numbers, quantized again.
     """
-    found = None if is_float(value) else encoding(value)
+    found = None if is_float(value) else scale_and_zero_point(value)
     producer = value.producer()
     if found is None or producer is None:
         return value
@@ -54,23 +53,23 @@ def as_numbers(graph: ir.Graph, value: ir.Value, opset: int) -> ir.Value:
         kind = value.dtype or ir.DataType.UINT8
         zero = builder.constant(np.zeros(dims(scale) or (), kind.numpy()))
     numbers = ir.node("DequantizeLinear", [value, scale, zero], name=builder.name("numbers"))
-    codes = ir.node("QuantizeLinear", [numbers.outputs[0], scale, zero], name=builder.name("codes"))
-    numbers.outputs[0].name = f"{value.name}{DECODED}"
+    again = ir.node("QuantizeLinear", [numbers.outputs[0], scale, zero], name=builder.name("again"))
+    numbers.outputs[0].name = f"{value.name}{DEQUANTIZED}"
     numbers.outputs[0].shape, numbers.outputs[0].dtype = value.shape, scale.dtype or _FLOAT
-    codes.outputs[0].name = codes.name
-    codes.outputs[0].shape, codes.outputs[0].type = value.shape, value.type
+    again.outputs[0].name = again.name
+    again.outputs[0].shape, again.outputs[0].type = value.shape, value.type
     for use in tuple(value.uses()):
         if use.node is not numbers:
-            use.node.replace_input_with(use.idx, codes.outputs[0])
-    graph.insert_after(producer, [numbers, codes])
+            use.node.replace_input_with(use.idx, again.outputs[0])
+    graph.insert_after(producer, [numbers, again])
     return numbers.outputs[0]
 
 
-def last_encodings(score: ir.Value) -> set[ir.Node]:
+def last_quantizers(score: ir.Value) -> set[ir.Node]:
     """Return the quantizing nodes between the last linear layer and the class scores.
 
-    The range of their codes cuts off scores that are higher than any in the calibration. As
-    with Softmax, what is explained is the score before that.
+    Their range clips scores that are higher than any in the calibration. As with Softmax, the
+    score before that is explained.
     """
     found: set[ir.Node] = set()
     value: ir.Value | None = score

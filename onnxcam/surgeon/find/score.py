@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxcam.errors import ScoreError, nearest
 from onnxcam.graph.operators import RUNTIME_DOMAINS, Trait, has
 from onnxcam.graph.values import describe, dims, is_float, names
-from onnxcam.surgeon.find.quantized import DECODED, encoding
+from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
 _PASSED = Trait.PASSES | Trait.RESHAPES | Trait.QUANTIZES
 
@@ -50,7 +50,7 @@ def find_score(graph: ir.Graph, requested: str = "auto") -> Score:
     if requested != "auto":
         known = names(graph)
         if requested not in known:
-            requested = requested.removesuffix(DECODED)
+            requested = requested.removesuffix(DEQUANTIZED)
         if requested not in known:
             raise ScoreError(f"score '{requested}': no such tensor.{nearest(requested, known)}")
         value = known[requested]
@@ -59,7 +59,7 @@ def find_score(graph: ir.Graph, requested: str = "auto") -> Score:
                 f"score '{requested}' has shape {_show(value)}; it must be [N, classes], up to "
                 "axes of length 1."
             )
-        if not is_float(value) and encoding(value) is None:
+        if not is_float(value) and scale_and_zero_point(value) is None:
             raise ScoreError(f"score '{requested}' is {value.dtype}, not floating point.")
         return Score(value, None, (), class_count(value))
     output = next((o for o in graph.outputs if _like_scores(o)), None)
@@ -94,7 +94,7 @@ def class_count(value: ir.Value) -> int | None:
 
 
 def is_probability(value: ir.Value) -> ir.Node | None:
-    """Return the Softmax or Sigmoid that a requested score already went through."""
+    """Return the Softmax or Sigmoid that a requested score has already passed."""
     node = value.producer()
     while node is not None and has(node, _PASSED) and not has(node, Trait.SQUASHES):
         source = node.inputs[0]
@@ -114,9 +114,10 @@ def _like_scores(value: ir.Value) -> bool:
 
 
 def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
-    """Walk through whatever only squashes, reshapes or converts; stop at the last number.
+    """Walk back through what only squashes, reshapes or converts.
 
-    That is a float, or before quantized Softmax or Sigmoid the codes of one.
+    The score is the last floating-point tensor there, or the quantized one before a quantized
+    Softmax or Sigmoid.
     """
     best, passed, pending = output, [], []
     value = output
@@ -125,7 +126,7 @@ def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
         if source is None:
             break
         if source.shape is None and not has(node, Trait.RESHAPES):
-            source.shape = value.shape  # these keep the shape
+            source.shape = value.shape  # the other operators keep the shape
         if class_axis(source) is None:
             break
         if has(node, Trait.RESHAPES) and not _same_classes(source, value):
@@ -133,11 +134,11 @@ def _walk_back(output: ir.Value) -> tuple[ir.Value, tuple[str, ...]]:
         pending.append(node)
         value = source
         squashed = any(has(n, Trait.SQUASHES) for n in pending)
-        if is_float(value) or (squashed and encoding(value) is not None):
+        if is_float(value) or (squashed and scale_and_zero_point(value) is not None):
             best = value
             passed += [describe(n) for n in pending]
             pending = []
-    if not is_float(best) and encoding(best) is None:
+    if not is_float(best) and scale_and_zero_point(best) is None:
         raise ScoreError(
             f"the class scores '{output.name}' are {output.dtype}, and no floating-point tensor "
             "lies before them. Name one with --score."

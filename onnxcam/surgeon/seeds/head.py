@@ -1,11 +1,10 @@
 """Start the backward walk before the last linear layer instead of after it.
 
-The gradient of one class score does not need the other classes: of the last layer's weights it
-takes one row. For a head that is a convolution with a map per class (SqueezeNet), this leaves
-one channel where there would be a thousand.
+The gradient of one class score needs one row of the last layer's weights. For a head that is a
+convolution with a map for each class (SqueezeNet), that is one channel instead of a thousand.
 
-Between the last linear layer and the score, every operator must keep the classes apart.
-Anything else starts at the score, from one-hot cotangents.
+This works if every operator between the last linear layer and the score keeps the classes apart.
+Otherwise the walk starts at the score, from one-hot cotangents.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from onnxcam.gradient.call import dequantized
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import depends_on, dims
-from onnxcam.surgeon.find.quantized import last_encodings
+from onnxcam.surgeon.find.quantized import last_quantizers
 from onnxcam.surgeon.find.score import class_axis, class_count
 
 _KEEPS_CLASSES = Trait.UNIT_SLOPE | Trait.CHANNELWISE | Trait.POOLS
@@ -36,7 +35,7 @@ class Cotangent:
         value: the tensor, ``[N, K, *S]``.
         full: returns ``[T, N, K, *S]``.
         summed: returns it summed over space, ``[T, N, K]``; often much cheaper.
-        unclipped: quantizers that the walk reads as if they had no range.
+        unclipped: quantizers that the walk treats as if they did not clip.
     """
 
     value: ir.Value
@@ -60,7 +59,7 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
         classes: int64 ``[T, N]``.
         layer: where the walk will end; the start depends on it.
     """
-    unclipped = frozenset(last_encodings(score))
+    unclipped = frozenset(last_quantizers(score))
     tail: list[ir.Node] = []
     value = score
     varying = depends_on(b.graph, set(b.graph.inputs))
@@ -81,7 +80,7 @@ def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Va
 
 
 def score_cotangent(b: Builder, score: ir.Value, classes: ir.Value) -> Cotangent:
-    """One-hot cotangents of the score itself."""
+    """Return the cotangent of the score itself, which is one-hot."""
 
     def full() -> ir.Value:
         axis, count, shape = class_axis(score) or 0, class_count(score), dims(score) or []
@@ -102,7 +101,7 @@ def score_cotangent(b: Builder, score: ir.Value, classes: ir.Value) -> Cotangent
 def _kept_apart(
     node: ir.Node, value: ir.Value, varying: set[ir.Value], classes: int | None
 ) -> ir.Value | None:
-    """Return the operand to go on with when ``node`` keeps the classes on axis 1."""
+    """Return the operand to continue from if ``node`` keeps the classes apart on axis 1."""
     if not has(node, _KEEPS_CLASSES) or value is not node.outputs[0]:
         return None
     moving = [v for v in node.inputs if v is not None and v in varying]
@@ -126,7 +125,7 @@ def _kept_apart(
 
 
 def _weighted(node: ir.Node, varying: set[ir.Value], classes: int | None) -> ir.Value | None:
-    """Return the data operand of a linear layer whose weights are stored, one row a class."""
+    """Return the data operand of a linear layer with stored weights, one row for each class."""
     outputs = dims(node.outputs[0]) or []
     if node.op_type not in ("Gemm", "MatMul", "Conv") or len(outputs) < 2:
         return None
@@ -161,12 +160,12 @@ def _before(
     tail: list[ir.Node],
     classes: ir.Value,
 ) -> Cotangent:
-    """The cotangent of the last linear layer's input, from one row of its weights."""
+    """Return the cotangent of the last linear layer's input, from one row of its weights."""
     space = len(dims(x) or []) - 2
 
     @cache
     def rows() -> ir.Value:
-        """The class's weights, ``[T, N, K]``."""
+        """Return the class's row of the weights, ``[T, N, K]``."""
         weight = node.inputs[1]
         assert weight is not None
         stored = dequantized(b, weight)
@@ -246,13 +245,13 @@ class _Slopes:
         for node in self.tail:
             previous, original = original, node.outputs[0]
             if has(node, Trait.UNIT_SLOPE):
-                continue  # what places remain have length 1, so only the shape may change
+                continue  # spatial axes have length 1, so that only the shape changes
             value = b.copy(node, [value if v is previous else v for v in node.inputs])
             _describe(value, original, (dims(original) or [])[2:])
         return add_gradient(b, value, self._ones(value), [channel])[0]
 
     def _ones(self, value: ir.Value) -> ir.Value:
-        """Cotangents of 1; one number where no rule needs their shape, which folds away."""
+        """Return cotangents of 1: a single number, which folds away, if no rule needs more."""
         pools = {n.op_type for n in self.tail if has(n, Trait.POOLS)}
         if any(has(n, Trait.FULL_SHAPE) for n in self.tail) and pools <= {"GlobalAveragePool"}:
             return self.b.constant(np.ones([1] * (1 + len(dims(value) or []))), self.z.dtype)
@@ -263,8 +262,8 @@ class _Slopes:
     def _picked(self) -> ir.Value:
         """Return the class's channel of the layer's output, ``[T, N, *S]`` in this order.
 
-        A convolution is computed again for that channel alone: reading it out of its thousand
-        would keep the runtime from fusing and from its own layout of them.
+        A convolution is computed again for that channel alone: reading one of its thousand channels
+        would keep the runtime from fusing it and from its blocked layout.
         """
         b = self.b
         if self.node.op_type != "Conv" or self.pads:
@@ -272,7 +271,7 @@ class _Slopes:
             picked = b.op("GatherND", self.z, index, batch_dims=1)  # [N, T, *S]
             return b.op("Transpose", picked, perm=[1, 0, *range(2, 2 + len(self.space))])
         row = b.op("Unsqueeze", self.rows(), b.ints(2))
-        z = b.op("MatMul", row, b.op("Reshape", self.x, b.ints(0, 0, -1)))  # [T, N, 1, places]
+        z = b.op("MatMul", row, b.op("Reshape", self.x, b.ints(0, 0, -1)))  # [T, N, 1, positions]
         bias = self.node.inputs[2] if len(self.node.inputs) > 2 else None
         if bias is None:
             return z

@@ -1,8 +1,8 @@
 """The gradient summed over space, which is all that Grad-CAM takes of it.
 
-``sum_S(dy/dA)`` needs less than ``dy/dA``: pooling hands on what it gets, so the sum passes
-through it; and a dense layer over flattened maps can be summed over places before it is
-multiplied, which for VGG reads 8 MB of weights in place of 400.
+``sum_S(dy/dA)`` needs less than ``dy/dA``. Pooling keeps the sum of its cotangent, so the sum
+passes through it. The weights of a dense layer over flattened maps can be summed over positions
+before the product, which for VGG reads 8 MB of weights instead of 400.
 """
 
 from __future__ import annotations
@@ -60,37 +60,37 @@ class _Sums:
         return self.b.sum(g, list(range(3, len(dims(value) or []) + 1)))
 
     def _through_flatten(self, node: ir.Node, value: ir.Value) -> ir.Value | None:
-        """``value`` [N, K, *S] is flattened to [N, K * S]."""
+        """Return the sum where ``node`` flattens ``value``, ``[N, K, *S]``, to ``[N, K * S]``."""
         flat, b = node.outputs[0], self.b
         shape = dims(value) or []
-        channels, places = shape[1], 1
+        channels, positions = shape[1], 1
         for d in shape[2:]:
             if not isinstance(d, int) or not isinstance(channels, int):
                 return None
-            places *= d
+            positions *= d
         assert isinstance(channels, int)
-        if places == 1:
+        if positions == 1:
             return self.start.gradient(self.b, flat)
         readers = self.readers.get(flat, [])
         if flat is not self.start.value and len(readers) == 1:
             weight = _dense_weight(readers[0], flat, self.varying)
             if weight is not None:
                 output = self.start.gradient(self.b, readers[0].outputs[0])  # [T, N, M]
-                return b.op("MatMul", output, self._pooled_weight(*weight, channels, places))
+                return b.op("MatMul", output, self._pooled_weight(*weight, channels, positions))
         return b.sum(
-            b.op("Reshape", self.start.gradient(self.b, flat), b.ints(0, 0, channels, places)), [3]
+            b.op("Reshape", self.start.gradient(self.b, flat), b.ints(0, 0, channels, positions)), [3]
         )
 
     def _pooled_weight(
-        self, weight: ir.Value, by_row: bool, alpha: float, channels: int, places: int
+        self, weight: ir.Value, by_row: bool, alpha: float, channels: int, positions: int
     ) -> ir.Value:
-        """Sum stored weights over places, ``[M, K]``; the runtime folds this once."""
+        """Return stored weights summed over positions, ``[M, K]``; the runtime folds this once."""
         b = self.b
         stored = dequantized(b, weight)
         if by_row:  # [M, K * S]
-            pooled = b.sum(b.op("Reshape", stored, b.ints(-1, channels, places)), [2])
+            pooled = b.sum(b.op("Reshape", stored, b.ints(-1, channels, positions)), [2])
         else:  # [K * S, M]
-            pooled = b.sum(b.op("Reshape", stored, b.ints(channels, places, -1)), [1])
+            pooled = b.sum(b.op("Reshape", stored, b.ints(channels, positions, -1)), [1])
             pooled = b.op("Transpose", pooled, perm=[1, 0])
         return pooled if alpha == 1.0 else b.op("Mul", pooled, b.constant(alpha, weight.dtype))
 
@@ -109,7 +109,7 @@ def _hands_on(node: ir.Node, value: ir.Value) -> bool:
     if node.op_type == "Dropout":
         return len(node.inputs) < 3 or node.inputs[2] is None
     if node.op_type == "AveragePool":
-        # A window over padding that counts it gives a part of its share away.
+        # A window that counts its padding loses a part of its share to it.
         counted = node.attributes.get_int("count_include_pad", 0)
         padded = any(node.attributes.get_ints("pads") or ()) or node.attributes.get_int(
             "ceil_mode", False
@@ -147,7 +147,7 @@ def _flattens(node: ir.Node, value: ir.Value) -> bool:
 def _dense_weight(
     node: ir.Node, flat: ir.Value, varying: set[ir.Value]
 ) -> tuple[ir.Value, bool, float] | None:
-    """Return a dense layer's stored weight, whether it has a row an output, and its factor."""
+    """Return a dense layer's stored weight, whether its rows are the outputs, and its factor."""
     if node.op_type not in ("Gemm", "MatMul") or node.domain or not _reads_once(node, flat):
         return None
     weight = node.inputs[1]
