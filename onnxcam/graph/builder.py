@@ -27,7 +27,7 @@ def _highest(graph: ir.Graph) -> int:
 
 
 def shaped(value: ir.Value, like: ir.Value) -> ir.Value:
-    """Say that a value has shape and type of ``like``, which runtimes may not see through."""
+    """Give a value the shape and type of ``like``, which inference may not find; return it."""
     value.shape, value.type = like.shape, like.type
     return value
 
@@ -57,7 +57,7 @@ class Builder:
         return builder
 
     def once(self, kind: str, value: ir.Value, make: Callable[[], ir.Value]) -> ir.Value:
-        """Return what is derived from ``value``, appended where it is asked for first."""
+        """Return what ``make`` derives from ``value``; it is called once per kind and value."""
         key = kind, value
         if key not in self._derived:
             self._derived[key] = make()
@@ -120,7 +120,7 @@ class Builder:
             )
             self._constants[key] = value
         value = self._constants[key]
-        if value.name not in self.root.initializers:  # also where it was dropped for want of use
+        if value.name not in self.root.initializers:  # it may have been dropped as unused
             self.root.register_initializer(value)
         return value
 
@@ -141,7 +141,7 @@ class Builder:
         return self.op("Slice", self.shape(value), self.ints(2), self.ints(rank))
 
     def positions(self, value: ir.Value) -> ir.Value:
-        """Return the number of positions in space, as a scalar of the value's own type."""
+        """Return the number of spatial positions, as a scalar of the value's own type."""
         kind = value.dtype or ir.DataType.FLOAT
         lengths = list(value.shape or ())[2:]
         known = [d for d in lengths if isinstance(d, int)]
@@ -150,7 +150,7 @@ class Builder:
         return self.op("Cast", self.op("ReduceProd", self.space(value), keepdims=0), to=kind)
 
     def repeat(self, value: ir.Value, times: Sequence[int]) -> ir.Value:
-        """Repeat each element of ``[B, C, H, W]`` in both directions of space."""
+        """Repeat each element of ``[B, C, H, W]`` along both spatial axes."""
         result = self.op(
             "Resize",
             value,
@@ -167,9 +167,9 @@ class Builder:
         return result
 
     def scaled(self, value: ir.Value, channels: int, scale: float, shift: float = 0.0) -> ir.Value:
-        """Return ``scale * value + shift`` of ``[N, C, H, W]`` in single precision.
+        """Return ``scale * value + shift`` of ``[N, C, H, W]`` in float32.
 
-        It is a convolution of one channel each, which keeps ONNX Runtime's blocked layout.
+        It is a depthwise convolution, which keeps ONNX Runtime's blocked layout.
         """
         kind = ir.DataType.FLOAT
         weight = self.constant(np.full([channels, 1, 1, 1], scale), kind)
@@ -177,13 +177,13 @@ class Builder:
         return self.op("Conv", value, weight, *bias, group=channels, kernel_shape=[1, 1])
 
     def sum(self, value: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
-        """Sum over constant axes; no axes is no operation."""
+        """Sum over constant axes; without axes return the value itself."""
         if not axes:
             return value
         return self.op("ReduceSum", value, self.ints(*axes), keepdims=int(keepdims))
 
     def mean(self, value: ir.Value, axes: Sequence[int], keepdims: bool = False) -> ir.Value:
-        """Average over constant axes; no axes is no operation."""
+        """Average over constant axes; without axes return the value itself."""
         if not axes:
             return value
         if self.opset >= 18:

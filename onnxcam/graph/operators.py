@@ -1,7 +1,6 @@
-"""One table of what operators are like; whoever asks looks here.
+"""One table of the traits of operators, those of ONNX Runtime (``com.microsoft``) included.
 
-Adding an operator touches its rule, the rule's case and this table. An operator of ONNX Runtime's
-own (``com.microsoft``) has a row like any other.
+A new operator needs a rule, a case of the rule, and a row here.
 """
 
 from __future__ import annotations
@@ -16,25 +15,25 @@ RUNTIME_DOMAINS = ("", "com.microsoft")
 class Trait(Flag):
     """What is true of an operator."""
 
-    CONVOLUTION = auto()  # makes maps [N, K, *S] with a kernel
+    CONVOLUTION = auto()  # computes maps [N, K, *S] with a kernel
     LINEAR = auto()  # multiplies with weights and sums
-    AFFINE = auto()  # linear up to a constant; quantizers drop a ReLU that follows it
+    AFFINE = auto()  # linear plus a constant; quantizers drop a ReLU after it
     INTEGER_SUM = auto()  # sums products of quantized tensors, to int32
     MIXES = auto()  # one position of its output depends on all positions, as in attention
-    SQUASHES = auto()  # makes probabilities of scores
-    QUANTIZES = auto()  # between a quantized tensor and the numbers that it stands for
-    FINISHES = auto()  # finishes a convolution's maps in place
-    REARRANGES = auto()  # part of how exporters write group normalization or a channel shuffle
-    RESHAPES = auto()  # changes the shape alone, not the order of elements
-    PASSES = auto()  # passes its operand on, perhaps in another type
-    UNIT_SLOPE = auto()  # its derivative is 1, for an operand of its result's size
-    MOVES = auto()  # takes elements elsewhere and computes nothing
-    ADDS = auto()  # sums its operands
+    SQUASHES = auto()  # turns scores into probabilities
+    QUANTIZES = auto()  # quantizes or dequantizes
+    FINISHES = auto()  # continues a convolution's maps: activation, normalization, addition, ...
+    REARRANGES = auto()  # used by exporters in group normalization or a channel shuffle
+    RESHAPES = auto()  # changes the shape, not the order of elements
+    PASSES = auto()  # passes its operand on, perhaps converted
+    UNIT_SLOPE = auto()  # its derivative is 1, where operand and result have equal sizes
+    MOVES = auto()  # moves elements and computes nothing
+    ADDS = auto()  # adds its operands
     KEEPS_SCALE = auto()  # its quantized output has its operand's scale and zero point
-    POOLS = auto()  # makes one value of each window or map
-    CHANNELWISE = auto()  # an activation: one channel in, the same channel out
-    FULL_SHAPE = auto()  # its rule returns the full shape, whatever the cotangent broadcasts to
-    ELEMENTWISE = auto()  # computes each element by itself; operands broadcast
+    POOLS = auto()  # reduces each window or map to one value
+    CHANNELWISE = auto()  # an activation that keeps channels apart
+    FULL_SHAPE = auto()  # its rule returns the full shape even for a cotangent that broadcasts
+    ELEMENTWISE = auto()  # computes each element on its own; operands broadcast
     KEEPS_BLOCKS = auto()  # ONNX Runtime on CPU keeps its blocked layout through it
     INFINITE_SLOPE = auto()  # its derivative may be infinite
     RANDOM = auto()  # draws at random
@@ -61,7 +60,7 @@ QGemm                     linear scale=7
 MatMulIntegerToFloat      linear
 DynamicQuantizeMatMul     linear
 MatMulNBits               linear
-# activations, and what makes probabilities
+# activations and probabilities
 Softmax                   mixes squashes
 QLinearSoftmax            mixes squashes scale=3
 Attention                 mixes
@@ -142,7 +141,7 @@ Det                       infinite_slope
 ReduceL2                  infinite_slope
 ReduceLogSum              infinite_slope
 QLinearReduceMean         scale=3
-# the same elements, elsewhere or in another type
+# elements moved or converted
 QuantizeLinear            quantizes finishes scale=1
 DequantizeLinear          quantizes finishes
 Concat                    finishes moves
@@ -188,11 +187,11 @@ _TRAITS, _SCALES = _parsed()
 
 
 def has(node: ir.Node | str, trait: Trait) -> bool:
-    """Whether an operator, a node's or one of this name, has one of these traits."""
+    """Whether an operator, given as a node or by name, has one of these traits."""
     name = node if isinstance(node, str) else node.op_type
     return bool(_TRAITS.get(name, Trait(0)) & trait)
 
 
 def scale_operand(node: ir.Node) -> int | None:
-    """Return which operand is the scale of a node's quantized output, the zero point after it."""
+    """Return the index of the scale of a node's quantized output; the zero point is next."""
     return _SCALES.get(node.op_type)

@@ -1,4 +1,4 @@
-"""Quantized tensors: what they are stored as, and which values they are.
+"""Quantized tensors: their types and ranges, and which values of a graph are quantized.
 
 A quantized tensor ``q`` stands for the numbers ``x = (q - z) s``, with a scale ``s`` and a zero
 point ``z``.
@@ -26,16 +26,16 @@ _RANGES: dict[str, tuple[float, float]] = {
     "FLOAT8E5M2": (-57344, 57344),
     "FLOAT8E5M2FNUZ": (-57344, 57344),
 }
-# The least and the largest quantized value of each type, as far as the installed onnx_ir knows it.
+# The least and largest value of each quantized type that the installed onnx_ir knows.
 LIMITS = {
     ir.DataType[name]: limits for name, limits in _RANGES.items() if name in ir.DataType.__members__
 }
 
 
 def holds_quantized(value: ir.Value) -> bool:
-    """Whether a value that is not floating point carries a gradient all the same.
+    """Whether a value carries a gradient although it is not floating point.
 
-    Quantized tensors do, and so do the int32 sums of their products.
+    That is so for quantized tensors and for the int32 sums of their products.
     """
     if value.dtype != ir.DataType.INT32:
         return value.dtype in LIMITS and not _is_zero_point(value)
@@ -59,9 +59,9 @@ def _is_zero_point(value: ir.Value) -> bool:
 
 
 def absorbs_relu(node: ir.Node) -> bool:
-    """Whether a QuantizeLinear stands for a ReLU: its zero point is the least quantized value.
+    """Whether a QuantizeLinear stands for a ReLU, which a quantizer dropped before it.
 
-    Quantizers drop the ReLU before it. The sum of two such tensors had none.
+    Then its zero point is the least quantized value. A sum of two such tensors had no ReLU.
     """
     x, y = node.inputs[0], node.outputs[0]
     made = None if x is None else x.producer()
@@ -82,7 +82,7 @@ def _zero_point(node: ir.Node) -> ir.Value | None:
 
 
 def begins_at_zero(zero: ir.Value | None, quantized: ir.Value) -> bool:
-    """Whether the least quantized value stands for 0, so that none stands for less."""
+    """Whether the least quantized value stands for 0, and none for less."""
     low = LIMITS[quantized.dtype or ir.DataType.UINT8][0]
     if zero is None:
         return low == 0

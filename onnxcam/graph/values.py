@@ -11,14 +11,14 @@ from onnxcam.errors import TensorError, nearest
 
 NCHWC = "com.microsoft.nchwc"  # ONNX Runtime's operators on blocks of channels
 LAYOUT = "Save the optimized model at level 'extended' in place of 'all', or give the original file"
-_LONG = 80  # longer names, which some exporters join from many, are shortened in messages
+_LONG = 80  # longer names are shortened in messages
 
 HALVES = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALVES}
 
 
 def dims(value: ir.Value) -> list[int | str | None] | None:
-    """Return the dimensions: an int, a symbol's name, or ``None`` each; ``None`` for no rank."""
+    """Return the lengths of the axes: int, symbol's name or ``None``; ``None`` for unknown rank."""
     if value.shape is None:
         return None
     return [d if isinstance(d, int) else d.value for d in value.shape]
@@ -62,13 +62,13 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
 def drop_unneeded(graph: ir.Graph, prefix: str = "") -> None:
     """Remove nodes and stored constants named ``prefix...`` that no output needs.
 
-    Runtimes compute what nobody reads.
+    Runtimes compute even what nothing reads.
     """
     needed = {*graph.inputs, *graph.outputs}
     for node in reversed(graph):
         if (node.name or "").startswith(prefix) and needed.isdisjoint(node.outputs):
             graph.remove(node)
-            _forget(node)
+            _disconnect(node)
         else:
             needed.update(reads(node))
     for name, value in list(graph.initializers.items()):
@@ -76,14 +76,14 @@ def drop_unneeded(graph: ir.Graph, prefix: str = "") -> None:
             del graph.initializers[name]
 
 
-def _forget(node: ir.Node) -> None:
-    """Let a removed node and its subgraphs read nothing any more."""
+def _disconnect(node: ir.Node) -> None:
+    """Disconnect a removed node and its subgraphs from what they read."""
     for index in range(len(node.inputs)):
         node.replace_input_with(index, None)
     for inner in subgraphs(node):
         inner.outputs.clear()
         for child in inner:
-            _forget(child)
+            _disconnect(child)
 
 
 def operator(node: ir.Node) -> str:
@@ -92,7 +92,7 @@ def operator(node: ir.Node) -> str:
 
 
 def original_name(node: ir.Node) -> str:
-    """Return the name of a node, of a copy that of the node it was copied from."""
+    """Return a node's name; for a copy, the name of its original."""
     return node.meta.get("original") or node.name or ""
 
 
@@ -144,7 +144,7 @@ def tensors(graph: ir.Graph, *wanted: str) -> list[ir.Value]:
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """Return ``name``, numbered where it is taken; from then on it is."""
+    """Return ``name``, numbered if it is taken, and add it to ``taken``."""
     found, count = name, 1
     while found in taken:
         count += 1

@@ -28,7 +28,7 @@ def tensor_facts(value: ir.Value) -> TensorFacts:
 
 @dataclass(frozen=True)
 class Origin:
-    """What preparation may change, as the file has it."""
+    """Properties of the file that preparation may change."""
 
     opset: int
     ir_version: int
@@ -37,7 +37,7 @@ class Origin:
 
 
 def origin_of(proto: onnx.ModelProto, path: Path) -> Origin:
-    """Return the file's own opset, IR version and size, and where its outer weights are."""
+    """Return the file's own opset, IR version and node count, and its external weight files."""
     outer = check_external_data(path, proto)
     return Origin(opset_of(proto), int(proto.ir_version), len(proto.graph.node), outer)
 

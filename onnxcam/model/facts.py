@@ -16,8 +16,8 @@ Dim = int | str | None
 class TensorFacts:
     """Name, dtype (NumPy's name, or ``"?"``) and shape of a tensor.
 
-    A dimension is an int, a symbol's name or ``None``; ``shape`` is ``None`` when not even the
-    rank is known.
+    A dimension is an int, a symbol's name or ``None``; ``shape`` is ``None`` if the rank is
+    unknown.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Evaluate what is known before any run.
+"""Fold small constant expressions.
 
 Exporters write shapes, pads and conditions as long chains of Constant, Shape, Gather, Concat,
-Slice and Cast; folded, they are known to shape inference and to the rules. Of an If whose
-condition is known, one branch remains, in the place of the node.
+Slice and Cast. Folded, they are known to shape inference and to the rules. An If on a constant
+condition is replaced by the nodes of the branch that it takes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def fold_constants(
     Args:
         proto: the model.
         lengths: the shapes of values of the main graph, as far as they are known.
-        keep: tensors that are not taken for constants, since their gradient is wanted.
+        keep: tensors that are not folded, since their gradient is wanted.
 
     Returns:
         Whether an If was replaced by one of its branches.
@@ -47,13 +47,13 @@ class _Folder:
         self.keep = keep
         self.opset = opset_of(proto)
         self.lengths = lengths
-        self.vectors: dict[str, list[int | None]] = {}  # of lengths, known in part
+        self.vectors: dict[str, list[int | None]] = {}  # vectors of lengths, partly known
         self.names = {v.name for v in (*proto.graph.input, *proto.graph.initializer)}
         self.names |= {name for node in all_nodes(proto.graph) for name in node.output}
         self.replaced = False
 
     def fold(self, graph: onnx.GraphProto, outer: Arrays) -> None:
-        """Fold the nodes of one graph, in which the constants of the outer one are known."""
+        """Fold the nodes of one graph; ``outer`` are the constants of the graphs around it."""
         own = {v.name for v in (*graph.input, *graph.initializer)}
         known = {name: array for name, array in outer.items() if name not in own}
         known |= self.stored(graph)
@@ -83,7 +83,7 @@ class _Folder:
             return
         del graph.node[:]
         graph.node.extend(kept.node)
-        # A description may say less than is known now, and onnx would believe it.
+        # Stored descriptions may say less than is known now, and onnx would keep to them.
         stale = opened | folded.keys()
         kept.value_info.extend(v for v in graph.value_info if v.name not in stale)
         del graph.value_info[:]
@@ -117,7 +117,7 @@ class _Folder:
         return _evaluate(node, known, self.opset)
 
     def picked(self, node: onnx.NodeProto, known: Arrays) -> Arrays | None:
-        """Return what a node takes of a shape, where that is known."""
+        """Return what a node reads of a shape: all or some of its lengths, where they are known."""
         source, *others = node.input
         if node.op_type == "Size" and source in self.lengths:
             sizes = [n for n in self.lengths[source] if n is not None]
@@ -126,7 +126,7 @@ class _Folder:
         if node.op_type == "Shape" and source in self.lengths:
             ends = {a.name: a.i for a in node.attribute}
             vector = list(self.lengths[source])
-            places = np.arange(len(vector))[ends.get("start") : ends.get("end")]
+            indices = np.arange(len(vector))[ends.get("start") : ends.get("end")]
         elif node.op_type in ("Gather", "Slice") and source in self.vectors:
             vector = self.vectors[source]
             found = None
@@ -134,20 +134,20 @@ class _Folder:
                 found = _evaluate(node, {**known, source: np.arange(len(vector))}, self.opset)
             if found is None:
                 return None
-            places = found[node.output[0]]
+            indices = found[node.output[0]]
         else:
             return None
-        values = [vector[i] for i in places.ravel()]
+        values = [vector[i] for i in indices.ravel()]
         if any(v is None for v in values):
-            if places.ndim == 1:
+            if indices.ndim == 1:
                 self.vectors[node.output[0]] = values
             return None
-        return {node.output[0]: np.array(values, np.int64).reshape(places.shape)}
+        return {node.output[0]: np.array(values, np.int64).reshape(indices.shape)}
 
     def opened(
         self, graph: onnx.GraphProto, node: onnx.NodeProto, branch: onnx.GraphProto
     ) -> list[onnx.NodeProto]:
-        """Return the nodes of an If's branch as nodes of its graph, which gets its weights."""
+        """Return a branch's nodes, renamed for ``graph``, which gets the branch's weights."""
         produced = {name for child in branch.node for name in child.output}
         new: dict[str, str] = {}
         passed = []
@@ -179,14 +179,14 @@ class _Folder:
         return nodes
 
     def stored(self, graph: onnx.GraphProto) -> Arrays:
-        """Return the small weights of a graph."""
+        """Return the small stored weights of a graph."""
         inside = (t for t in graph.initializer if t.data_location != onnx.TensorProto.EXTERNAL)
         small = (t for t in inside if nbytes(t) <= SMALL_BYTES and t.name not in self.keep)
         return {t.name: onnx.numpy_helper.to_array(t) for t in small}
 
 
 def _taken_branch(node: onnx.NodeProto, known: Arrays) -> onnx.GraphProto | None:
-    """Return the branch that an If on a known condition takes."""
+    """Return the branch that an If on a constant takes."""
     if node.op_type != "If" or node.domain or node.input[0] not in known:
         return None
     name = "then_branch" if known[node.input[0]].all() else "else_branch"
@@ -206,7 +206,7 @@ def _rename(node: onnx.NodeProto, new: Mapping[str, str]) -> None:
 
 
 def _names_read(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, those captured by its subgraphs included."""
+    """Return the names that a node reads, those captured by its subgraphs included."""
     names = set(node.input)
     for graph in subgraphs(node):
         names |= {o.name for o in graph.output}
@@ -216,10 +216,10 @@ def _names_read(node: onnx.NodeProto) -> set[str]:
 
 
 def _evaluate(node: onnx.NodeProto, known: Arrays, opset: int) -> Arrays | None:
-    """Run one node on known operands; ``None`` where that gives nothing small."""
+    """Run one node on constants; ``None`` if it fails or a result is large."""
     try:
         arrays = run_node(node, {name: known[name] for name in node.input if name}, opset)
-    except Exception:  # whatever the evaluator does not know stays a node
+    except Exception:  # what the evaluator cannot run stays a node
         return None
     if any(a.nbytes > SMALL_BYTES or a.dtype.kind not in "iufb" for a in arrays):
         return None
@@ -227,7 +227,7 @@ def _evaluate(node: onnx.NodeProto, known: Arrays, opset: int) -> Arrays | None:
 
 
 def run_node(node: onnx.NodeProto, feeds: Arrays, opset: int) -> list[np.ndarray]:
-    """Return what one node computes in onnx's evaluator, which may raise anything."""
+    """Run one node in onnx's evaluator, which may raise anything."""
     from onnx.reference import ReferenceEvaluator
 
     inputs = [

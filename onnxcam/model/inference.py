@@ -1,9 +1,9 @@
 """onnx's shape inference, and what it lacks for subgraphs and Attention.
 
-It does not look at constants of the outer graph from inside an inner one, so these get copies.
-It infers no shapes for the states of a Loop, since the standard lets each iteration change
-them. Where a body keeps the shape that it is given, so do all iterations: the initial shape is
-assumed in the body, and what the body makes of it tells which of its lengths hold.
+Inside a subgraph it does not see the constants of the graphs around it, so subgraphs get copies.
+It infers no shapes for the states of a Loop, since the standard lets each iteration change them.
+Here the initial shape of a state is assumed in the body; the lengths that one iteration keeps hold
+in all of them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from onnxcam.graph.protos import subgraphs
 
 Types = Mapping[str, onnx.TypeProto]
 Tensors = Mapping[str, onnx.TensorProto]
-_SMALL = 64  # elements; larger constants shape nothing
+_SMALL = 64  # elements; shapes do not depend on larger constants
 
 
 def infer(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return ``model``, which is changed, with the types and shapes that can be inferred.
 
-    It is for reading these only: subgraphs have got constants of outer ones.
+    Use it for these alone: its subgraphs have copies of outer constants.
     """
     _copy_constants(model.graph, {})
     known = _infer(model)
@@ -48,9 +48,9 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _open_attention(graph: onnx.GraphProto, inferred: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Put inputs in place of Attention of unknown lengths; return these.
+    """Replace Attention on unknown lengths by new inputs; return these.
 
-    onnx 1.23 adds and multiplies such lengths as if they were 0.
+    onnx 1.23 computes with unknown lengths there as if they were 0.
     """
     infos = {v.name: v for v in (*inferred.input, *inferred.value_info, *inferred.output)}
     opened = []
@@ -95,7 +95,7 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class _State:
-    """A state of a Loop: its initial type, it in the body before and after, and as an output."""
+    """The types of a Loop's state: initial, before and after an iteration, and as an output."""
 
     initial: onnx.TypeProto | None
     before: onnx.TypeProto.Tensor
@@ -103,7 +103,7 @@ class _State:
     output: onnx.TypeProto.Tensor
 
     def assume(self) -> bool:
-        """Take the initial shape for that of every iteration, where none is declared."""
+        """Assume the initial shape in every iteration, unless one is declared."""
         if self.initial is None or not self.initial.tensor_type.HasField("shape"):
             return False
         if self.before.HasField("shape") or self.output.HasField("shape"):
@@ -113,7 +113,7 @@ class _State:
         return True
 
     def doubt(self, made: _State) -> bool:
-        """Forget what an iteration may change; return whether there was anything."""
+        """Forget the lengths that an iteration changed; return whether there were any."""
         known = self.before.SerializeToString()
         for other in (made.after, made.initial and made.initial.tensor_type):
             _narrow(self.before, other)
@@ -122,7 +122,7 @@ class _State:
 
 
 def _narrow(kind: onnx.TypeProto.Tensor, other: onnx.TypeProto.Tensor | None) -> None:
-    """Forget the lengths that another type does not share."""
+    """Forget the lengths that differ from those of another type."""
     lengths = kind.shape.dim
     if other is None or not other.HasField("shape") or len(lengths) != len(other.shape.dim):
         kind.ClearField("shape")
@@ -142,7 +142,7 @@ def _states(graph: onnx.GraphProto, outer: Types) -> Iterator[_State]:
     for node in graph.node:
         inner = list(subgraphs(node))
         if node.op_type == "Loop" and not node.domain:
-            # Before the states come trip count and condition, in the body's outputs the latter.
+            # Inputs before the states: trip count and condition; outputs: the condition.
             befores, afters = inner[0].input[2:], inner[0].output[1:]
             for i, name in enumerate(node.input[2:]):
                 before, after = befores[i].type.tensor_type, afters[i].type.tensor_type

@@ -1,4 +1,4 @@
-"""Lift a model to a later opset with onnx's converter, minding what that gets wrong."""
+"""Lift a model to a later opset with onnx's converter, and correct or refuse its mistakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx.version_converter
 
 from onnxcam.errors import ModelError
 from onnxcam.graph.protos import all_nodes, opset_of
-from onnxcam.model.runtime_ops import put_back, set_aside
+from onnxcam.model.runtime_ops import bring_back, set_aside
 from onnxcam.model.skeleton import drop_initializer_inputs, without_weights
 
 BASE_OPSET = 13  # axes of Squeeze and ReduceSum are inputs from here on; every rule builds on it
@@ -39,7 +39,7 @@ def lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
     def convert(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         set_aside(skeleton)
         converted = onnx.version_converter.convert_version(skeleton, opset)
-        put_back(converted)
+        bring_back(converted)
         return converted
 
     try:
@@ -60,9 +60,9 @@ def lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
 
 
 def _shrinking(proto: onnx.ModelProto, path: Path) -> set[str]:
-    """Return the outputs of the Resize-10 that shrink by nearest elements.
+    """Return the outputs of the Resize-10 nodes that shrink by nearest elements.
 
-    There the runtime rounds up where it shrinks and down where it enlarges.
+    In mode nearest, ONNX Runtime rounds up where they shrink and down where they enlarge.
     """
     nodes = list(all_nodes(proto.graph))
     stored = {t.name: t for t in proto.graph.initializer}
@@ -75,10 +75,10 @@ def _shrinking(proto: onnx.ModelProto, path: Path) -> set[str]:
         scales = stored.get(node.input[1])
         factors = None if scales is None else onnx.numpy_helper.to_array(scales)
         if factors is None or ((factors < 1).any() and (factors > 1).any()):
-            known = "are computed" if factors is None else "both shrink and enlarge"
+            problem = "are computed" if factors is None else "both shrink and enlarge"
             raise ModelError(
                 f"{path}: Resize (node '{node.name}', opset 10) takes nearest elements and its "
-                f"scales {known}; its rounding cannot be said in later opsets. Export the model "
+                f"scales {problem}; later opsets cannot express its rounding. Export the model "
                 "at opset 11 or later."
             )
         if (factors < 1).any():

@@ -1,7 +1,11 @@
 """Bring any model to the form that analysis and rules work on.
 
-In order: inline model-local functions, lift the opset if that is needed, fold small constant
-expressions, infer shapes. What the model computes does not change.
+1. inline model-local functions;
+2. lift the opset, if that is needed;
+3. fold small constant expressions;
+4. infer shapes, and fold once more what they determine.
+
+What the model computes does not change.
 """
 
 from __future__ import annotations
@@ -30,15 +34,15 @@ from onnxcam.model.skeleton import (
 )
 from onnxcam.model.types import take_types
 
-_NAMES_OF_NOTHING = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
+_UNKNOWN_NAMES = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
 
 
 class Prepared:
     """A model in the form that analysis and rules work on.
 
     Attributes:
-        model: the model; whoever changes it does not ask for :meth:`lifted` afterwards.
-        path: its file, for messages, and beside which its external data is.
+        model: the model; after changing it, do not call :meth:`lifted`.
+        path: its file, named in messages; external data is read from its folder.
     """
 
     def __init__(
@@ -48,13 +52,13 @@ class Prepared:
         opset: int | None = BASE_OPSET,
         keep: frozenset[str] = frozenset(),
     ) -> None:
-        """Prepare a model that has been read, which is changed.
+        """Prepare a model that has been read.
 
         Args:
-            proto: the model.
+            proto: the model; it is changed.
             path: its file.
             opset: lift the default domain to at least this opset; ``None`` keeps it.
-            keep: tensors that are not taken for constants, even where they are.
+            keep: tensors that are not folded, even if they are constant.
 
         Raises:
             ModelError: the model cannot be lifted, or its graph is inconsistent.
@@ -102,16 +106,16 @@ def check_valid(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse a model that breaks the standard.
 
     Raises:
-        ModelError: with what onnx's checker says.
+        ModelError: with the checker's reason.
     """
     bare = skeleton(proto)[0]
-    bare.ir_version = max(bare.ir_version, 4)  # before, weights had to be inputs as well
+    bare.ir_version = max(bare.ir_version, 4)  # before IR 4, weights had to be inputs as well
     set_aside(bare)
     try:
         onnx.checker.check_model(bare)
     except Exception as error:
         reason = " ".join(str(error).split())
-        # Preparation mends the order; a deprecated operator still means something.
+        # Preparation sorts the nodes, and deprecated operators keep their meaning.
         if "topologically sorted" not in reason and "deprecated" not in reason:
             raise ModelError(f"{path}: not a valid model: {reason}") from error
 
@@ -127,13 +131,13 @@ def _prepare(
     if opset is not None and opset_of(proto) < opset:
         proto = lift(proto, path, opset)
     if proto.ir_version < 4:
-        proto.ir_version = 4  # from here on, initializers need not be inputs as well
+        proto.ir_version = 4  # from IR 4 on, initializers need not be inputs as well
     drop_initializer_inputs(proto)
-    _forget_names_of_nothing(proto)
+    _forget_unknown_names(proto)
     fold_constants(proto, keep=keep)
     while any(n.op_type == "If" for n in all_nodes(proto.graph)):
         if not fold_constants(proto, known_lengths(skeleton(proto)[0], path), keep):
-            break  # the run decides which branch it takes
+            break  # the branches are chosen at run time
     while True:
         model = _deserialized(proto, path)
         lengths = infer_shapes(model, skeleton(proto)[0], path)
@@ -152,22 +156,22 @@ def _deserialized(proto: onnx.ModelProto, path: Path) -> ir.Model:
 
 
 def _unknown_rank(model: ir.Model) -> bool:
-    """Whether inference ended, and lengths could be what it lacks."""
+    """Whether inference stopped short, perhaps for want of lengths that can be folded."""
     nodes = list(model.graph)
-    ended = any(v.shape is None and v.name for n in nodes for v in n.outputs)
-    return ended and any(n.op_type in ("Shape", "Size") for n in nodes)
+    stopped = any(v.shape is None and v.name for n in nodes for v in n.outputs)
+    return stopped and any(n.op_type in ("Shape", "Size") for n in nodes)
 
 
-def _forget_names_of_nothing(proto: onnx.ModelProto) -> None:
-    """Some tools call every unknown length the same; the standard takes these for equal."""
+def _forget_unknown_names(proto: onnx.ModelProto) -> None:
+    """Clear names that tools give to every unknown length; by the standard they would be equal."""
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param.lower() in _NAMES_OF_NOTHING:
+            if dim.dim_param.lower() in _UNKNOWN_NAMES:
                 dim.Clear()
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Some exporters store all weights in Constant nodes; as initializers they stay uncopied."""
+    """Turn large Constant nodes, which some exporters write, into initializers: no copies."""
     large = {
         node.output[0]: a.t
         for node in graph.node
@@ -193,9 +197,9 @@ def _remove_producers(graph: onnx.GraphProto, names: set[str]) -> None:
 
 
 def _name_default_domain(proto: onnx.ModelProto, opset: int) -> None:
-    """``ai.onnx`` is another spelling of the default domain, which has no name.
+    """Write the default domain as ``""``, not ``ai.onnx``, and import it.
 
-    A model that uses other domains only need not import it, but its gradient does.
+    A model of other domains alone need not import it, but its gradient does.
     """
     for entry in proto.opset_import:
         if entry.domain == "ai.onnx":

@@ -14,7 +14,7 @@ MIN_IR = 3
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:
-    """Return the model of ``path``; external weights stay on disk, their places checked.
+    """Return the model of ``path``; external weights stay on disk, but their files are checked.
 
     Raises:
         ModelError: the file is missing, empty, not ONNX, cut short, or too old.

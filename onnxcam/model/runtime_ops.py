@@ -1,8 +1,8 @@
-"""Operators of ONNX Runtime that live in the standard's own domain.
+"""Operators of ONNX Runtime in the standard's own domain.
 
-Its optimizer writes them at every opset: ``LayerNormalization`` from before the standard had it,
-and ``SimplifiedLayerNormalization``, which the standard never had. ``onnx``'s checker and
-converter refuse them, so they are moved to the runtime's domain for as long as those are at work.
+Its optimizer writes ``LayerNormalization`` at opsets that do not have it yet, and
+``SimplifiedLayerNormalization``, which the standard never had. ``onnx``'s checker and converter
+refuse them, so they are moved to the runtime's domain while these run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STANDARD_FROM = {"LayerNormalization": 17, "SimplifiedLayerNormalization": None
 
 
 def set_aside(proto: onnx.ModelProto) -> None:
-    """Move them out of the default domain, in place."""
+    """Move these operators out of the default domain, in place."""
     opset = opset_of(proto)
     moved = 0
     for node in all_nodes(proto.graph):
@@ -29,8 +29,8 @@ def set_aside(proto: onnx.ModelProto) -> None:
         proto.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
 
 
-def put_back(proto: onnx.ModelProto) -> None:
-    """Move them into the default domain again, in place."""
+def bring_back(proto: onnx.ModelProto) -> None:
+    """Move them back into the default domain, in place."""
     for node in all_nodes(proto.graph):
         if node.domain == _DOMAIN and node.op_type in _STANDARD_FROM:
             node.domain = ""

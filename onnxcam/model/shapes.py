@@ -1,7 +1,7 @@
-"""Shapes and types of every value, as far as they can be known.
+"""Infer the shapes and types of all values, as far as possible.
 
-``onnx`` infers them for standard operators. Of others it knows nothing, and then of nothing
-after them: :mod:`onnxcam.model.stand_ins` replaces those first.
+``onnx`` infers them for standard operators, and stops at others. So
+:mod:`onnxcam.model.stand_ins` replaces the others first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def infer_shapes(model: ir.Model, bare: onnx.ModelProto, path: Path) -> Lengths:
 
     Args:
         model: the model to describe.
-        bare: the same without large weights; it is changed.
+        bare: the same model without large weights; it is changed.
         path: the model's file, for messages.
 
     Returns:
@@ -44,7 +44,7 @@ def infer_shapes(model: ir.Model, bare: onnx.ModelProto, path: Path) -> Lengths:
 
 
 def known_lengths(bare: onnx.ModelProto, path: Path) -> Lengths:
-    """Return the shapes of the main graph's values, ``None`` for lengths that the run brings.
+    """Return the shapes of the main graph's values; lengths known only at run time are ``None``.
 
     Args and errors are those of :func:`infer_shapes`.
     """
@@ -80,10 +80,10 @@ def _inferred(skeleton: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _set_declared_aside(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Take away what the file says of computed shapes, where lengths of inputs are open.
+    """Remove and return the declared shapes of computed values, if inputs have dynamic lengths.
 
-    Tools store the shapes of one run and then open the inputs alone; runtimes do not care, but
-    a length that is believed would be written into the gradient.
+    Some tools store the shapes of one run and then make only the inputs dynamic. Runtimes do not
+    mind, but such a length would be written into the gradient.
     """
     weights = {t.name for t in graph.initializer}
     lengths = [
@@ -107,7 +107,7 @@ def _set_declared_aside(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 def _declare_unknown(
     graph: onnx.GraphProto, inferred: onnx.GraphProto, declared: list[onnx.ValueInfoProto]
 ) -> bool:
-    """Give shapes that cannot be inferred back; return whether there were any."""
+    """Restore declared shapes that cannot be inferred; return whether there were any."""
     infos = (*inferred.value_info, *inferred.output)
     known = {i.name for i in infos if i.type.tensor_type.HasField("shape")}
     missing = {d.name: d for d in declared if d.name not in known}

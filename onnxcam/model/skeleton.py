@@ -1,4 +1,4 @@
-"""A model without its large weights, for passes of ``onnx`` that copy what they get."""
+"""A model without its large weights, for functions of ``onnx`` that copy the whole model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx.helper
 
-SMALL_BYTES = 4096  # larger weights are kept out
+SMALL_BYTES = 4096  # larger weights are left out
 
 
 def nbytes(tensor: onnx.TensorProto) -> int:
@@ -62,7 +62,7 @@ def skeleton(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.Te
 
 
 def drop_initializer_inputs(proto: onnx.ModelProto) -> None:
-    """IR 3 lists every weight among the inputs too; the runtime folds only what is no input."""
+    """Remove weights from the inputs, where IR 3 lists them; the runtime does not fold inputs."""
     weights = {t.name for t in proto.graph.initializer}
     kept = [i for i in proto.graph.input if i.name not in weights]
     if len(kept) != len(proto.graph.input):

@@ -1,9 +1,8 @@
 """Standard operators that stand in for others, for shape inference alone.
 
-``onnx`` infers shapes of standard operators. What ONNX Runtime's optimizer and quantizer write
-(``com.microsoft``), and the few of its operators that live in the default domain, are read here
-as standard operators whose outputs have the same type and shape. What they compute is of no
-matter.
+``onnx`` infers shapes of standard operators only. Operators of ONNX Runtime's optimizer and
+quantizer (``com.microsoft``, and a few in the default domain) are replaced here by standard
+operators whose outputs have the same type and shape, whatever they compute.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class _Writer:
         shapes: static shapes of stored tensors and inputs, by name.
         stored: the stored tensors by name.
         opset: the default domain's opset.
-        nodes: what was written.
+        nodes: the stand-ins written so far.
     """
 
     node: onnx.NodeProto
@@ -60,12 +59,12 @@ class _Writer:
         return None if shape is None else len(shape)
 
     def numbers(self, index: int) -> list[int] | None:
-        """Return a stored operand's integers."""
+        """Return the integers of a stored operand."""
         found = self.stored.get(self.name(index))
         return None if found is None else onnx.numpy_helper.to_array(found).ravel().tolist()
 
     def op(self, op_type: str, *inputs: str, into: str | None = None, **attributes: Any) -> str:
-        """Write a node, into the output ``into`` or a new value; return its name."""
+        """Write a node with the output ``into``, or a new one; return the output's name."""
         name = into or self._fresh()
         self.nodes.append(onnx.helper.make_node(op_type, inputs, [name], **attributes))
         return name
@@ -75,7 +74,7 @@ class _Writer:
         return self.op("Constant", value_ints=list(values))
 
     def kept(self, *names: str) -> dict[str, Any]:
-        """Return those of the node's attributes that it has."""
+        """Return the attributes of these names that the node has."""
         have = {a.name: a for a in self.node.attribute}
         return {n: onnx.helper.get_attribute_value(have[n]) for n in names if n in have}
 
@@ -89,7 +88,7 @@ Writing = Callable[[_Writer], object]
 def _stand_in(
     node: onnx.NodeProto, shapes: Shapes, stored: Mapping[str, onnx.TensorProto], opset: int
 ) -> list[onnx.NodeProto] | None:
-    """Return the nodes to infer shapes from in place of ``node``, ``None`` to keep it."""
+    """Return the stand-ins for ``node``; ``None`` to keep it."""
     write = _TABLE.get(node.op_type)
     if write is None or node.domain not in RUNTIME_DOMAINS:
         return None
@@ -101,7 +100,7 @@ def _stand_in(
 
 
 def _like(*outputs: int) -> Writing:
-    """Outputs of the first operand's type and shape."""
+    """Outputs have the type and shape of the first operand."""
 
     def write(w: _Writer) -> None:
         for index in outputs:
@@ -111,7 +110,7 @@ def _like(*outputs: int) -> Writing:
 
 
 def _as(op_type: str, *operands: int, drop: Sequence[str] = ()) -> Writing:
-    """A standard operator of some of the operands, with the node's attributes."""
+    """A standard operator on some of the operands, with the node's attributes."""
 
     def write(w: _Writer) -> None:
         names = [w.name(i) for i in operands]
@@ -128,7 +127,7 @@ _ACTIVATION += [f"activation_{letter}" for letter in ("alpha", "beta", "gamma")]
 
 
 def _channels_last(op_type: str, weight: int | None = None, *operands: int) -> Writing:
-    """An operator whose channels may be its last axis; ``weight`` tells its rank."""
+    """An operator whose channels may be last; operand ``weight`` tells the rank."""
 
     def write(w: _Writer) -> None:
         kernel = w.attribute("kernel_shape", None)
@@ -160,14 +159,14 @@ def _reduce_mean(w: _Writer) -> None:
 
 
 def _fused_matmul(w: _Writer) -> None:
-    """Einsum knows how to swap the last two axes of an operand of any rank."""
+    """Write an Einsum, which can transpose operands of any rank."""
     swap_a, swap_b = w.attribute("transA", 0), w.attribute("transB", 0)
     batch_a, batch_b = w.attribute("transBatchA", 0), w.attribute("transBatchB", 0)
     if not (swap_a or swap_b or batch_a or batch_b):
         w.op("MatMul", w.name(0), w.name(1), into=w.output())
         return
     b = "" if w.rank(1) == 2 else "..."
-    # transBatch: the first axis belongs to the matrix, what follows it is the batch.
+    # transBatch: the first axis belongs to the matrix, and the batch follows.
     left = {(0, 0): "...ij", (1, 0): "...ji", (0, 1): "i...j", (1, 1): "j...i"}
     right = {(0, 0): f"{b}jk", (1, 0): f"{b}kj", (0, 1): f"j{b}k", (1, 1): f"k{b}j"}
     equation = f"{left[swap_a, batch_a]},{right[swap_b, batch_b]}->...ik"
@@ -175,7 +174,7 @@ def _fused_matmul(w: _Writer) -> None:
 
 
 def _dense(w: _Writer, rows: int, columns: int) -> str:
-    """Write a product of the first operand with a weight of a given shape, in floats."""
+    """Write a product, in floats, of the first operand and a weight ``[rows, columns]``."""
     weight, x = w.op("ConstantOfShape", w.ints(rows, columns)), w.name(0)
     if w.node.op_type.startswith("Q"):
         x = w.op("Cast", x, to=onnx.TensorProto.FLOAT)
@@ -196,7 +195,7 @@ def _qgemm(w: _Writer) -> None:
 
 
 def _attention(w: _Writer) -> None:
-    """``[B, S, H]`` with weights ``[H, queries + keys + values]``."""
+    """The input is ``[B, S, H]``, the weights ``[H, queries + keys + values]``."""
     weight = w.shapes.get(w.name(1))
     if weight is None or len(weight) != 2:
         return
@@ -205,7 +204,7 @@ def _attention(w: _Writer) -> None:
 
 
 def _multi_head_attention(w: _Writer) -> None:
-    """``[B, S, H]``; values of another width give theirs."""
+    """The output is ``[B, S, H]``, with the width of the values where that differs."""
     if w.name(1) and w.name(2):
         w.op("Einsum", w.name(0), w.name(2), into=w.output(), equation="bsh,blv->bsv")
     else:
@@ -232,7 +231,7 @@ def _embedding(w: _Writer) -> None:
 
 
 def _quantized_lstm(w: _Writer) -> None:
-    """Its weights are turned: ``[directions, input, 4 hidden]``."""
+    """Its weights are those of LSTM transposed: ``[directions, input, 4 hidden]``."""
     shapes = [w.shapes.get(w.name(i)) for i in (1, 2)]
     if any(shape is None or len(shape) != 3 for shape in shapes):
         return
@@ -295,12 +294,12 @@ _TABLE |= dict.fromkeys([
 ], _like(0))
 # fmt: on
 
-# Of the default domain, these alone: some versions of onnx have no inference for them.
+# Only these are replaced in the default domain: some versions of onnx do not infer them.
 _NOT_INFERRED = {"GroupNormalization", "SimplifiedLayerNormalization"}
 
 
 def put_stand_ins(graph: onnx.GraphProto, opset: int) -> None:
-    """Replace what ``onnx`` does not know, in place."""
+    """Replace the operators that ``onnx`` does not know, in place."""
     for node in graph.node:
         for inner in subgraphs(node):
             put_stand_ins(inner, opset)

@@ -1,4 +1,4 @@
-"""Take over what onnx inferred: types and shapes of values, in inner graphs too."""
+"""Take over inferred types and shapes of values, also in subgraphs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def set_types(
 ) -> None:
     """Give the values that ``nodes`` compute the types of ``inferred``, found by name.
 
-    ``symbol`` renames lengths that only the run knows.
+    ``symbol`` renames symbolic lengths.
     """
     infos = {v.name: v for v in [*inferred.value_info, *inferred.output]}
     protos = {name: node for node in inferred.node for name in node.output if name}
@@ -26,16 +26,16 @@ def set_types(
             if value.name in infos:
                 _set_type(value, infos[value.name], symbol)
         proto = next((protos[v.name] for v in node.outputs if v.name in protos), None)
-        for graph, inner in () if proto is None else _inner_pairs(node, proto):
+        for graph, inner in () if proto is None else _subgraph_pairs(node, proto):
             for value, info in zip(graph.inputs, inner.input, strict=True):
                 _set_type(value, info, symbol)
             set_types(graph, inner, symbol)
 
 
-def _inner_pairs(
+def _subgraph_pairs(
     node: ir.Node, proto: onnx.NodeProto
 ) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
-    """Yield each inner graph of a node, and what was inferred of it."""
+    """Yield each subgraph of a node with its inferred counterpart."""
     for attribute in proto.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield node.attributes[attribute.name].as_graph(), attribute.g
@@ -62,10 +62,10 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, symbol: Callable[[str], str]) -> 
 
 
 def take_types(graph: ir.Graph, source: ir.Graph) -> bool:
-    """Give the values of ``graph`` the types that values of those names have in ``source``.
+    """Give the values of ``graph`` the types of the values of the same names in ``source``.
 
     Returns:
-        Whether every node's outputs were found there.
+        Whether every value was found there.
     """
     known = {v.name: v for n in source.all_nodes() for v in n.outputs}
     known |= {v.name: v for n in source.all_nodes() for g in subgraphs(n) for v in g.inputs}

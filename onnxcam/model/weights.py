@@ -1,4 +1,4 @@
-"""Look into stored weights."""
+"""Check stored weights."""
 
 from __future__ import annotations
 

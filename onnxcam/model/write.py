@@ -1,4 +1,4 @@
-"""Write models; weights that live in files of their own stay there."""
+"""Write models; external weights stay in their files."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The second engine: ONNX Runtime's own gradient builder.
 
 It gives what :func:`onnxcam.gradient.add.add_gradient` gives, for one cotangent a run: the leading
-axis ``T`` of seed and gradients has length 1. What it writes are operators of the domain
-``com.microsoft`` (``ConvGrad``, ``ReluGrad``...) that only a training build of ONNX Runtime
-runs, in float32 on the CPU: the extra ``ort-training``. So it is an independent check of
-onnxcam's rules rather than something to ship.
+axis ``T`` of seed and gradients has length 1. It writes operators of the domain ``com.microsoft``
+(``ConvGrad``, ``ReluGrad``...) that only a training build of ONNX Runtime runs (extra
+``ort-training``), in float32 on the CPU. So it is an independent check of onnxcam's rules rather
+than something to ship.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def add_gradients_ort(
         model: the model; it is not changed.
         of: the differentiated tensor, float32.
         to: the tensors to differentiate with respect to.
-        path: the model's file, beside which its external weights are.
+        path: the model's file; external weights are read from its folder.
 
     Raises:
         ModelError, ExternalDataError: the model is invalid or its weights are missing.
@@ -172,7 +172,7 @@ def _check(model: ir.Model, of: str, to: Sequence[str]) -> None:
 
 
 def _append_loss(model: ir.Model, of: ir.Value) -> str:
-    """Append the scalar that the builder takes, ``sum(of * seed)``; return the seed's name."""
+    """Append the scalar loss ``sum(of * seed)`` for the builder; return the seed's name."""
     builder = Builder(model.graph, model.opset_imports[""])
     sizes = dims(of)
     seed = ir.Value(name=SEED + (of.name or ""), type=of.type)
@@ -201,14 +201,14 @@ def _differentiated(make: Any, skeleton: onnx.ModelProto, to: Sequence[str]) -> 
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says after the names of C++ files and functions."""
+    """Return an error's message without the names of C++ files and functions."""
     text = " ".join(str(error).split())
     said = re.search(r"( was false\.|FAIL :|\) const(?= [A-Z])) *(.+)$", text)
     return (said.group(2) if said else text).rstrip(" .")
 
 
 def _set_base_dir(result: ir.Model, source: ir.Model) -> None:
-    """Have external weights of ``result`` read from where those of ``source`` are."""
+    """Let ``result`` read external weights from where ``source`` reads them."""
     for value in source.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             ir.external_data.set_base_dir(result.graph, value.const_value.base_dir)

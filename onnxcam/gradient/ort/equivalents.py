@@ -1,7 +1,7 @@
-"""Operators said by others for ONNX Runtime's gradient builder.
+"""Operators rewritten as others for ONNX Runtime's gradient builder.
 
-The same values, up to rounding, from operators whose gradient the builder knows. Where the
-standard's own definition overflows (``log(exp(x) + 1)``), another one is taken.
+They give the same values, up to rounding, by operators whose gradient the builder knows. Where
+the standard's definition overflows (``log(exp(x) + 1)``), another formula is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Values = list[ir.Value | None]
 _PADDED = (
     "windows of three axes, or with dilations",
     "the size of its kernel is unknown",
-    "auto_pad depends on lengths that only the run knows",
+    "auto_pad depends on lengths that are only known at run time",
 )
 _PARTS = "the length of its parts is unknown"
 
@@ -39,7 +39,7 @@ def _batch_normalization(c: Call) -> Values:
 
 
 def _instance_normalization(c: Call) -> Values:
-    """``(x - mean) / sqrt(var + epsilon) * scale + bias``, statistics of each map."""
+    """``(x - mean) / sqrt(var + epsilon) * scale + bias``, with statistics over each map."""
     x, axes = c.x(0), list(range(2, c.rank(c.x(0))))
     centred = c.op("Sub", x, c.builder.mean(x, axes, keepdims=True))
     var = c.builder.mean(c.op("Mul", centred, centred), axes, keepdims=True)
@@ -49,7 +49,7 @@ def _instance_normalization(c: Call) -> Values:
 
 
 def _column(c: Call, value: ir.Value) -> ir.Value:
-    """Return one number a channel so that it broadcasts along space."""
+    """Reshape one number for each channel so that it broadcasts along space."""
     return c.op("Reshape", value, c.builder.ints(-1, *[1] * (c.rank(c.x(0)) - 2)))
 
 
@@ -125,7 +125,7 @@ def _mean(c: Call) -> Values:
 
 
 def _reduce_max(c: Call) -> Values:
-    """The first of the reduced axes' values in order; ties go to the first place."""
+    """The first of the sorted values (TopK), so that ties go to the first index."""
     x, ints, rank = c.x(0), c.builder.ints, c.rank(c.x(0))
     if c.node.op_type == "GlobalMaxPool":
         axes, keep = list(range(2, rank)), True

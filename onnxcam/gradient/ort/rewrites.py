@@ -1,11 +1,11 @@
-"""Say a model in the operators that ONNX Runtime's gradient builder can be trusted with.
+"""Rewrite a model with the operators that ONNX Runtime's gradient builder can be trusted with.
 
-The builder (1.19.2, the last release) has no gradient for many operators of inference, and for
-some it builds one that cannot run or is wrong without a word: it ignores ``auto_pad``, forgets
-the outputs of ``Split`` that nothing reads, takes every ``Gelu`` for the exact one. Only what
-agreed with finite differences is left to it. The rest is said by other operators: as written
-here, as :mod:`onnxcam.gradient.rules` expands it, or by the standard's function body. What
-remains is refused.
+The builder (1.19.2, the last release) has no gradient for many operators of inference. For some
+it builds one that cannot run or is silently wrong: it ignores ``auto_pad``, forgets unused outputs
+of ``Split``, takes every ``Gelu`` for the exact one. It is given only operators whose gradients
+agreed with finite differences. Others are expanded: as in
+:mod:`onnxcam.gradient.ort.equivalents`, as in :mod:`onnxcam.gradient.rules`, or by the standard's
+function body. What remains is refused.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def rewrite(model: ir.Model, of: str, to: Sequence[str]) -> None:
     Tensors keep their names.
 
     Raises:
-        EngineError: an operator that can neither be left to the builder nor replaced.
+        EngineError: an operator can neither be left to the builder nor replaced.
     """
     graph = model.graph
     builder = Builder(graph, model.opset_imports[""])
@@ -84,7 +84,7 @@ def _distrust(call: Call) -> str | None:
 
 
 def _replacement(node: ir.Node) -> Expansion | None:
-    """Return what writes a node with other operators."""
+    """Return the expansion of a node into other operators, if there is one."""
     if _reduces_nothing(node):
         return None
     if not node.domain and node.op_type in EQUIVALENTS:
@@ -94,12 +94,12 @@ def _replacement(node: ir.Node) -> Expansion | None:
 
 
 def _replace(call: Call) -> None:
-    """Append what a node stands for under the names of its outputs, and remove the node."""
+    """Replace a node by its expansion; the outputs keep their names."""
     node, graph = call.node, call.builder.graph
     replacement = _replacement(node)
     if replacement is None:
         raise EngineError(
-            f"ONNX Runtime's gradient builder cannot be given {describe(node, call.builder.opset)}:"
+            f"ONNX Runtime's gradient builder cannot take {describe(node, call.builder.opset)}:"
             f" {_distrust(call)}. {WAY_OUT}"
         )
     last = last_node(graph)
@@ -107,7 +107,7 @@ def _replace(call: Call) -> None:
         outputs = replacement.expand(Call(node, call.walk, replacement.refuses))
     except NoGradientError as error:
         raise EngineError(
-            f"for ONNX Runtime's gradient builder this has to be said by other operators: {error} "
+            f"ONNX Runtime's gradient builder needs this rewritten with other operators: {error} "
             f"{WAY_OUT}"
         ) from error
     infer_appended(call.builder, appended(graph, last))
@@ -117,14 +117,14 @@ def _replace(call: Call) -> None:
 
 
 def _stand_in(call: Call, old: ir.Value, new: ir.Value | None) -> None:
-    """Have ``new`` read wherever ``old`` was, under its name."""
+    """Let readers of ``old`` read ``new``, which takes its name."""
     outputs = call.builder.graph.outputs
     if not old.uses() and old not in outputs:
         return
     if new is None:
         raise EngineError(
-            f"{describe(call.node, call.builder.opset)}: its output '{old.name}' cannot be said by "
-            f"other operators, as ONNX Runtime's gradient builder needs it. {WAY_OUT}"
+            f"{describe(call.node, call.builder.opset)}: its output '{old.name}' cannot be "
+            f"rewritten with other operators, as ONNX Runtime's gradient builder needs. {WAY_OUT}"
         )
     value = call.op("Identity", new)
     value.type, value.shape = (
