@@ -24,9 +24,9 @@ def doctor(
         bool, typer.Option("--warm", help="Compile all CUDA kernels into the cache.")
     ] = False,
 ) -> None:
-    """Tell versions, providers, GPU and kernels in use, what is missing and how to get it.
+    """Show versions, providers, GPU and kernels, what is missing and how to get it.
 
-    One kernel of each implementation that can run here is run, and compared with the reference.
+    It runs one kernel of each usable implementation and compares it with the reference.
     """
     report = examine(warm)
     if json_:
@@ -76,7 +76,7 @@ def examine(warm: bool = False) -> dict[str, Any]:
         builder_class()
         engines.append("ort")
     except EngineError:
-        pass  # a second opinion that few need, so no advice
+        pass  # few need the second engine, so no advice
     kernels = kernels_name()
     if kernels != "native":
         advice.append(

@@ -12,7 +12,7 @@ from onnxcam.cli.explain import EngineName
 
 
 class Policy(StrEnum):
-    """How the walk back differs from the derivative."""
+    """The derivative, or a rule that replaces it."""
 
     standard = "standard"
     guided = "guided"
@@ -29,7 +29,7 @@ def gradient(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx file to write.")],
     policy: Annotated[
-        Policy, typer.Option(help="The derivative, or what is laid over it.")
+        Policy, typer.Option(help="The derivative, or a rule that replaces it.")
     ] = Policy.standard,
     engine: Annotated[
         EngineName,
@@ -37,11 +37,13 @@ def gradient(
     ] = EngineName.rules,
     cotangents: Annotated[
         int | None,
-        typer.Option(help="Fix the number of cotangents; else every run chooses.", metavar="T"),
+        typer.Option(
+            help="Fix the number of cotangents; by default each run chooses.", metavar="T"
+        ),
     ] = None,
     blocked: Annotated[
         bool,
-        typer.Option("--blocked", help="One cotangent, fast in ONNX Runtime on CPU."),
+        typer.Option("--blocked", help="One cotangent, optimized for ONNX Runtime on CPU."),
     ] = False,
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others."""

@@ -1,4 +1,4 @@
-"""Find the images that the command line was asked for."""
+"""Find the images that the command line names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from onnxcam.imaging.decode import SUFFIXES
 
 
 def find_images(arguments: Sequence[str], skip: Path) -> list[Path]:
-    """Return image files; folders and glob patterns are walked, in order, without repeats.
+    """Return image files, in order and without repeats; folders and patterns are expanded.
 
     Args:
         arguments: files, folders or patterns.
-        skip: the output folder, whose pictures are not explained again.
+        skip: the output folder, whose pictures are left out.
 
     Raises:
         ImageError: a folder or pattern has no image.

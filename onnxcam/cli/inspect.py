@@ -41,7 +41,7 @@ def _show(found: Inspection) -> None:
         typer.echo(f"score     {found.score}")
         for operator in found.passed:
             typer.echo(f"          before {operator}")
-    typer.echo("layers    the default is marked *; --layer takes a place or a name")
+    typer.echo("layers    the default is marked *; --layer takes a number or a name")
     for layer in found.layers:
         mark = "*" if layer.tensor.name == found.default else " "
         place = "auto" if layer.place == 0 else f"{layer.place:+d}"

@@ -17,7 +17,7 @@ RECORDS = "explanations.json"
 
 
 class Outputs:
-    """A directory of overlays, arrays and records; made with the first file."""
+    """A directory of overlays, arrays and records; it is created with the first file."""
 
     def __init__(self, folder: Path, suffix: str, arrays: bool) -> None:
         """Check that the directory can be made and written, without making it.
@@ -53,7 +53,7 @@ class Outputs:
         write_atomically(self.folder / RECORDS, lambda file: file.write(text.encode()))
 
     def _free(self, name: str) -> str:
-        """Images of the same name in different folders get numbers."""
+        """Return a free name: images of the same name in different folders are numbered."""
         free, count = name, 1
         while free.lower() in self._taken:
             count += 1

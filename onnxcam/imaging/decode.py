@@ -16,10 +16,10 @@ SUFFIXES |= {".jfif", ".avif", ".jp2"}
 
 
 def decode(source: str | Path | Image.Image) -> NDArray[np.uint8]:
-    """Return a photograph as ``[H, W, 3]`` uint8 RGB, upright as its EXIF orientation says.
+    """Return a photograph as ``[H, W, 3]`` uint8 RGB, rotated by its EXIF orientation.
 
-    Transparent parts are laid on white; 16-bit images keep their eight upper bits; CMYK,
-    palette and grey become RGB.
+    Transparent images are composited on white; 16-bit images keep their upper eight bits; CMYK,
+    palette and grey images become RGB.
 
     Raises:
         ImageError: the file is missing, empty, no image, cut short, or a decompression bomb.
@@ -44,7 +44,7 @@ def decode(source: str | Path | Image.Image) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: the file is empty.")
     try:
         with warnings.catch_warnings():
-            # Pillow warns at twice the size that it calls a bomb and raises beyond that.
+            # Pillow warns above its limit and raises only above twice that: refuse both.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 return _to_rgb(image, str(path))
@@ -79,7 +79,7 @@ def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
 
 
 def _eight_bits(values: NDArray[np.float64], name: str) -> NDArray[np.uint8]:
-    """Scale 32-bit greys: 16-bit content to its upper bits, floats of 0..1 to 0..255."""
+    """Scale 32-bit greys to 8 bits: 16-bit content by its upper bits, floats of 0..1 by 255."""
     if not np.isfinite(values).all():
         raise ImageError(f"{name}: its pixels are not finite numbers.")
     top = values.max(initial=0.0)

@@ -1,4 +1,4 @@
-"""From a photograph to the input tensor, remembering where every pixel went."""
+"""From a photograph to the input tensor, and where every pixel lies in it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Preprocess:
 
     Attributes:
         color: ``RGB``, ``BGR`` or ``grey``; ``mean`` and ``std`` are in this order.
-        resize: ``squash`` to the size; ``shorter`` side to ``shorter`` pixels, then crop the
-            centre; ``letterbox``: fit inside and pad with ``pad``.
-        size: height and width of the input; ``None`` takes the model's.
-        shorter: for ``resize = "shorter"``; ``None`` means the size itself.
+        resize: ``squash``: stretch to the size; ``shorter``: resize the shorter side to ``shorter``
+            pixels, then crop the centre; ``letterbox``: fit inside and pad with ``pad``.
+        size: height and width of the input; ``None``: the model's.
+        shorter: for ``resize = "shorter"``; ``None``: the shorter side of the size.
         interpolation: nearest, bilinear, bicubic, lanczos or box (Pillow's, antialiased).
         divide: pixels are 0..255 before this division.
-        mean: one number, or one a channel.
+        mean: one number, or one for each channel.
         std: likewise.
         pad: grey level or colour of letterbox borders, 0..255.
     """
@@ -172,7 +172,7 @@ class Preprocess:
         )
         filter_ = _FILTERS[self.interpolation]
         if new_height * new_width > _VAST * height * width:
-            # A panorama: enlarging all of it to crop a little would fill the memory.
+            # A panorama: to enlarge all of it and crop a little would fill the memory.
             rows, columns = geometry.rows, geometry.columns
             box = (
                 -left / columns.scale,
@@ -212,7 +212,7 @@ class Placement:
         visible = np.flatnonzero((centres >= 0) & (centres <= self.input))
         if visible.size:
             first, last = int(visible[0]), int(visible[-1]) + 1
-        else:  # less than a pixel was seen: show the one that it lies in
+        else:  # the network saw less than a pixel: show the pixel around that
             middle = (self.input / 2 - self.offset) / self.scale
             first = min(max(int(middle), 0), self.photo - 1)
             last = first + 1
@@ -229,7 +229,7 @@ class Geometry:
     @staticmethod
     @cache
     def identity(height: int, width: int) -> Geometry:
-        """For a ready array: the input tensor itself is the photograph."""
+        """Return the geometry of a ready array, which is its own photograph."""
         return Geometry(Placement(height, height, 1.0, 0.0), Placement(width, width, 1.0, 0.0))
 
     def view(self, height: int, width: int) -> View:

@@ -1,7 +1,7 @@
-"""Model cards: preprocessing and labels, from wherever they are known.
+"""Model cards: preprocessing and labels, and where they come from.
 
 Cards are TOML. ``models/cards`` has those of well-known families, recognised by their
-``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) comes first.
+``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) takes precedence.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _card_labels(
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Read labels: a line each, or JSON (a list, or an object from index to name)."""
+    """Parse labels: one a line, or JSON (a list, or an object from index to name)."""
     if text.lstrip().startswith(("[", "{")):
         data = json.loads(text)
         if isinstance(data, dict):
@@ -142,7 +142,7 @@ def known_cards() -> dict[str, Card]:
 
 
 def matches(card: Card, facts: ModelFacts) -> bool:
-    """Whether a model belongs to a card's family: every pattern must be found in it."""
+    """Whether a model belongs to one of a card's families: all patterns of it must match."""
     have: dict[str, Sequence[str]] = {
         "producer": [facts.producer],
         "inputs": [_signature(t.name, t.shape) for t in facts.inputs],
@@ -161,13 +161,13 @@ def _fits(family: Mapping[str, Any], have: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _signature(name: str, shape: tuple[int | str | None, ...] | None) -> str:
-    """``input(N,3,224,224)``: dynamic lengths all read N."""
+    """Return ``input(N,3,224,224)``; dynamic lengths all read N."""
     sizes = "?" if shape is None else ",".join(str(d) if isinstance(d, int) else "N" for d in shape)
     return f"{name}({sizes})"
 
 
 def beside(path: Path) -> Card | None:
-    """Return the card beside a model: ``NAME.toml``, or ``model.toml`` when it is alone there."""
+    """Return the card beside a model: ``NAME.toml``, or ``model.toml`` of the only model there."""
     own = path.with_suffix(".toml")
     shared = path.with_name("model.toml")
     if own.is_file():
@@ -180,7 +180,7 @@ def beside(path: Path) -> Card | None:
 
 
 def from_metadata(facts: ModelFacts) -> Card | None:
-    """Return what the model says of itself.
+    """Return the card in the model's metadata.
 
     Read are ``onnxcam.card`` (a whole card), the ONNX standard's image properties
     (``Image.BitmapPixelFormat``, ``Image.NominalPixelRange``) and the lists of labels that
@@ -224,10 +224,10 @@ def _metadata_labels(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def given_cards(requested: str | Path | Mapping[str, Any] | Preprocess, model: Path) -> list[Card]:
-    """Return the card that was asked for and the one beside the model, as far as there are.
+    """Return the requested card and the one beside the model, if there are any.
 
     Raises:
-        PreprocessError: the requested card does not exist, or one of them is wrong.
+        PreprocessError: the requested card does not exist, or a card is invalid.
     """
     found: list[Card] = []
     if isinstance(requested, Preprocess):
@@ -242,7 +242,7 @@ def given_cards(requested: str | Path | Mapping[str, Any] | Preprocess, model: P
 
 
 def all_cards(given: list[Card], facts: ModelFacts) -> list[Card]:
-    """Add what the model says of itself and the cards of known families, in this order."""
+    """Append the card in the model's metadata, then the cards of known families."""
     own = from_metadata(facts)
     known = [c for c in known_cards().values() if matches(c, facts)]
     return [*given, *([own] if own is not None else []), *known]
@@ -253,11 +253,11 @@ def find_preprocess(
 ) -> tuple[Preprocess | None, str, str | None]:
     """Return preprocessing, where it came from, and a warning or ``None``.
 
-    The first card that tells counts; else layout, size and dtype are guessed from, with the
-    warning. Models that no photograph fits have none.
+    The first card with preprocessing counts. If there is none, preprocessing is guessed from
+    layout and dtype, with a warning. Models that take no photographs have none.
 
     Raises:
-        PreprocessError: what a card gives does not fit the model.
+        PreprocessError: a card's preprocessing does not fit the model.
     """
     for card in cards:
         if card.preprocess is not None:
@@ -267,7 +267,7 @@ def find_preprocess(
     guess, why = _guess(image)
     warning = (
         f"{model.name}: how its images are prepared is not known; guessed {why}. A wrong guess "
-        "gives wrong predictions and heatmaps: say it with --preprocess NAME|FILE "
+        "gives wrong predictions and heatmaps: name it with --preprocess NAME|FILE "
         f"(known: {', '.join(known_cards())}), or in a card "
         f"'{model.with_suffix('.toml').name}' beside the model."
     )
@@ -288,7 +288,7 @@ def _requested(name: str) -> Card:
 
 
 def _fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
-    """Fill in the model's own size, and refuse what does not fit the model."""
+    """Fill in the model's size, and refuse preprocessing that does not fit the model."""
     own = (image.height, image.width)
     height, width = preprocess.size or (own[0] or 224, own[1] or 224)
     if (own[0] or height, own[1] or width) != (height, width):

@@ -1,4 +1,4 @@
-"""Photographs and ready arrays become what the model takes."""
+"""Turn photographs and ready arrays into the model's image input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ImageLike = str | Path | Image.Image | NDArray[Any]
 
 
 class Item(NamedTuple):
-    """One image, beside its tensor."""
+    """What is kept of an image besides its tensor."""
 
     geometry: Geometry
     photo: NDArray[np.uint8] | None
@@ -37,12 +37,12 @@ class Inputs:
         self._dtype = np.dtype(takes.dtype)
 
     def prepare(self, image: ImageLike, preprocess: Preprocess | None) -> tuple[NDArray[Any], Item]:
-        """Return one image as ``[1, ...]``, and what is to be kept of it.
+        """Return one image as ``[1, ...]``, and what is kept of it.
 
         Raises:
-            PreprocessError: a photograph, and nothing is known of how to prepare it.
-            ImageError: it cannot be decoded.
-            InputArrayError: an array that the model does not take.
+            PreprocessError: the image is a photograph, which the model does not take.
+            ImageError: the photograph cannot be decoded.
+            InputArrayError: the model does not take this array.
         """
         takes = self._takes
         if isinstance(image, np.ndarray):
@@ -59,7 +59,7 @@ class Inputs:
         return tensor, Item(geometry, photo, source)
 
     def ready(self, tensor: NDArray[Any]) -> Item:
-        """Return what is to be kept of each image of a ready array."""
+        """Return what is kept of each image of a ready array."""
         height, width = tensor.shape[2:] if self._takes.layout == "NCHW" else tensor.shape[1:3]
         return Item(Geometry.identity(height, width), None, None)
 

@@ -1,8 +1,8 @@
-"""The few array functions that explanations are finished with, and the choice among them.
+"""The array functions that finish an explanation, in three implementations.
 
-``reference`` (NumPy) is the definition; ``native`` (C) does the same on the CPU, faster, and
-``cuda`` (Numba CUDA) on the GPU. Arrays on the GPU go to ``cuda``; for all others the native one
-is used where it was built, and ``ONNXCAM_KERNELS=reference`` asks for the other.
+``reference`` (NumPy) is the definition; ``native`` (C) does the same faster on the CPU, and
+``cuda`` (Numba CUDA) on the GPU. Arrays on the GPU go to ``cuda``, all others to ``native`` if it
+was built, else to ``reference``; ``ONNXCAM_KERNELS`` chooses between these two.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Kernels(Protocol):
     def combine_weighted(
         self, activations: Numbers, weights: Numbers, *, relu: bool = False
     ) -> Floats:
-        """Sum the activations under weights of each channel or of each pixel."""
+        """Sum the activations, weighted by channel or by pixel."""
 
     def upsample(self, raw: Numbers, view: View, *, normalise: bool = False) -> Floats:
         """Resize maps onto the photograph."""
@@ -52,7 +52,7 @@ class Kernels(Protocol):
 
 @cache
 def kernels() -> Kernels:
-    """Return the implementation in use on the host."""
+    """Return the implementation for arrays on the host."""
     wanted = os.environ.get("ONNXCAM_KERNELS", "")
     if wanted not in ("", "native", "reference"):
         raise KernelsError(f"ONNXCAM_KERNELS={wanted}: choose native or reference.")

@@ -2,12 +2,11 @@
 
 Not yet run on a GPU: so far checked in Numba's simulator and compiled to PTX.
 
-Arrays go in and come out on the device: anything with ``__cuda_array_interface__`` (CuPy,
-PyTorch, Numba, :class:`onnxcam.runtime.device.DeviceTensor`), contiguous. Nothing is copied to or
-from the host, and nothing waits: what is returned is ready for whatever comes next on the same
-``stream``. By default that is the stream which the first array names (PyTorch's arrays name none:
-then it is CUDA's default one). ``out`` takes the result where memory is at hand, which spares an
-allocation.
+Arguments and results are contiguous arrays on the device: anything with
+``__cuda_array_interface__`` (CuPy, PyTorch, Numba, :class:`onnxcam.runtime.device.DeviceTensor`).
+Nothing is copied to or from the host, and nothing waits: a result is ready for the next work on the
+same ``stream``. By default that is the stream that the first array names, or CUDA's default one if
+it names none, as in PyTorch. ``out`` is an array to write the result to, which saves an allocation.
 
 The first call compiles for a second or two; the code is then kept on disk.
 """
@@ -46,10 +45,10 @@ if not cuda_common.SIMULATED and not hasattr(np, "row_stack") and version("numba
 
 DeviceArray = Any  # numba.cuda's, or what offers the same interface
 SIMULATED, THREADS = cuda_common.SIMULATED, cuda_common.THREADS
-BLOCKS_A_PROCESSOR = 4  # below this many, channels are shared out among more blocks
+BLOCKS_A_PROCESSOR = 4  # with fewer blocks, channels are shared out among more
 FEWEST_CHANNELS = 64  # of a share
 _FLOATS = ("float32", "float16")
-_EMPTY = SimpleNamespace(size=0)  # what no kernel is given
+_EMPTY = SimpleNamespace(size=0)  # kernels are never called with it
 _kept = threading.local()
 
 
@@ -66,7 +65,7 @@ def combine(
     stream = _stream(stream, activations)
     a, g = _flat(activations, _FLOATS), _flat(gradients, _FLOATS)
     channels, places = int(activations.shape[1]), math.prod(space)
-    if places > THREADS and n * t * channels:  # first the weights, then the sum
+    if places > THREADS and n * t * channels:  # too large to pool and sum in one kernel
         weights = _scratch("weights", n * t * channels, stream)
         _pool(g, weights, n * t * channels, places, stream)
         return _weighted(a, weights, (n, t, *space), channels, False, relu, stream, out)
@@ -179,7 +178,7 @@ def paint(
 
 
 def check(*names: str) -> dict[str, float]:
-    """Run functions on small arrays, compiling what is not on disk yet; by default all.
+    """Run functions, by default all, on small arrays; compile those that are not on disk yet.
 
     Returns:
         For each function its largest error against the reference: for maps relative to the
@@ -201,7 +200,7 @@ def check(*names: str) -> dict[str, float]:
     photo = rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)
     table = np.linspace(0, 255, 768).reshape(256, 3).astype(np.uint8)
     for dtype in _FLOATS:
-        # As many places as a block has threads, as it stages, and beyond (the simulator is slow).
+        # Positions: up to a block's threads, up to TILE, beyond that (the simulator is slow).
         for channels, side in ((5, 3), (5, 17), (1, 65))[: 2 if SIMULATED else 3]:
             a = rng.uniform(-1, 1, (1, channels, side, side)).astype(dtype)
             g = rng.uniform(-1, 1, (1, 1, channels, side, side)).astype(dtype)
@@ -255,7 +254,7 @@ def _weighted(
 
 
 def _shares(blocks: int, channels: int) -> tuple[int, int]:
-    """Return among how many blocks to share out the channels, and how many each has."""
+    """Return into how many shares to split the channels, one for each block, and their size."""
     wanted = BLOCKS_A_PROCESSOR * _processors()
     shares = min(-(-wanted // blocks), max(channels // FEWEST_CHANNELS, 1)) if blocks else 1
     share = -(-channels // shares)
@@ -286,7 +285,7 @@ def _picture_grid(count: int, view: View) -> tuple[int, int, int]:
 def _geometry(
     shape: tuple[int, ...], view: View
 ) -> tuple[tuple[int, ...], tuple[float, float, float, float]]:
-    """Return what kernels take of a view, of which an empty map shows nothing."""
+    """Return the numbers of a view that kernels take; of an empty map nothing is visible."""
     height, width = int(shape[len(shape) - 2]), int(shape[len(shape) - 1])
     rows, columns = view.rows, view.columns
     seen = (rows.first, rows.last, columns.first, columns.last) if height * width else (0,) * 4
@@ -345,12 +344,12 @@ def _external(handle: int) -> Any:
 
 
 def _readable(array: Any, other: Any) -> Any:
-    """Return an array that a kernel can be given: ``other`` for an empty one, which is not read."""
+    """Return ``array``, or ``other`` in place of an empty one: kernels do not read it then."""
     return array if array.size else other
 
 
 def _result(out: Any, shape: tuple[int, ...], dtype: str, stream: Any) -> tuple[Any, Any]:
-    """Return the array that the caller gets, made where none was given, and a flat view of it."""
+    """Return ``out``, or a new array if it is ``None``, and a flat view of it."""
     if out is None:
         out = cuda.device_array(shape, np.dtype(dtype), stream=stream)
     elif tuple(out.shape) != shape:
@@ -359,7 +358,7 @@ def _result(out: Any, shape: tuple[int, ...], dtype: str, stream: Any) -> tuple[
 
 
 def _scratch(name: str, size: int, stream: Any) -> Any:
-    """Return memory of this thread and stream that its next call may use again."""
+    """Return a buffer of this thread and stream, which the next call may use again."""
     buffers = _kept.__dict__.setdefault("buffers", {})
     key = name, 0 if SIMULATED else int(stream)
     buffer = buffers.get(key)

@@ -1,12 +1,12 @@
-"""What the GPU code in Numba CUDA shares, :mod:`cuda_sums` and :mod:`cuda_pictures`.
+"""What the Numba CUDA code in :mod:`cuda_sums` and :mod:`cuda_pictures` shares.
 
 Not yet run on a GPU: so far checked in Numba's simulator, and compiled to PTX for compute
 capability 9.0 (``tests/kernels/test_cuda.py``).
 
-Arrays are flat and contiguous. Neighbouring threads read and write neighbouring elements, four
-to eight loads stand before their first use, and a block's threads meet in shared memory only:
-the simulator knows no shuffles. Sums start in float32 over a few dozen terms and are added up in
-float64. Blocks are one-dimensional, of :data:`THREADS` threads.
+Arrays are flat and contiguous. Neighbouring threads read and write neighbouring elements, and four
+to eight loads are issued before their first use. A block's threads exchange values in shared memory
+only, since the simulator has no shuffles. Up to a few dozen terms are summed in float32, and these
+sums in float64. Blocks are one-dimensional, with :data:`THREADS` threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from numba.cuda.core import config
 from onnxcam.files import cache_folder
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-THREADS = 16 if SIMULATED else 256  # of a block; the simulator's are Python's
+THREADS = 16 if SIMULATED else 256  # of a block; in the simulator they are Python threads
 
 
 @contextlib.contextmanager
 def own_cache() -> Iterator[None]:
     """Let Numba keep compiled kernels in onnxcam's cache, unless the user chose a folder."""
     before = config.CACHE_DIR
-    with contextlib.suppress(RuntimeError, OSError):  # no home, or read-only: Numba looks itself
+    with contextlib.suppress(RuntimeError, OSError):  # no home, or read-only: leave it to Numba
         folder = cache_folder() / "cuda"
         if not before:
             folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def own_cache() -> Iterator[None]:
 
 
 def compiled(function):
-    """Compile a kernel on its first call, and keep it on disk where there is a place for it."""
+    """Compile a kernel on its first call, and cache it on disk if there is a folder for that."""
     with own_cache():
         try:
             return cuda.jit(cache=True)(function)
@@ -49,5 +49,5 @@ def compiled(function):
 
 @cuda.jit(device=True)
 def read(values, at):
-    """Return one value; an unsigned index spares the test for a negative one."""
+    """Return one value; an unsigned index needs no test for negative ones."""
     return float32(values[uint64(at)])

@@ -9,7 +9,7 @@ from numba import cuda, float32, float64, int32
 
 from onnxcam.kernels.cuda_common import THREADS, compiled, read
 
-BAND = 32  # rows of a picture that a block makes
+BAND = 32  # rows of a picture that a block computes
 LEVELS = 256
 TABLE = 3 * LEVELS
 
@@ -38,15 +38,15 @@ def _across(raw, at, step, weight):
 
 @cuda.jit(device=True)
 def _steps(height, width):
-    """Return the ways to the next column and row of a map, 0 where there is none."""
+    """Return the distances to the next column and row of a map, 0 where there is none."""
     return (1 if width > 1 else 0), (width if height > 1 else 0)
 
 
 @cuda.jit(device=True)
 def _column(wide):
-    """Return this thread's column of a picture, its group of threads and how many there are.
+    """Return this thread's column of a picture, its group of threads and the number of groups.
 
-    A group makes a row; where pictures are narrow, a block has several.
+    A group computes a row; where pictures are narrow, a block has several groups.
     """
     across = min(wide, THREADS)
     group = cuda.threadIdx.x // across
@@ -56,7 +56,7 @@ def _column(wide):
 
 @cuda.jit(device=True)
 def _stage_rows(lows, weights, top, bottom, scale, offset, length):
-    """Compute once a block which map rows the rows of a picture lie between."""
+    """Compute, once for a block, which map rows each row of a picture lies between."""
     i = cuda.threadIdx.x
     while i < bottom - top:
         low, weight = _sample(top + i, scale, offset, length)
@@ -70,8 +70,9 @@ def _stage_rows(lows, weights, top, bottom, scale, offset, length):
 def _candidate(c, first, last, length, scale, offset):
     """Return the ``c``-th pixel of an axis where a resized map can be largest.
 
-    Between two elements of the map the value is linear, so it is largest at the first or last
-    pixel there: at one of the three around each element, or at an end of the visible part.
+    Between two map elements the value is linear, so it is largest at the first or last pixel
+    between them: at one of the three pixels around each element, or at an end of the visible
+    part.
     """
     if last - first <= 3 * length + 2 or scale <= 0:
         return first + c
@@ -93,7 +94,7 @@ def _candidates(first, last, length, scale):
 
 @compiled
 def peaks(raw, out, sizes, places):
-    """Find the largest value of each resized map, at least 0; one map a block."""
+    """Find the largest value of each resized map, at least 0; one map in a block."""
     height, width, _, _, top, bottom, left, right = sizes
     row_scale, row_offset, column_scale, column_offset = places
     best = cuda.shared.array(THREADS, float32)
@@ -202,7 +203,7 @@ def fuse(guided, raw, out, channels, sizes, places):
             value = over * (float32(1) - weight) + under * weight
         at = place + y * wide
         channel = 0
-        while channel + 2 < channels:  # most often there are three
+        while channel + 2 < channels:  # there are usually three
             g0 = read(guided, at)
             g1 = read(guided, at + plane)
             g2 = read(guided, at + 2 * plane)

@@ -22,9 +22,9 @@ def _put(stage, i, value):
 def _row_means(values, start, rows, places, lanes, stage, part, means, first):
     """Write the means of consecutive rows into ``means[first:]``.
 
-    The rows, at most TILE values together, are staged in shared memory with one element's gap
-    after every 32, so that ``lanes`` threads (a power of two) can sum each of them without
-    meeting in a bank.
+    The rows, at most TILE values in all, are staged in shared memory with a gap of one element
+    after every 32, so that ``lanes`` threads (a power of two) can sum each row without bank
+    conflicts.
     """
     me = cuda.threadIdx.x
     count = rows * places
@@ -67,7 +67,7 @@ def _row_means(values, start, rows, places, lanes, stage, part, means, first):
 
 @cuda.jit(device=True)
 def _groups_total(total, sums, width, groups):
-    """Return to the first group's threads the sum over all groups of ``width`` threads."""
+    """Return the sum over all groups of ``width`` threads; only to threads of the first group."""
     me = cuda.threadIdx.x
     sums[me] = total
     cuda.syncthreads()
@@ -82,8 +82,8 @@ def combine(activations, gradients, out, targets, channels, places, share, rows,
     """Pool gradients and sum weighted activations, for maps of at most a block's threads.
 
     Block ``(x, y)`` has slice ``x`` of ``[N, T]`` and the ``y``-th share of the channels. It
-    pools the gradients of up to CHUNK channels, then reads these channels' activations, whose
-    places keep to the same threads.
+    pools the gradients of up to CHUNK channels, then reads these channels' activations; a thread
+    always reads the same position.
     """
     stage = cuda.shared.array(PADDED, float32)
     part = cuda.shared.array(THREADS, float32)
@@ -138,7 +138,7 @@ def combine(activations, gradients, out, targets, channels, places, share, rows,
 
 @compiled
 def pool(gradients, means, count, places, rows, lanes):
-    """Average rows of at most TILE places, some rows a block."""
+    """Average rows of at most TILE positions, several rows in a block."""
     stage = cuda.shared.array(PADDED, float32)
     part = cuda.shared.array(THREADS, float32)
     first = cuda.blockIdx.x * rows
@@ -148,7 +148,7 @@ def pool(gradients, means, count, places, rows, lanes):
 
 @compiled
 def pool_long(gradients, means, places):
-    """Average one row of any length a block."""
+    """Average rows of any length, one row in a block."""
     sums = cuda.shared.array(THREADS, float64)
     me = cuda.threadIdx.x
     start = cuda.blockIdx.x * places
@@ -181,10 +181,10 @@ def pool_long(gradients, means, places):
 
 @compiled
 def weigh(activations, weights, out, targets, channels, places, share, pixels, relu):
-    """Sum activations under given weights, a channel's or (``pixels``) a place's.
+    """Sum activations weighted by channel or (``pixels``) by position.
 
     Block ``(x, y, z)`` has slice ``x`` of ``[N, T]``, the ``y``-th share of the channels and the
-    ``z``-th stretch of places. Where places are few, groups of threads take every
+    ``z``-th stretch of positions. Where there are few positions, groups of threads take every
     ``groups``-th channel.
     """
     sums = cuda.shared.array(THREADS, float64)
@@ -201,7 +201,7 @@ def weigh(activations, weights, out, targets, channels, places, share, pixels, r
         step = groups * places
         k = begin + group
         at = (pair // targets * channels + k) * places + place
-        # Where a weight is a place's, weights lie as activations do.
+        # Weights by position have the memory layout of activations.
         hop = step if pixels else groups
         by = (pair * channels + k) * places + place if pixels else pair * channels + k
         while k + 3 * groups < end:
@@ -231,7 +231,7 @@ def weigh(activations, weights, out, targets, channels, places, share, pixels, r
 
 @compiled
 def finish(partial, out, shares, count, relu):
-    """Add up the partial maps that the channels' shares gave."""
+    """Add up the partial maps of the channels' shares."""
     i = cuda.grid(1)
     if i < count:
         total = float64(0)

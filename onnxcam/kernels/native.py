@@ -1,9 +1,9 @@
-"""The C kernels behind the same functions as :mod:`onnxcam.kernels.reference`.
+"""The functions of :mod:`onnxcam.kernels.reference`, in C.
 
-They compute in float32, sums of many terms in float64 at last, and take arrays as they are if
-these are contiguous float32 or float16; others are copied. Large work is split among ``threads``
-threads: by default ``ONNXCAM_THREADS``, or as many as this process may run on, eight at most.
-The result does not depend on their number.
+They compute in float32 and accumulate long sums in float64. Contiguous float32 and float16 arrays
+are read in place, others are copied. Large work is split among ``threads`` threads: by default
+``ONNXCAM_THREADS``, else as many as this process may run on, at most eight. The result does not
+depend on their number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 Numbers = NDArray[np.float32] | NDArray[np.float16]
 Bytes = NDArray[np.uint8]
 
-_MOST_THREADS = 8  # the kernels wait for memory, which more threads do not make faster
+_MOST_THREADS = 8  # the kernels are bound by memory, which more threads do not speed up
 
 
 def combine(
@@ -112,7 +112,7 @@ def paint(
 
 
 def _numbers(array: Numbers) -> Numbers:
-    """Return the array as the kernels read it: contiguous float32 or float16."""
+    """Return the array as contiguous float32 or float16, which the kernels read."""
     if array.dtype == np.float16:
         return np.ascontiguousarray(array, np.float16)
     return np.ascontiguousarray(array, np.float32)

@@ -4,11 +4,10 @@ What holds for all of them, here and in the other implementations:
 
 * Maps, weights and gradients are float32 or float16; results are float32, pictures uint8.
   Arrays need not be contiguous, and any axis may have length 0.
-* ``combine`` and ``combine_weighted`` hand on what is not finite: a NaN appears in every element
-  that it is summed into, and the ReLU keeps it, so that a broken network stays visible in the
-  numbers.
-* ``upsample``, ``upsampled_max``, ``fuse`` and ``paint`` read a map element that is not finite as
-  0: it has no place on a scale of colours, and its neighbours keep their values.
+* ``combine`` and ``combine_weighted`` propagate what is not finite: a NaN appears in every element
+  that it is summed into, and the ReLU keeps it, so that a broken network stays visible.
+* ``upsample``, ``upsampled_max``, ``fuse`` and ``paint`` read map elements that are not finite as
+  0: no colour stands for them, and their neighbours keep their values.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ def combine(activations: Numbers, gradients: Numbers, *, relu: bool = False) -> 
 
 
 def combine_weighted(activations: Numbers, weights: Numbers, *, relu: bool = False) -> Floats:
-    """Return the sum of activations under given weights, a channel's or a pixel's.
+    """Return the sum of activations weighted by channel or by pixel.
 
-    Every class activation map is of this form (Zhou et al. 2016, eq. 2, with a channel's
-    weights); HiResCAM (Draelos and Carin 2020, eq. 4) and Layer-CAM (Jiang et al. 2021, eq. 5 and
-    6) have a pixel's: the gradients themselves or their positive part.
+    Every class activation map has this form (Zhou et al. 2016, eq. 2, weights by channel). HiResCAM
+    (Draelos and Carin 2020, eq. 4) and Layer-CAM (Jiang et al. 2021, eq. 5 and 6) have weights by
+    pixel: the gradients themselves or their positive part.
 
     Args:
         activations: ``[N, K, *S]`` float32 or float16, one to three axes in ``S``.
@@ -73,9 +72,9 @@ def upsample(raw: Numbers, view: View, *, normalise: bool = False) -> Floats:
 
     Args:
         raw: ``[..., h, w]`` float32 or float16; elements that are not finite count as 0.
-        view: where each of them lies on its photograph of ``[H, W]`` pixels.
-        normalise: whether to divide each map by its largest visible value, where that is
-            positive; nothing is then above 1.
+        view: where each map lies on its photograph of ``[H, W]`` pixels.
+        normalise: whether to divide each map by its largest visible value, if that is positive;
+            the maximum is then 1.
 
     Returns:
         ``[..., H, W]`` float32, 0 outside the visible part.
@@ -123,17 +122,17 @@ def paint(
 ) -> Bytes:
     """Colour a map and blend it over a photograph.
 
-    The map is resized, divided by its maximum and looked up among the colours; the visible part
+    The map is resized, divided by its maximum and looked up in the colour table. The visible part
     becomes ``(1 - alpha) * photo + alpha * colour``, the rest ``shade * photo``.
 
     Args:
         photo: ``[H, W, 3]`` uint8.
-        raw: ``[h, w]`` float32 or float16; elements that are not finite count as 0. What is below
-            0 takes the first colour.
+        raw: ``[h, w]`` float32 or float16; elements that are not finite count as 0. Values
+            below 0 take the first colour.
         view: where the map lies on the photograph.
         colours: ``[256, 3]`` uint8.
         alpha: weight of the colour, 0 to 1.
-        shade: brightness where the network did not look, 0 to 1.
+        shade: brightness of the part that the network did not see, 0 to 1.
 
     Returns:
         ``[H, W, 3]`` uint8.
@@ -186,7 +185,7 @@ def _upsampled(raw: Numbers, view: View) -> NDArray[np.float64]:
 def _samples(
     axis: Axis, length: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Return for each visible pixel its two map elements and the weight of the second."""
+    """Return, for each visible pixel, its two map elements and the weight of the second."""
     u = (np.arange(axis.first, axis.last) + 0.5) * axis.scale + axis.offset - 0.5
     u = np.clip(u, 0, length - 1)
     low = np.clip(u.astype(np.intp), 0, max(length - 2, 0))

@@ -1,4 +1,4 @@
-"""What the kernels' arguments must look like; the same words for every implementation."""
+"""Check the kernels' arguments, with the same messages in every implementation."""
 
 from __future__ import annotations
 

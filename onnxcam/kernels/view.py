@@ -44,7 +44,7 @@ class View:
         """Return the view of a map that covers the photograph from edge to edge.
 
         Args:
-            size: height and width of the photograph (or of any picture, the input tensor say).
+            size: height and width of the photograph, or of another picture, e.g. the input tensor.
             elements: height and width of the map.
         """
         return View(Axis.whole(size[0], elements[0]), Axis.whole(size[1], elements[1]))

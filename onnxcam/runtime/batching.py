@@ -1,4 +1,4 @@
-"""Prepare the next batch while the present one runs."""
+"""Prepare the next item while the caller works on the present one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ B = TypeVar("B")
 def ahead(items: Sequence[A], prepare: Callable[[A], B]) -> Iterator[B]:
     """Yield ``prepare(item)`` in order; another thread is one item ahead of the caller.
 
-    What ``prepare`` raises is raised when its item's turn has come.
+    An error of ``prepare`` is raised when its item's turn comes.
     """
     if len(items) < 2:
         yield from map(prepare, items)
         return
-    from concurrent.futures import ThreadPoolExecutor  # imports for a few milliseconds
+    from concurrent.futures import ThreadPoolExecutor  # takes a few milliseconds to import
 
     with ThreadPoolExecutor(1, "onnxcam-ahead") as pool:
         waiting: Future[B] | None = None
@@ -29,7 +29,7 @@ def ahead(items: Sequence[A], prepare: Callable[[A], B]) -> Iterator[B]:
             if waiting is not None:
                 try:
                     yield waiting.result()
-                except BaseException:  # the caller stops here
+                except BaseException:  # no further item is asked for
                     following.cancel()
                     raise
             waiting = following

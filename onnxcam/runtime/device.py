@@ -1,4 +1,4 @@
-"""Tensors that stay on the device, and a count of what moves."""
+"""Tensors that stay on the device, and a count of transfers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _TYPES = {
 class Traffic:
     """Bytes that a session moved between host and device; both stay 0 on the CPU.
 
-    Counted are the tensors that onnxcam hands over and takes back. Copies that ONNX Runtime makes
-    for operators of its own choice are not seen here; its profiler names them.
+    Only tensors that onnxcam passes to and takes from a session are counted. ONNX Runtime's own
+    copies between operators are not; its profiler shows them.
 
     Attributes:
         to_device: bytes uploaded.
@@ -59,7 +59,7 @@ class DeviceTensor:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         if self._value.device_name() != "cuda":
-            raise AttributeError("__cuda_array_interface__")  # so that hasattr says no
+            raise AttributeError("__cuda_array_interface__")  # so that hasattr is False
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
@@ -76,7 +76,7 @@ class DeviceTensor:
         return self._value.__dlpack_device__()
 
     def reshape(self, *shape: int) -> DeviceTensor:
-        """Return the same memory under another shape of as many elements."""
+        """Return the same memory with another shape of equal size."""
         if math.prod(shape) != math.prod(self.shape):
             raise ValueError(f"{self.shape} cannot become {shape}.")
         view = DeviceTensor(self._value, self._stream, self._traffic)

@@ -1,4 +1,4 @@
-"""What a GPU needs, and which part of it is missing here."""
+"""Find the GPU, and what keeps ONNX Runtime from using it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | str:
-    """Return the GPU, or what is in the way, asking the driver itself."""
+    """Ask the driver for the GPU; return it, or why there is none."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(library)
@@ -95,9 +95,9 @@ def cuda_problem(runtime: Any) -> str | None:
 
 
 def load_problem(runtime: Any) -> str:
-    """Return why the CUDA provider was not loaded, after a session that tried in vain.
+    """Return why the CUDA provider was not loaded, after a session that failed to load it.
 
-    Before one it must not be asked: the provider's library expects ONNX Runtime around it.
+    Call it only after such a session: the provider's library needs ONNX Runtime to be loaded.
     """
     library = Path(runtime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
