@@ -125,10 +125,12 @@ def _counted(found: list[Layer], place: int) -> ir.Value:
         if candidate.place == place:
             return candidate.value
     places = [c.place for c in found]
-    reach = f"from {min(places)} to {max(places)}" if places else "none"
-    raise LayerError(
-        f"layer {place}: there is no such layer. Places run {reach}; 0 is the default."
+    range_ = (
+        f"Layers are numbered {min(places)} to {max(places)}; 0 is the default."
+        if places
+        else "There are none."
     )
+    raise LayerError(f"layer {place}: there is no such layer. {range_}")
 
 
 def _named(graph: ir.Graph, image: ir.Value, score: ir.Value, name: str) -> ir.Value:
