@@ -126,7 +126,7 @@ def _counted(found: list[Layer], place: int) -> ir.Value:
             return candidate.value
     places = [c.place for c in found]
     range_ = (
-        f"Layers are numbered {min(places)} to {max(places)}; 0 is the default."
+        f"Layers are numbered from {min(places)} to {max(places)}; 0 is the default."
         if places
         else "There are none."
     )
