@@ -78,7 +78,8 @@ class _Sums:
                 output = self.start.gradient(self.b, readers[0].outputs[0])  # [T, N, M]
                 return b.op("MatMul", output, self._pooled_weight(*weight, channels, positions))
         return b.sum(
-            b.op("Reshape", self.start.gradient(self.b, flat), b.ints(0, 0, channels, positions)), [3]
+            b.op("Reshape", self.start.gradient(self.b, flat), b.ints(0, 0, channels, positions)),
+            [3],
         )
 
     def _pooled_weight(
