@@ -10,7 +10,7 @@ from onnxcam.errors import NoGradientError
 from onnxcam.gradient import rules as rules  # registers them
 from onnxcam.gradient.appended import appended, last_node
 from onnxcam.gradient.backward import Backward, Where, length_of_t
-from onnxcam.gradient.overrides.base import Override, laid_over
+from onnxcam.gradient.overrides.base import Override, changes, laid_over
 from onnxcam.gradient.registry import find_rule
 from onnxcam.gradient.walker import path_nodes, pull_back
 from onnxcam.gradient.widen import widen
@@ -60,7 +60,8 @@ def new_walk(
 ) -> Backward:
     """Return a walk that has not begun; see :class:`onnxcam.gradient.backward.Backward`."""
     find = laid_over(find_rule, overrides)
-    return Backward(builder, find, fixed_t=fixed_t, unclipped=unclipped)
+    other = changes(find_rule, overrides)
+    return Backward(builder, find, other, fixed_t=fixed_t, unclipped=unclipped)
 
 
 def walk_back(

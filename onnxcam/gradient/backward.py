@@ -64,6 +64,7 @@ class Backward:
     Attributes:
         builder: where operators are appended.
         find: returns a node's rule: the table's, with overrides laid over it.
+        changes: whether an override has a node's rule return something else than the derivative.
         fixed_t: ``T``, where the graph is written for one number of cotangents.
         unclipped: quantizers that are read as if they had no range.
         changed: names of nodes whose rule an override changed.
@@ -79,6 +80,7 @@ class Backward:
 
     builder: Builder
     find: FindRule
+    changes: Callable[[ir.Node, Where], bool]
     fixed_t: int | None = None
     unclipped: frozenset[ir.Node] = frozenset()
     changed: list[str] = field(default_factory=list)
@@ -106,6 +108,10 @@ class Backward:
     def rule_for(self, node: ir.Node) -> WalkRule | None:
         """Return the rule of a node, ``None`` where there is none."""
         return self.find(node, self.where(node))
+
+    def overridden(self, node: ir.Node) -> bool:
+        """Whether an override has the node's rule return something else than the derivative."""
+        return self.changes(node, self.where(node))
 
     def merge_t(self, g: ir.Value, like: ir.Value, keep: int = 1) -> ir.Value:
         """Reshape ``[T, *like]`` so that T and all axes before ``keep`` become the first axis."""

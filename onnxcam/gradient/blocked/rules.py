@@ -28,6 +28,7 @@ class Blocked:
     """
 
     name: str = "blocked"
+    same_values: bool = True
 
     def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
         """Return ``beneath`` with blocked makers, which fall back on the plain ones."""

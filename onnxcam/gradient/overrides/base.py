@@ -18,7 +18,11 @@ from onnxcam.gradient.kinds import Rule
 
 
 class Override(Protocol):
-    """What differs from the derivative."""
+    """What differs from the derivative.
+
+    One that only writes the derivative in another way says so by ``same_values = True``. Of all
+    others, rules that take several nodes for one (``x * sigmoid(x)``) leave the nodes alone.
+    """
 
     @property
     def name(self) -> str:
@@ -39,3 +43,16 @@ def laid_over(table: Callable[[ir.Node], Rule | None], overrides: Sequence[Overr
         return found
 
     return find
+
+
+def changes(
+    table: Callable[[ir.Node], Rule | None], overrides: Sequence[Override]
+) -> Callable[[ir.Node, Where], bool]:
+    """Return how a walk finds out whether a node's rule is other than its derivative."""
+    others = [o for o in overrides if not getattr(o, "same_values", False)]
+    find = laid_over(table, others)
+
+    def changed(node: ir.Node, where: Where) -> bool:
+        return bool(others) and find(node, where) is not table(node)
+
+    return changed

@@ -74,11 +74,11 @@ def factor(
 
 
 def _is_gate(c: Call, value: ir.Value, of: ir.Value) -> bool:
-    """Whether ``value`` is the sigmoid of ``of``, and its own gradient is not asked for."""
+    """Whether ``value`` is the sigmoid of ``of``, and only the derivative of both is asked for."""
     node = value.producer()
     if node is None or node.op_type != "Sigmoid" or value in c.walk.ends:
         return False
-    return node.inputs[0] is of
+    return node.inputs[0] is of and not c.walk.overridden(node)
 
 
 rule(
