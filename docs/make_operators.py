@@ -29,7 +29,6 @@ from tests.gradient.test_rules import ELSEWHERE  # noqa: E402
 
 PAGE = Path(__file__).with_name("operators.md")
 COMMAND = "python docs/make_operators.py"
-DOMAINS = ("com.microsoft", "ai.onnx.ml")
 LOWEST = 7  # opset; models of a lower one are lifted
 
 # Operators of the standard that are not differentiated, and why.
@@ -190,7 +189,8 @@ def tables(opset: int) -> Iterator[str]:
     yield from ("", "## The standard", "", *table(*header))
     for name in sorted(ruled | bodies):
         yield described(name, "", opsets(known.get(name, [])), opset)
-    for other in DOMAINS:
+    others = Counter(domain for domain, _ in RULES if domain)
+    for other, _ in others.most_common():
         yield from ("", f"## Domain `{other}`", "", *table(*header))
         for domain, name in sorted(RULES):
             if domain == other:
