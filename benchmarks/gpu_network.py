@@ -89,8 +89,8 @@ class Network:
 
 def end_to_end(place: Place, network: Network) -> str:
     """Grad-CAM over the plain forward pass; inputs and outputs on the device, no waiting."""
-    from onnxcam.surgeon.instrument import instrument
-    from onnxcam.surgeon.plan import CLASSES, SIGNED
+    from onnxcam.surgeon.plan import CLASSES
+    from tests.instrumented import SIGNED, instrument
 
     data, plan = instrument(network.path)
     rows = []
@@ -117,19 +117,18 @@ def end_to_end(place: Place, network: Network) -> str:
 
 def shared_stream(place: Place, network: Network) -> str:
     """Gradients left on the device and combined there, against the map from inside the graph."""
-    from onnxcam.surgeon.instrument import instrument
-    from onnxcam.surgeon.plan import GRADIENTS, SIGNED
+    from tests.instrumented import ACTIVATIONS, GRADIENTS, SIGNED, instrument
 
     images = network.images(place.sizes(16, 2))
-    data, plan = instrument(network.path, gradients=True)
-    wanted = [plan.layer.name, GRADIENTS]
+    data, _ = instrument(network.path, gradients=True)
+    wanted = [ACTIVATIONS, GRADIENTS]
     inside = network.session(instrument(network.path)[0]).run({"input": images}, [SIGNED])[SIGNED]
     session = network.session(data)
     uploaded = session.upload(images)
     worst = 0.0
     for _ in range(place.sizes(50, 2)):
         found = session.run_on_device({"input": uploaded}, wanted)
-        a, g = found[plan.layer.name], found[GRADIENTS]
+        a, g = found[ACTIVATIONS], found[GRADIENTS]
         if place.rehearse:
             a, g = place.cuda.to_device(a.numpy()), place.cuda.to_device(g.numpy()[0][:, None])
         else:
@@ -156,7 +155,7 @@ def traffic(place: Place, network: Network) -> str:
 
     from onnxcam import explainer
     from onnxcam.inputs import cards
-    from onnxcam.surgeon.instrument import instrument
+    from tests.instrumented import instrument
 
     if not (ROOT / "onnxcam" / "models").exists():
         cards.MODELS = ROOT / "models"
@@ -194,7 +193,7 @@ def traffic(place: Place, network: Network) -> str:
 
 def memory(place: Place, network: Network) -> str:
     """Host and device memory over 1,000 calls."""
-    from onnxcam.surgeon.instrument import instrument
+    from tests.instrumented import instrument
 
     session = network.session(instrument(network.path)[0])
     images = network.images(2)

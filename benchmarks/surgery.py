@@ -13,7 +13,7 @@ import onnx
 from measure import table
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxcam.surgeon.instrument import instrument
+from tests.instrumented import instrument
 
 
 def long_network(nodes: int, path: Path) -> Path:

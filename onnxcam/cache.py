@@ -15,45 +15,46 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnxcam._version import __version__
 from onnxcam.files import cache_folder
-from onnxcam.gradient.interface import Engine
 from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.request import Request
 
-FORMAT = 1  # raised when the content of entries changes its meaning
+FORMAT = 2  # raised when the content of entries changes its meaning
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 MOST_BYTES = 2 << 30  # oldest entries go beyond this
 
 
 def instrumented(
-    path: Path, layer: str | int, score: str, *, cached: bool, engine: Engine = "rules"
+    path: Path, request: Request, keys: Sequence[str | None], *, cached: bool
 ) -> tuple[bytes | Path, Plan]:
     """Return the instrumented model, serialised or as a file, and its plan.
 
     Args:
         path: the model file.
-        layer: see :func:`onnxcam.surgeon.instrument.instrument`.
-        score: likewise.
-        engine: likewise.
+        request: see :class:`onnxcam.surgeon.request.Request`.
+        keys: what tells each part of the request from others; with a ``None`` among them nothing
+            is looked up or kept.
         cached: look on disk first, and leave the result there.
 
     Raises:
         OnnxcamError: as :func:`onnxcam.surgeon.instrument.instrument`. A cache that cannot be
             read or written is passed over.
     """
-    if not cached or not path.is_file():
-        return _make(path, layer, score, engine)
+    if not cached or None in keys or not path.is_file():
+        return _make(path, request)
     try:
-        entry = cache_folder() / _key(path, layer, score, engine)
+        entry = cache_folder() / _key(path, request, keys)
     except (OSError, RuntimeError):  # no home, or the file is gone again
-        return _make(path, layer, score, engine)
+        return _make(path, request)
     found = _read(entry, path)
     if found is not None:
         return found
-    data, plan = _make(path, layer, score, engine)
-    if entry.name == _key(path, layer, score, engine):  # else the file was changed meanwhile
+    data, plan = _make(path, request)
+    if entry.name == _key(path, request, keys):  # else the file was changed meanwhile
         _write(entry, path, data, plan)
     return data, plan
 
@@ -63,16 +64,16 @@ def forget(model: Path) -> None:
     shutil.rmtree(model.parent, ignore_errors=True)
 
 
-def _make(path: Path, layer: str | int, score: str, engine: Engine) -> tuple[bytes, Plan]:
+def _make(path: Path, request: Request) -> tuple[bytes, Plan]:
     from onnxcam.surgeon.instrument import instrument  # onnx is imported only for surgery
 
-    return instrument(path, layer, score, engine=engine)
+    return instrument(path, request)
 
 
-def _key(path: Path, layer: str | int, score: str, engine: Engine) -> str:
+def _key(path: Path, request: Request, keys: Sequence[str | None]) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    options = [FORMAT, __version__, path.name, str(layer), score, engine]
+    options = [FORMAT, __version__, path.name, *request.options(), *keys]
     digest.update(json.dumps(options).encode())
     return digest.hexdigest()
 

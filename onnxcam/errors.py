@@ -51,6 +51,10 @@ class TargetError(OnnxcamError):
     """The requested class does not exist, or the counts do not match."""
 
 
+class MethodError(OnnxcamError):
+    """The requested method does not exist, or does not fit the model or the target."""
+
+
 class ImageError(OnnxcamError):
     """An image cannot be read."""
 

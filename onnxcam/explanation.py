@@ -15,9 +15,10 @@ from PIL import Image
 from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
+from onnxcam.imaging.pixels import centred, diverging, intensity
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import View, kernels
-from onnxcam.methods import GradCam
+from onnxcam.methods.base import Space
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
@@ -29,39 +30,57 @@ class Explanation:
 
     Attributes:
         method: name of the method, ``"grad-cam"``.
-        layer: name of the explained tensor.
+        space: where the map lies, ``"layer"`` or ``"input"``.
+        layer: name of the explained tensor, that of the image input for maps at the input.
         score_name: name of the score tensor.
-        target: class index.
+        target: class index, ``None`` for an element.
+        element: the explained element as the user named it, ``None`` for a class.
         label: the class's name, ``None`` when labels are not known.
         score: value of the score, before Softmax or Sigmoid.
-        rank: place of the target in the prediction, 1 the predicted class.
-        signed: map before the ReLU, at the layer's own resolution, ``[*S]`` float32.
+        rank: place of the target in the prediction, 1 the predicted class; ``None`` for elements.
+        signed: map before the ReLU, float32: ``[*S]`` at the layer's own resolution; at the input
+            ``[C, H, W]``, or ``[H, W]`` where the method has no channels.
         source: the image's name, ``None`` for arrays and PIL images.
         photo: the explained photograph, ``[H, W, 3]`` uint8, ``None`` for arrays.
         geometry: where the photograph lies in the input tensor.
+        changed: nodes that the method changed on the way back: how many rectifiers were guided.
+        negative: nodes that read negative activations, where the method takes none.
+        bgr: whether the input's channels are blue, green, red.
     """
 
     method: str
+    space: Space
     layer: str
     score_name: str
-    target: int
+    target: int | None
+    element: str | None
     label: str | None
     score: float
-    rank: int
+    rank: int | None
     signed: NDArray[np.float32] = field(repr=False)
     source: str | None
     photo: NDArray[np.uint8] | None = field(repr=False)
     geometry: Geometry = field(repr=False)
+    changed: tuple[str, ...] = field(default=(), repr=False)
+    negative: tuple[str, ...] = ()
+    bgr: bool = field(default=False, repr=False)
 
     @cached_property
     def raw(self) -> NDArray[np.float32]:
-        """The rectified map at the layer's own resolution, ``[*S]`` float32, not normalised."""
-        return GradCam.rectify(self.signed)
+        """The map without its sign, ``[*S]`` or ``[H, W]`` float32, not normalised.
+
+        Of a layer's map what speaks for the target, rectified; of a map at the input the largest
+        absolute value over channels.
+        """
+        if self.space == "layer":
+            return np.maximum(self.signed, 0)
+        size = np.abs(self.signed)
+        return size.max(axis=0) if size.ndim == 3 else size
 
     @cached_property
     def view(self) -> View:
         """Where the map lies on the photograph."""
-        height, width = self.signed.shape
+        height, width = self.signed.shape[-2:]
         return self.geometry.view(height, width)
 
     @cached_property
@@ -93,7 +112,10 @@ class Explanation:
     def overlay(
         self, *, alpha: float = 0.5, colours: str = DEFAULT_COLOURS, shade: float = 0.5
     ) -> Image.Image:
-        """Return the photograph with the heatmap over it.
+        """Return the photograph with the heatmap over it, or a map at the input as a picture.
+
+        Maps at the input with channels are shown in their own colours, centred on grey; without
+        channels in red and blue, for and against the target; ``saliency`` as its size.
 
         Args:
             alpha: weight of the colours, 0 to 1.
@@ -111,9 +133,21 @@ class Explanation:
             )
         if not (0 <= alpha <= 1 and 0 <= shade <= 1):
             raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
+        if self.space == "input":
+            return Image.fromarray(self._pixels(alpha))
         table = colour_table(colours)
         painted = kernels().paint(self.photo, self.raw, self.view, table, alpha, shade)
         return Image.fromarray(painted)
+
+    def _pixels(self, alpha: float) -> NDArray[np.uint8]:
+        """Return the picture of a map at the input."""
+        maps = kernels().upsample(np.ascontiguousarray(self.signed), self.view)
+        if maps.ndim == 2:
+            assert self.photo is not None
+            return diverging(maps, self.photo, alpha)
+        if self.method == "saliency" or len(maps) != 3:
+            return intensity(np.abs(maps).max(axis=0))
+        return centred(maps[::-1] if self.bgr else maps)
 
     def save(self, path: str | Path) -> Path:
         """Write the overlay (.png, .jpg, .webp), the arrays (.npz) or the record (.json).
@@ -159,9 +193,10 @@ class Explanation:
         return {
             "image": self.source,
             "method": self.method,
+            "space": self.space,
             "layer": self.layer,
             "score_name": self.score_name,
-            "target": self.target,
+            "target": self.element if self.target is None else self.target,
             "label": self.label,
             "score": self.score,
             "rank": self.rank,
@@ -178,4 +213,6 @@ class Explanation:
                 "max": float(self.raw.max(initial=0.0)),
                 "min_signed": float(self.signed.min(initial=0.0)),
             },
+            "changed": len(self.changed),
+            "negative": list(self.negative),
         }

@@ -17,7 +17,6 @@ from onnxcam.errors import (
     ImageError,
     InputArrayError,
     LabelsError,
-    ModelError,
     NotFiniteError,
     OutputError,
     PreprocessError,
@@ -295,9 +294,35 @@ def test_labels(cnn, tmp_path) -> None:
         onnxcam.Explainer(cnn, labels=tmp_path / "gone.txt")
 
 
-def test_models_with_more_inputs_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"it takes input_2 float32\[.*27\]"):
-        onnxcam.Explainer(shared("models", "easy-vqa-keras.onnx"))
+def test_models_with_more_inputs() -> None:
+    explainer = onnxcam.Explainer(shared("models", "easy-vqa-keras.onnx"), preprocess="unit")
+    image = np.random.default_rng(0).random((64, 64, 3), np.float32)
+    question = np.zeros((1, 27), np.float32)
+    question[0, [3, 5]] = 1
+    [found] = explainer.explain(image, inputs={"input_2": question})
+    [same] = explainer.explain(image, inputs={"input_2": question[0]})  # the batch axis left out
+    np.testing.assert_array_equal(found.signed, same.signed)
+    [other] = explainer.explain(image, found.target, inputs={"input_2": 1 - question})
+    assert np.abs(other.signed - found.signed).max() > 1e-3 * np.abs(found.signed).max()
+    batch = explainer.explain_batch([image] * 3, inputs={"input_2": question})
+    for [one] in batch:
+        np.testing.assert_allclose(one.signed, found.signed, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, r"besides the image 'input_1' it takes input_2 float32\[.*27\]. Give them: --input"),
+        ({"input_3": 0}, r"input 'input_3' is none of its inputs. Nearest: input_2"),
+        ({"input_1": 0}, r"input 'input_1' is the image"),
+        ({"input_2": np.zeros((1, 26), "f")}, r"input 'input_2' of shape \[1, 26\]: it takes"),
+        ({"input_2": np.zeros(27)}, r"of dtype float64: it takes float32. Convert it with .astype"),
+    ],
+)
+def test_wrong_inputs(inputs, message) -> None:
+    explainer = onnxcam.Explainer(shared("models", "easy-vqa-keras.onnx"), preprocess="unit")
+    with pytest.raises(InputArrayError, match=message):
+        explainer.explain(np.zeros((64, 64, 3), "f"), inputs=inputs)
 
 
 def test_providers(cnn) -> None:

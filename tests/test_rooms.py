@@ -27,12 +27,18 @@ ROOMS: dict[str, set[str]] = {
     "imaging": {"errors", "kernels"},
     "runtime": {"errors"},
     "targets": {"errors"},
-    "methods": {"kernels"},
+    "methods": {"errors", "kernels", "graph", "surgeon"},
     "inputs": {"errors", "imaging", "model", "surgeon"},
-    "cache": {"_version", "files", "gradient", "surgeon"},
+    "cache": {"_version", "files", "surgeon"},
     "explanation": {"errors", "files", "imaging", "kernels", "methods"},
+    "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
 }
-ROOMS["explainer"] = set(ROOMS) - {"_version"}
+ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
+ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
+ROOMS["outputs"] = {"errors", "explanation", "files"}
+ROOMS["explain_files"] = {
+    *("_version", "errors", "explainer", "explanation", "inputs", "outputs", "runtime", "targets"),
+}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}
@@ -46,7 +52,7 @@ WITHIN = {
     "gradient/blocked": {"gradient", "gradient/helpers", "gradient/rules"},
     "gradient/ort": {"gradient", "gradient/helpers", "gradient/rules"},
     "surgeon/find": {"surgeon"},
-    "surgeon/seeds": {"surgeon/find"},
+    "surgeon/seeds": {"surgeon", "surgeon/find"},
 }
 
 

@@ -14,6 +14,7 @@ from onnxcam.cli.doctor import doctor
 from onnxcam.cli.explain import explain
 from onnxcam.cli.gradient import gradient
 from onnxcam.cli.inspect import inspect
+from onnxcam.cli.methods import methods
 from onnxcam.errors import OnnxcamError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(explain)
 app.command()(inspect)
 app.command()(gradient)
 app.command()(demo)
+app.command()(methods)
 app.command()(doctor)
 
 

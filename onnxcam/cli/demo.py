@@ -18,9 +18,9 @@ def demo(
     from rich.table import Table
 
     from onnxcam import default_model, default_photograph
-    from onnxcam.cli.explain import describe
-    from onnxcam.cli.outputs import Outputs
+    from onnxcam.explain_files import describe
     from onnxcam.explainer import Explainer
+    from onnxcam.outputs import Outputs
 
     outputs = Outputs(out, "png", arrays=False)
     explainer = Explainer(default_model())

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxcam._version import __version__
-from onnxcam.errors import ImageError, NotFiniteError, PictureError
-
 if TYPE_CHECKING:
+    from onnxcam.explain_files import FileResult, FileRun
     from onnxcam.explainer import Explainer
-    from onnxcam.explanation import Explanation
 
 FEW = 3  # more images than this get a progress bar
 
@@ -49,13 +46,22 @@ def explain(
         typer.Option(
             "-t",
             "--target",
-            help="Class index, label or top:K; repeatable. Default: the predicted class.",
+            help="Class index, label, top:K, or NAME[5,3], an element of any tensor; repeatable. "
+            "Default: the predicted class.",
         ),
     ] = None,
     layer: Annotated[
         str,
         typer.Option(help="Tensor or node to explain, or -1, -2... back from the default."),
     ] = "auto",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
+    ] = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="Another input of the model.", metavar="NAME=FILE.npy"),
+    ] = None,
     score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
     preprocess: Annotated[
         str, typer.Option(help="Name or file of a card that says how images are prepared.")
@@ -99,13 +105,14 @@ def explain(
     Exit code 0: done; 1: some images failed, the rest is done; 2: a mistake in the call.
     """
     from onnxcam import default_model
-    from onnxcam.cli.images import find_images
-    from onnxcam.cli.outputs import Outputs
+    from onnxcam.explain_files import explain_files
     from onnxcam.explainer import Explainer
-    from onnxcam.runtime.batching import ahead
+    from onnxcam.inputs.files import find_images
+    from onnxcam.inputs.others import read_others
+    from onnxcam.outputs import Outputs
 
-    paths = find_images(images, out)
-    outputs = Outputs(out, format_.value, arrays)
+    find_images(images, out)  # a wrong name is told before a model is loaded
+    Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
         layer=layer,
@@ -115,90 +122,57 @@ def explain(
         providers=provider,
         cache=cache,
         engine=engine.value,
+        method=method or "grad-cam",
     )
-    explainer.resolve(target)  # a wrong target is found before the first image is read
+    others = read_others(input_ or [])
+    run = explain_files(
+        explainer, images, target, out=out, format=format_.value, arrays=arrays, inputs=others
+    )
     if not json_:
         _introduce(explainer)
-    done: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    document = {
-        "onnxcam": __version__,
-        "model": describe(explainer),
-        "images": done,
-        "failed": failed,
-    }
-
-    def look(path: Path) -> list[Explanation] | ImageError | NotFiniteError:
-        try:
-            return explainer.explain(path, target)
-        except (ImageError, NotFiniteError) as error:
-            return error
-
-    try:
-        # The next image is explained while the overlays of the present one are written.
-        for path, found in zip(_progress(paths), ahead(paths, look), strict=True):
-            try:
-                if isinstance(found, Exception):
-                    raise found
-                records = outputs.save(found, path.stem)
-            except (ImageError, NotFiniteError, PictureError) as error:
-                failed.append({"image": str(path), "error": str(error)})
-                what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
-                typer.echo(f"onnxcam: skipped: {what}", err=True)
-                continue
-            done.append({"image": str(path), "explanations": records})
-            if not json_:
-                _report(records, out)
-    finally:  # whatever ends the run early, what is done is recorded
-        if done:
-            outputs.write_records(document)
+    failed = 0
+    for result in _progress(run):
+        if result.error is not None:
+            failed += 1
+            typer.echo(f"onnxcam: skipped: {result.error}", err=True)
+        elif not json_:
+            _report(result, out, len(explainer.methods) > 1)
     if json_:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(run.document, indent=2, ensure_ascii=False))
     if failed:
-        typer.echo(f"{len(failed)} of {len(paths)} images failed.", err=True)
+        typer.echo(f"{failed} of {len(run.paths)} images failed.", err=True)
         raise typer.Exit(1)
-
-
-def describe(explainer: Explainer) -> dict[str, Any]:
-    """Return what was chosen in the model, for the records."""
-    plan = explainer.plan
-    return {
-        "file": str(explainer.path),
-        "layer": plan.layer.name,
-        "layer_shape": None if plan.layer.shape is None else list(plan.layer.shape),
-        "score": plan.score,
-        "score_note": plan.score_note,
-        "preprocess": explainer.preprocess_from,
-        "providers": explainer.providers,
-    }
 
 
 def _introduce(explainer: Explainer) -> None:
     plan = explainer.plan
     typer.echo(f"model  {explainer.path}")
     typer.echo(f"score  {plan.score} ({plan.score_note})")
-    typer.echo(f"layer  {plan.layer}")
+    typer.echo(f"layer  {plan.layer or 'none'}")
     typer.echo(f"images prepared as in {explainer.preprocess_from}")
     if explainer.providers[0] != "CPUExecutionProvider":
         typer.echo(f"runs on {explainer.providers[0]}")
 
 
-def _report(records: list[dict[str, Any]], out: Path) -> None:
-    typer.echo(str(records[0]["image"]) if records else "")
-    for record in records:
-        label = record["label"] or f"class {record['target']}"
-        typer.echo(
-            f"  {record['rank']:>4}. {label:<28} {record['score']:>10.4f}"
-            f"  {out / record['overlay']}"
-        )
+def _report(result: FileResult, out: Path, methods: bool) -> None:
+    typer.echo(str(result.path))
+    for record in result.records:
+        named = isinstance(record["target"], int)
+        label = record["label"] or (f"class {record['target']}" if named else record["target"])
+        rank = "    " if record["rank"] is None else f"{record['rank']:>4}."
+        method = f"{record['method']:<20} " if methods else ""
+        picture = out / record["overlay"]
+        typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{picture}")
+        for name in record["negative"]:
+            typer.echo(f"       note: node '{name}' read negative activations, taken for 0")
 
 
-def _progress(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield the paths; show a bar when they are more than a few and someone is watching."""
-    if len(paths) <= FEW or not sys.stderr.isatty():
-        yield from paths
+def _progress(run: FileRun) -> Iterator[FileResult]:
+    """Yield the results; show a bar when they are more than a few and someone is watching."""
+    if len(run.paths) <= FEW or not sys.stderr.isatty():
+        yield from run
         return
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(paths, "Explaining", console=Console(stderr=True))
+    yield from track(run, "Explaining", total=len(run.paths), console=Console(stderr=True))

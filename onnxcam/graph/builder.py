@@ -67,6 +67,11 @@ class Builder:
         """Return a name that nothing else has."""
         return f"{PREFIX}{hint}.{next(self._count)}"
 
+    @staticmethod
+    def is_own(node: ir.Node) -> bool:
+        """Whether a builder made the node."""
+        return (node.name or "").startswith(PREFIX)
+
     def value(self, hint: str, like: ir.Value | None = None) -> ir.Value:
         """Return a new value without producer, an input of a subgraph, typed as ``like``."""
         value = ir.Value(name=self.name(hint))

@@ -88,7 +88,7 @@ def _function(op_type: str) -> Callable[[Term], Term]:
 
 cos, sin, cosh, sinh, tanh = map(_function, ("Cos", "Sin", "Cosh", "Sinh", "Tanh"))
 exp, erf, sqrt, sigmoid, softplus = map(_function, ("Exp", "Erf", "Sqrt", "Sigmoid", "Softplus"))
-sign, rounded, relu = map(_function, ("Sign", "Round", "Relu"))
+sign, rounded = map(_function, ("Sign", "Round"))
 
 
 def where(condition: Term, yes: Term | float, no: Term | float) -> Term:

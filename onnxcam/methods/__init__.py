@@ -1,5 +1,1 @@
-"""Each explanation: what it needs of the network, and how it combines that."""
-
-from onnxcam.methods.gradcam import GradCam
-
-__all__ = ["GradCam"]
+"""Each explanation: its formula, its paper, and what it needs of the network."""

@@ -87,6 +87,7 @@ class Session:
 
     Attributes:
         providers: execution providers in use, best first.
+        inputs: names of the model's inputs.
         outputs: names of the model's outputs.
         traffic: what was moved to and from the device.
     """
@@ -139,6 +140,8 @@ class Session:
             ) from error
         self._runtime, self._name, self._stream = runtime, name, stream
         self.providers: list[str] = self._session.get_providers()
+        self.inputs: list[str] = [i.name for i in self._session.get_inputs()]
+        self.inputs += [i.name for i in self._session.get_overridable_initializers()]
         self.outputs: list[str] = [o.name for o in self._session.get_outputs()]
         self.traffic = Traffic()
         if CUDA in names and CUDA not in self.providers:

@@ -1,79 +1,59 @@
-"""Write the explanation into the graph: targets in, maps out.
+"""Write explanations into the graph: targets in, maps out.
 
-The instrumented model has the original inputs and outputs, and
-
-* two more inputs that may be left out: :data:`TARGETS`, int64 ``[T, N]`` (or ``[T, 1]``), class
-  indices, where -1 takes the class of the row's rank; :data:`RANKS`, int64 ``[T]``, the rows'
-  ranks in the prediction, 0 the predicted class. Without them it is the predicted class;
-* outputs: the scores ``[N, C]`` (named in the plan), :data:`CLASSES` int64 ``[T, N]`` (the
-  targets with ranks resolved), and either :data:`SIGNED` ``[N, T, *S]``, the map before its
-  ReLU, or the layer's activations ``[N, K, *S]`` and :data:`GRADIENTS` ``[T, N, K, *S]``.
-
-Where ONNX Runtime's gradient builder is the engine, ``T`` is 1.
+The instrumented model has the original inputs and outputs. Its targets are inputs more, and what
+the record of a target needs are outputs more (:mod:`onnxcam.surgeon.seeds`). Every *part*, what a
+method writes, adds outputs named ``onnxcam:PART`` or ``onnxcam:PART:VALUE``; the plan lists them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxcam.errors import EngineError, LayerError, NoGradientError, ScoreError, naming
+from onnxcam.errors import (
+    EngineError,
+    LayerError,
+    MethodError,
+    NoGradientError,
+    ScoreError,
+    TargetError,
+    naming,
+)
 from onnxcam.gradient.add import needed_opset
-from onnxcam.gradient.interface import Engine
+from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.graph.builder import PREFIX, Builder
+from onnxcam.graph.terms import Term
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.model.facts import ModelFacts
 from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
-from onnxcam.surgeon.find.image import find_image_input
-from onnxcam.surgeon.find.layer import find_layer
-from onnxcam.surgeon.find.quantized import as_numbers
-from onnxcam.surgeon.find.score import Score, find_score, is_probability
-from onnxcam.surgeon.plan import (
-    CLASSES,
-    GRADIENTS,
-    RANKS,
-    SCORES,
-    SIGNED,
-    TARGETS,
-    ImageInput,
-    Plan,
-)
-from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
-from onnxcam.surgeon.seeds.pooled import summed_gradient
+from onnxcam.surgeon.choose import Chosen, choose
+from onnxcam.surgeon.find.score import is_probability
+from onnxcam.surgeon.plan import SCORES, PartFacts, Plan
+from onnxcam.surgeon.request import Part, Request
+from onnxcam.surgeon.seeds.built import BuiltSeeds
+from onnxcam.surgeon.seeds.classes import ClassSeeds, add_output
+from onnxcam.surgeon.seeds.elements import ElementSeeds
+from onnxcam.surgeon.site import Seeds, Site, Weighted, combined
+from onnxcam.surgeon.tail import cut
 
 if TYPE_CHECKING:
     from onnxcam.gradient.ort.engine import Built
 
 
-def instrument(
-    path: str | Path,
-    layer: str | int = "auto",
-    score: str = "auto",
-    *,
-    gradients: bool = False,
-    engine: Engine = "rules",
-) -> tuple[bytes, Plan]:
+def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
     """Return the instrumented model of ``path``, serialised, and the plan it follows.
 
     External weights stay where they are: the result refers to the same files.
 
-    Args:
-        path: the model file.
-        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
-        score: see :func:`onnxcam.surgeon.find.score.find_score`.
-        gradients: give activations and gradients in place of the map.
-        engine: the gradient engine, see :mod:`onnxcam.gradient.ort.engine`.
-
     Raises:
-        OnnxcamError: the model cannot be read, has no image input, score or layer, an
-            operator between layer and score has no gradient rule, or the engine is missing.
+        OnnxcamError: the model cannot be read, has no image input, score or layer, an operator
+            between layer and score has no gradient rule, a part does not fit the model, or the
+            engine is missing.
     """
     path = Path(path)
     proto = read_model(path)
@@ -81,90 +61,117 @@ def instrument(
     prepared = Prepared(proto, path)
     advice = "Choose a layer after that operator (--layer)."
     with (
-        naming(path, LayerError, ScoreError, EngineError),
+        naming(path, LayerError, ScoreError, EngineError, TargetError, MethodError),
         naming(path, NoGradientError, advice=advice),
     ):
-        return _instrument(prepared, origin, layer, score, gradients, engine)
+        return _instrument(prepared, origin, request)
 
 
-def _instrument(
-    prepared: Prepared,
-    origin: Origin,
-    layer: str | int,
-    score: str,
-    gradients: bool,
-    engine: Engine,
-) -> tuple[bytes, Plan]:
-    chosen = _choose(prepared.model.graph, prepared.path, layer, score)
-    built = None
-    if engine == "rules":
-        needed = needed_opset(prepared.model.graph, chosen.score.value, [chosen.layer])
-        model = prepared.lifted(needed)
+def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[bytes, Plan]:
+    graph = prepared.model.graph
+    chosen = choose(graph, prepared.path, request.layer, request.score, request.element)
+    model = prepared.model
+    if request.engine == "rules":
+        spaces = {part.space for part in request.parts.values()}
+        to = [chosen.layer] if chosen.layer is not None and "layer" in spaces else []
+        to += [names(graph)[chosen.image.name]] if "input" in spaces else []
+        model = prepared.lifted(needed_opset(graph, chosen.end, to) if to else 0)
         chosen = chosen.in_graph(model.graph)
-    else:
-        model = prepared.model
-    chosen = chosen.read_as_numbers(model.graph)
-    plan = _plan(model_facts(model, prepared.path.name, origin), chosen, origin.outer)
-    if engine != "rules":
-        built, chosen = _build(prepared, chosen)
+    chosen = chosen.as_numbers(model.graph)
+    facts = model_facts(model, prepared.path.name, origin)
+    built = None
+    if request.engine != "rules":
+        built, chosen = _build(prepared, chosen, request)
         model = built.model
-    _write(model, chosen, gradients, built)
-    model.metadata_props["onnxcam.layer"] = plan.layer.name
+    parts, feeds = _write(model, chosen, request, built)
+    plan = _plan(facts, chosen, origin.outer, parts, feeds)
+    if plan.layer is not None:
+        model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
     return to_bytes(ir.serde.serialize_model(model), prepared.path), plan
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    image: ImageInput
-    score: Score
-    layer: ir.Value
+def _build(prepared: Prepared, chosen: Chosen, request: Request) -> tuple[Built, Chosen]:
+    """Have ONNX Runtime differentiate; return what was chosen as it is in the new graph."""
+    from onnxcam.gradient.ort import engine
 
-    def in_graph(self, graph: ir.Graph) -> _Chosen:
-        """Return the same choice in a graph whose tensors have the same names."""
-        known = names(graph)
-        score = replace(self.score, value=known[self.score.value.name or ""])
-        return replace(self, score=score, layer=known[self.layer.name or ""])
-
-    def read_as_numbers(self, graph: ir.Graph) -> _Chosen:
-        """Return the choice with quantized tensors read as the numbers that they stand for."""
-        opset = graph.opset_imports[""]
-        score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
-        return replace(self, score=score, layer=as_numbers(graph, self.layer, opset))
-
-
-def _choose(graph: ir.Graph, path: Path, layer: str | int, score: str) -> _Chosen:
-    image = find_image_input(graph, path.name)
-    found = find_score(graph, score)
-    value = find_layer(graph, names(graph)[image.name], found.value, layer)
-    _check_layout(image, value)
-    if dims(found.value) is None:
-        raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return _Chosen(image, found, value)
-
-
-def _check_layout(image: ImageInput, layer: ir.Value) -> None:
-    """Refuse maps whose channels come last: their rows would be taken for channels."""
-    shape, sizes = dims(layer) or [], (image.height, image.width)
-    if len(shape) != 4 or not all(isinstance(d, int) and d for d in [*shape[1:], *sizes]):
-        return
-    first, second, third = (int(d) for d in shape[1:] if isinstance(d, int))
-    height, width = (int(s) for s in sizes if s is not None)
-
-    def alike(a: int, b: int) -> bool:
-        """Whether one stride leads from the image to maps of a by b places."""
-        return abs(height / a - width / b) <= 0.15 * max(height / a, width / b)
-
-    if alike(first, second) and not alike(second, third):
-        raise LayerError(
-            f"layer '{layer.name}' of shape {list(shape)} seems to have its channels last; it must "
-            "be [N, K, H, W]. Name the tensor before it was transposed."
+    if chosen.element is not None or any(p.space != "layer" for p in request.parts.values()):
+        raise EngineError(
+            "engine 'ort' differentiates class scores with respect to a layer only; engine 'rules' "
+            "does the rest."
         )
+    if chosen.layer is None:
+        raise chosen.why or LayerError("there is no layer.")
+    score, layer = chosen.score.value.name or "", chosen.layer.name or ""
+    built = engine.build(prepared, score, [layer])
+    return built, chosen.in_graph(built.model.graph)
 
 
-def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
+def _write(
+    model: ir.Model, chosen: Chosen, request: Request, built: Built | None
+) -> tuple[dict[str, PartFacts], dict[str, str]]:
+    """Append targets and parts to the graph; return what they give, and what is fed."""
+    graph = model.graph
+    builder = Builder(graph, model.opset_imports[""])
+    seeds: Seeds
+    if built is not None:
+        assert chosen.layer is not None
+        seeds = BuiltSeeds(builder, chosen.score, built, chosen.layer)
+    elif chosen.element is not None:
+        seeds = ElementSeeds(builder, chosen.element)
+    else:
+        seeds = ClassSeeds(builder, chosen.score)
+    seeds.add_outputs()
+    site = Site(builder, seeds, chosen.layer, names(graph)[chosen.image.name], chosen.why)
+    last = last_node(graph)
+    parts = {name: _part(builder, site, name, part) for name, part in request.parts.items()}
+    if any(o.shape is None for o in graph.outputs):
+        infer_appended(builder, appended(graph, last))
+    feeds = cut(builder, site.layer) if request.tail else {}
+    drop_unneeded(graph, "" if request.tail else PREFIX)
+    return parts, feeds
+
+
+def _part(builder: Builder, site: Site, name: str, part: Part) -> PartFacts:
+    """Write one part and name its outputs."""
+    site.walks.clear()
+    made = part.graph(site)
+    values: dict[str, ir.Value] = {}
+    images_first: list[str] = []
+    shape: list[int | str | None] | None = None
+    if isinstance(made, Weighted):
+        values["map"], first = combined(builder, made)
+        images_first = ["map"] if first else []
+        shape = [None, None, *(dims(site.layer) or [])[2:]]
+    elif isinstance(made, Term):
+        values["map"] = made.value
+    else:
+        values = {key: term.value for key, term in made.items()}
+    outputs = {}
+    for key, value in values.items():
+        outputs[key] = f"{PREFIX}{name}" if key == "map" else f"{PREFIX}{name}:{key}"
+        add_output(builder, outputs[key], value, site.kind, shape)
+    negative = {n: v for walk in site.walks for n, v in walk.findings.items()}
+    if negative:
+        flags = [builder.op("Reshape", v, builder.ints(1)) for v in negative.values()]
+        outputs["negative"] = f"{PREFIX}{name}:negative"
+        found = builder.op("Concat", *flags, axis=0)
+        add_output(builder, outputs["negative"], found, ir.DataType.BOOL, [len(flags)])
+    changed = dict.fromkeys(n for walk in site.walks for n in walk.changed)
+    return PartFacts(outputs, tuple(images_first), tuple(changed), tuple(negative))
+
+
+def _plan(
+    facts: ModelFacts,
+    chosen: Chosen,
+    outer: dict[str, int],
+    parts: dict[str, PartFacts],
+    feeds: dict[str, str],
+) -> Plan:
     score, warnings = chosen.score, []
-    if score.output is None:
+    if chosen.element is not None:
+        note = "single elements of a tensor"
+    elif score.output is None:
         note = "as requested"
         squashed = is_probability(score.value)
         if squashed is not None:
@@ -177,131 +184,18 @@ def _plan(facts: ModelFacts, chosen: _Chosen, outer: dict[str, int]) -> Plan:
         note = f"before {', '.join(kinds)} of the output '{score.output}'"
     else:
         note = "the model's output"
+    flat = len(dims(score.value) or []) == 2
     return Plan(
         facts=facts,
         image=chosen.image,
         score=score.value.name or "",
         score_note=note,
         classes=score.classes,
-        scores=(score.value.name or "") if len(dims(score.value) or []) == 2 else SCORES,
-        layer=tensor_facts(chosen.layer),
+        scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
+        layer=None if chosen.layer is None else tensor_facts(chosen.layer),
+        element=None if chosen.element is None else tensor_facts(chosen.element),
+        parts=parts,
+        feeds=feeds,
         warnings=tuple(warnings),
         outer=outer,
     )
-
-
-def _build(prepared: Prepared, chosen: _Chosen) -> tuple[Built, _Chosen]:
-    """Have ONNX Runtime differentiate; return what was chosen as it is in the new graph."""
-    from onnxcam.gradient.ort import engine
-
-    score, layer = chosen.score.value.name or "", chosen.layer.name or ""
-    built = engine.build(prepared, score, [layer])
-    return built, chosen.in_graph(built.model.graph)
-
-
-def _write(model: ir.Model, chosen: _Chosen, gradients: bool, built: Built | None) -> None:
-    """Append targets and the map, or activations and gradients, to the graph."""
-    graph, layer = model.graph, chosen.layer
-    builder = Builder(graph, model.opset_imports[""])
-    T = "T" if built is None else 1
-    targets = _optional_input(graph, TARGETS, [T, "targets_N"], [[-1]])
-    ranks = _optional_input(graph, RANKS, [T], [0])
-    scores = _flat_scores(builder, chosen.score.value)
-    classes = _resolve(builder, scores, targets, ranks, chosen.score.classes)
-    if built is None:
-        start = class_cotangent(builder, chosen.score.value, classes, layer)
-    else:
-        start = _built_cotangent(builder, built, chosen, classes)
-    sizes = dims(layer) or []
-    if scores is chosen.score.value:
-        if scores not in graph.outputs:
-            graph.outputs.append(scores)
-    else:
-        shape = ["scores_N", chosen.score.classes]
-        _add_output(builder, SCORES, scores, chosen.score.value.dtype, shape)
-    outputs: list[tuple[str, ir.Value, ir.DataType | None, list[Any]]] = [
-        (CLASSES, classes, ir.DataType.INT64, ["T", "scores_N"]),
-    ]
-    if gradients:
-        g = start.gradient(builder, layer)
-        outputs.append((GRADIENTS, g, layer.dtype, ["T", *sizes]))
-        if layer not in graph.outputs:
-            graph.outputs.append(layer)
-    else:
-        maps = _signed_map(builder, layer, summed_gradient(builder, start, layer))
-        outputs.append((SIGNED, maps, layer.dtype, [sizes[0], "T", *sizes[2:]]))
-    for name, value, dtype, shape in outputs:
-        _add_output(builder, name, value, dtype, shape)
-    drop_unneeded(graph, PREFIX)
-
-
-def _built_cotangent(b: Builder, built: Built, chosen: _Chosen, classes: ir.Value) -> Cotangent:
-    """The layer's cotangent as ONNX Runtime's builder wrote it, seeded with the classes."""
-    hot = score_cotangent(b, chosen.score.value, classes).full()
-    for use in tuple(built.seed.uses()):
-        use.node.replace_input_with(use.idx, hot)
-    b.graph.inputs.remove(built.seed)
-    b.graph.sort()
-    [g] = built.gradients
-    space = list(range(3, len(dims(chosen.layer) or []) + 1))
-    return Cotangent(chosen.layer, lambda: g, lambda: b.sum(g, space))
-
-
-def _add_output(
-    b: Builder, name: str, value: ir.Value, dtype: ir.DataType | None, shape: list[Any]
-) -> None:
-    """Name a value as an output; a tensor of the original model keeps its own name too."""
-    node = value.producer()
-    if node is None or not (node.name or "").startswith(PREFIX):
-        value = b.op("Identity", value)
-    value.name, value.shape = name, ir.Shape(shape)
-    value.type = None if dtype is None else ir.TensorType(dtype)
-    b.graph.outputs.append(value)
-
-
-def _signed_map(b: Builder, layer: ir.Value, summed: ir.Value) -> ir.Value:
-    """Return ``sum_k mean_S(G_k) A_k``, ``[N, T, *S]`` (Selvaraju et al. 2017, eq. 1 and 2)."""
-    space = (dims(layer) or [])[2:]
-    known = [d for d in space if isinstance(d, int)]
-    weights = b.op("Transpose", summed, perm=[1, 0, 2])  # [N, T, K]
-    maps = b.op("Reshape", layer, b.ints(0, 0, -1))
-    signed = b.op("MatMul", b.op("Div", weights, b.positions(layer)), maps)
-    if len(known) == len(space):
-        return b.op("Reshape", signed, b.ints(0, 0, *known))
-    return b.op("Reshape", signed, b.op("Concat", b.ints(0, 0), b.space(layer), axis=0))
-
-
-def _optional_input(
-    graph: ir.Graph, name: str, shape: list[str | int], default: list[Any]
-) -> ir.Value:
-    """An input with a default: an initializer of the same name (IR 4 and up)."""
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(shape),
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=ir.tensor(np.array(default, np.int64), name=name),
-    )
-    graph.inputs.append(value)
-    graph.register_initializer(value)
-    return value
-
-
-def _flat_scores(b: Builder, score: ir.Value) -> ir.Value:
-    """Return the scores as ``[N, C]``."""
-    shape = dims(score)
-    assert shape is not None
-    if len(shape) == 1:
-        return b.op("Unsqueeze", score, b.ints(0))
-    return score if len(shape) == 2 else b.op("Reshape", score, b.ints(0, -1))
-
-
-def _resolve(
-    b: Builder, scores: ir.Value, targets: ir.Value, ranks: ir.Value, count: int | None
-) -> ir.Value:
-    """Return class indices ``[T, N]``: ranks looked up, the rest as they came."""
-    depth = b.op("Add", b.op("ReduceMax", ranks, keepdims=1), b.ints(1))
-    if count is None:  # the caller could not check the ranks
-        depth = b.op("Min", depth, b.op("Slice", b.op("Shape", scores), b.ints(1), b.ints(2)))
-    _, order = b.op_many("TopK", [scores, depth], 2, axis=1)
-    ranked = b.op("Gather", b.op("Transpose", order, perm=[1, 0]), ranks, axis=0)
-    return b.op("Where", b.op("Less", targets, b.ints(0)), ranked, targets)

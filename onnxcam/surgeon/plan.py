@@ -15,8 +15,8 @@ TARGETS = "onnxcam:targets"
 RANKS = "onnxcam:ranks"
 SCORES = "onnxcam:scores"
 CLASSES = "onnxcam:classes"
-GRADIENTS = "onnxcam:gradients"
-SIGNED = "onnxcam:signed"
+ELEMENTS = "onnxcam:elements"
+VALUES = "onnxcam:values"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,31 @@ class ImageInput:
 
 
 @dataclass(frozen=True)
+class PartFacts:
+    """What one part of an instrumented model gives.
+
+    Attributes:
+        outputs: the part's values and the names of the outputs that give them.
+        images_first: of these values, those with axes ``[N, T, ...]``; the others are
+            ``[T, N, ...]``.
+        changed: nodes whose rule an override changed.
+        negative: nodes that an output, bool ``[len(negative)]``, says of whether they read negative
+            activations.
+    """
+
+    outputs: dict[str, str]
+    images_first: tuple[str, ...]
+    changed: tuple[str, ...]
+    negative: tuple[str, ...]
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> PartFacts:
+        """Rebuild from ``dataclasses.asdict``'s data."""
+        lists = ("images_first", "changed", "negative")
+        return PartFacts(**{**data, **{name: tuple(data[name]) for name in lists}})
+
+
+@dataclass(frozen=True)
 class Plan:
     """What was chosen in a model, and what its instrumented form gives.
 
@@ -48,7 +73,11 @@ class Plan:
         score_note: how it was found, for the reader.
         classes: number of classes, when known before the run.
         scores: name of the output that gives the scores as ``[N, C]``.
-        layer: name, dtype and shape of the explained tensor ``[N, K, *S]``.
+        layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
+        element: name, dtype and shape of the tensor whose elements are explained, in place of
+            class scores.
+        parts: what each part of the instrumented model gives.
+        feeds: tensors that are inputs in place of what computes them, and the inputs' names.
         warnings: what the reader should know.
         outer: sizes in bytes of the files beside the model that hold its weights, by name.
     """
@@ -59,7 +88,10 @@ class Plan:
     score_note: str
     classes: int | None
     scores: str
-    layer: TensorFacts
+    layer: TensorFacts | None
+    element: TensorFacts | None
+    parts: dict[str, PartFacts]
+    feeds: dict[str, str]
     warnings: tuple[str, ...]
     outer: dict[str, int]
 
@@ -74,16 +106,22 @@ class Plan:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Plan:
         """Rebuild a plan from :meth:`to_dict`'s data."""
-        layer = data["layer"]
-        shape = layer["shape"]
+
+        def tensor(item: dict[str, Any] | None) -> TensorFacts | None:
+            if item is None:
+                return None
+            shape = item["shape"]
+            sizes = None if shape is None else tuple(shape)
+            return TensorFacts(item["name"], item["dtype"], sizes)
+
         return Plan(
             **{
                 **data,
                 "facts": ModelFacts.from_dict(data["facts"]),
                 "image": ImageInput.from_dict(data["image"]),
-                "layer": TensorFacts(
-                    layer["name"], layer["dtype"], None if shape is None else tuple(shape)
-                ),
+                "layer": tensor(data["layer"]),
+                "element": tensor(data["element"]),
+                "parts": {n: PartFacts.from_dict(part) for n, part in data["parts"].items()},
                 "warnings": tuple(data["warnings"]),
             }
         )

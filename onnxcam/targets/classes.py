@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,21 @@ Target = int | str
 Targets = Target | Sequence[Target] | None
 
 
-def resolve(targets: Targets, classes: int | None, labels: Sequence[str] | None) -> list[int]:
-    """Return class indices; ``-r`` stands for the class of rank ``r`` in the prediction.
+@dataclass(frozen=True)
+class ClassTarget:
+    """A class, by its index or by its rank in the prediction, 0 the predicted class."""
+
+    index: int | None = None
+    rank: int | None = None
+
+
+PREDICTED = ClassTarget(rank=0)
+
+
+def resolve(
+    targets: Targets, classes: int | None, labels: Sequence[str] | None
+) -> list[ClassTarget]:
+    """Return what targets mean.
 
     Args:
         targets: an index, a label, ``"top:K"``, a list of these, or ``None`` for the predicted
@@ -28,66 +42,65 @@ def resolve(targets: Targets, classes: int | None, labels: Sequence[str] | None)
         TargetError: unknown or ambiguous label, index or rank out of range, empty list.
     """
     if targets is None:
-        return [-1]
+        return [PREDICTED]
     if isinstance(targets, (int, str)) or not isinstance(targets, Sequence):
         return _one(targets, classes, labels)
-    found = [code for target in targets for code in _one(target, classes, labels)]
+    found = [meant for target in targets for meant in _one(target, classes, labels)]
     if not found:
         raise TargetError("no target given: the list is empty.")
     return found
 
 
 def arrange(
-    codes: Sequence[Sequence[int]],
+    wanted: Sequence[Sequence[ClassTarget]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[list[int]]]:
-    """Lay out every image's codes in rows, each of which has one rank for all images.
+    """Lay out every image's targets in rows, each of which has one rank for all images.
 
     Args:
-        codes: for each image what :func:`resolve` gave for it.
+        wanted: for each image what :func:`resolve` gave for it.
 
     Returns:
         targets ``[T, N]`` and ranks ``[T]`` as the instrumented graph takes them, and for each
-        image the rows of its codes.
+        image the rows of its targets.
     """
     ranks: list[int | None] = []
     rows: list[list[int]] = []
-    for wanted in codes:
+    for targets in wanted:
         mine: list[int] = []
-        for code in wanted:
-            rank = None if code >= 0 else -1 - code
+        for target in targets:
             row = next(
                 (
                     i
                     for i, other in enumerate(ranks)
-                    if i not in mine and (rank is None or other is None or other == rank)
+                    if i not in mine and (None in (target.rank, other) or other == target.rank)
                 ),
                 len(ranks),
             )
             if row == len(ranks):
-                ranks.append(rank)
-            elif rank is not None:
-                ranks[row] = rank
+                ranks.append(target.rank)
+            elif target.rank is not None:
+                ranks[row] = target.rank
             mine.append(row)
         rows.append(mine)
-    targets = np.full((len(ranks), len(codes)), -1, np.int64)
-    for image, (wanted, mine) in enumerate(zip(codes, rows, strict=True)):
-        targets[mine, image] = np.maximum(wanted, -1)
-    return targets, np.array([r or 0 for r in ranks], np.int64), rows
+    found = np.full((len(ranks), len(wanted)), -1, np.int64)
+    for image, (targets, mine) in enumerate(zip(wanted, rows, strict=True)):
+        found[mine, image] = [-1 if t.index is None else t.index for t in targets]
+    return found, np.array([r or 0 for r in ranks], np.int64), rows
 
 
-def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[int]:
+def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[ClassTarget]:
     if isinstance(target, bool) or not isinstance(target, str):
         try:
             index = operator.index(target)
         except TypeError as error:
             raise TargetError(f"target {target!r} is neither an index nor a label.") from error
-        return [_index(index, classes)]
+        return [ClassTarget(_index(index, classes))]
     text = target.strip()
     if text.lower().startswith("top:"):
         return _top(text, classes)
     if re.fullmatch(r"[-+]?[0-9]+", text):
-        return [_index(int(text), classes)]
-    return [_label(text, labels)]
+        return [ClassTarget(_index(int(text), classes))]
+    return [ClassTarget(_label(text, labels))]
 
 
 def _index(index: int, classes: int | None) -> int:
@@ -97,13 +110,13 @@ def _index(index: int, classes: int | None) -> int:
     return index
 
 
-def _top(text: str, classes: int | None) -> list[int]:
+def _top(text: str, classes: int | None) -> list[ClassTarget]:
     count = text[4:].strip()
     if not re.fullmatch(r"[0-9]+", count) or int(count) == 0:
         raise TargetError(f"target '{text}': write top:5 for the five best classes.")
     if classes is not None and int(count) > classes:
         raise TargetError(f"target '{text}': the model has only {classes} classes.")
-    return [-rank for rank in range(1, int(count) + 1)]
+    return [ClassTarget(rank=rank) for rank in range(int(count))]
 
 
 def _label(text: str, labels: Sequence[str] | None) -> int:

@@ -19,9 +19,9 @@ from onnxcam.gradient.kinds import Expansion
 from onnxcam.gradient.registry import RULES
 from onnxcam.graph.builder import Builder
 from onnxcam.model.shapes import infer_shapes
-from onnxcam.surgeon.instrument import instrument
 
 from ..conftest import parse, runtime
+from ..instrumented import instrument
 from .cases.contrib import gelu
 from .cases.contrib_norm import skip_norm
 from .finite import central, session

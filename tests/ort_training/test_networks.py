@@ -15,10 +15,10 @@ from onnxcam.gradient.ort.engine import add_gradients_ort
 from onnxcam.gradient.ort.rewrites import rewrite
 from onnxcam.model.prepare import Prepared
 from onnxcam.surgeon.inspect import inspect
-from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS
+from onnxcam.surgeon.plan import CLASSES
 
 from ..conftest import runtime, wanted
+from ..instrumented import ACTIVATIONS, GRADIENTS, instrument
 from . import needs_training
 from .networks import NETWORKS, write
 
@@ -71,7 +71,7 @@ def test_gradients_of_the_default_layer(name: str, folder: Path) -> None:
     ours, plan = instrument(path, gradients=True)
     theirs, _ = instrument(path, gradients=True, engine="ort")
     feed = {plan.image.name: images(plan, 2)}
-    outputs = [plan.layer.name, plan.scores, CLASSES, GRADIENTS]
+    outputs = [ACTIVATIONS, plan.scores, CLASSES, GRADIENTS]
     both, one = runtime(ours), runtime(theirs)
     for row in ([-1], [3]):
         expected, found = (s.run(outputs, {**feed, **wanted([row])}) for s in (both, one))

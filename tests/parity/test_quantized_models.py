@@ -48,7 +48,7 @@ def test_quantized_maps_are_those_of_the_float_network(name: str, tmp_path: Path
 
 def test_decoding_the_layer_changes_no_output() -> None:
     """The maps of a graph of codes are decoded and encoded again, which gives the same codes."""
-    from onnxcam.surgeon.instrument import instrument
+    from ..instrumented import instrument
 
     path = shared("models", "mobilenetv2-qlinear.onnx")
     data, plan = instrument(path, gradients=True)

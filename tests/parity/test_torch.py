@@ -24,10 +24,10 @@ from pytorch_grad_cam import GradCAM  # noqa: E402
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
 
 import onnxcam  # noqa: E402
-from onnxcam.surgeon.instrument import instrument  # noqa: E402
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS  # noqa: E402
+from onnxcam.surgeon.plan import CLASSES  # noqa: E402
 
 from ..conftest import runtime, wanted  # noqa: E402
+from ..instrumented import ACTIVATIONS, GRADIENTS, instrument  # noqa: E402
 
 TARGETS_PER_IMAGE = np.array([[7, 300, 999], [-1, -1, -1], [0, 511, 2]])  # [T, N]
 
@@ -118,7 +118,7 @@ def test_parity(name: str, exporter: str, tmp_path: Path, networks) -> None:
         count = len(images)
         codes = TARGETS_PER_IMAGE[:, :count]
         activations, gradients, classes = session.run(
-            [plan.layer.name, GRADIENTS, CLASSES], {"input": images.numpy(), **wanted(codes)}
+            [ACTIVATIONS, GRADIENTS, CLASSES], {"input": images.numpy(), **wanted(codes)}
         )
         expected_a, expected_g = autograd(model, images, classes)
         with torch.no_grad():

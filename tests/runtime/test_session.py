@@ -20,8 +20,8 @@ import onnxcam
 from onnxcam.errors import InferenceError, RuntimeMissingError
 from onnxcam.runtime import gpu, session
 from onnxcam.runtime.session import Session, choose_providers
-from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import GRADIENTS
+
+from ..instrumented import ACTIVATIONS, GRADIENTS, instrument
 
 H200 = gpu.Gpu("H200", 139 << 30, "9.0", "13.0")
 CPU, CUDA = session.CPU, session.CUDA
@@ -156,7 +156,7 @@ class Pretended(Session):
 def test_bound_runs_equal_plain_ones(cnn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).normal(size=(11, 3, 16, 16)).astype("f")
     plain = onnxcam.Explainer(cnn)
-    monkeypatch.setattr(onnxcam.explainer, "Session", Pretended)
+    monkeypatch.setattr(onnxcam.runner, "Session", Pretended)
     bound = onnxcam.Explainer(cnn)
     for targets in (None, ["top:2", 3]):
         expected = plain.explain_batch(images, targets)
@@ -168,7 +168,7 @@ def test_bound_runs_equal_plain_ones(cnn: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_traffic_is_images_in_and_maps_out(cnn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxcam.explainer, "Session", Pretended)
+    monkeypatch.setattr(onnxcam.runner, "Session", Pretended)
     explainer = onnxcam.Explainer(cnn)
     images = np.random.default_rng(0).normal(size=(5, 3, 16, 16)).astype("f")
     found = explainer.explain_batch(images)
@@ -185,7 +185,7 @@ def test_traffic_is_images_in_and_maps_out(cnn: Path, monkeypatch: pytest.Monkey
 def test_outputs_left_on_the_device(cnn: Path) -> None:
     data, plan = instrument(cnn, gradients=True)
     images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype("f")
-    wanted = [plan.layer.name, GRADIENTS]
+    wanted = [ACTIVATIONS, GRADIENTS]
     plain = Session(data, cnn.parent)
     with pytest.raises(InferenceError, match="the session runs on CPUExecutionProvider, not on a"):
         plain.run_on_device({"image": images})

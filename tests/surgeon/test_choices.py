@@ -10,9 +10,9 @@ from onnxcam.errors import LayerError, NoImageInputError, ScoreError
 from onnxcam.model.prepare import load
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.inspect import inspect
-from onnxcam.surgeon.instrument import instrument
 
 from ..conftest import parse, shared, small_cnn
+from ..instrumented import instrument
 from .light import light
 
 # family: (score, default layer, its shape)

@@ -13,10 +13,9 @@ from onnxcam.errors import LayerError, ScoreError
 from onnxcam.model.prepare import load
 from onnxcam.surgeon.find.score import find_score
 from onnxcam.surgeon.inspect import inspect
-from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import GRADIENTS, SIGNED
 
 from ..conftest import parse, runtime, small_cnn, wanted
+from ..instrumented import ACTIVATIONS, GRADIENTS, SIGNED, instrument
 
 IMAGES = np.random.default_rng(4).normal(size=(2, 3, 16, 16)).astype("f")
 
@@ -69,7 +68,7 @@ def test_outputs_stay_as_they_are_to_the_last_code(tmp_path: Path) -> None:
         session = runtime(data)
         names = [o.name for o in onnx.load(path).graph.output]
         expected = runtime(path).run(names, {"image": IMAGES})
-        found = session.run([*names, plan.layer.name, GRADIENTS], {"image": IMAGES})
+        found = session.run([*names, ACTIVATIONS, GRADIENTS], {"image": IMAGES})
         for a, b in zip(found, expected, strict=False):
             np.testing.assert_array_equal(a, b)
         activations, gradients = found[-2:]

@@ -12,8 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 import onnxcam
-from onnxcam.surgeon.instrument import instrument
 
+from ..instrumented import instrument
 from .test_instrument import gradient_agrees, map_agrees
 
 RNG = np.random.default_rng(12)

@@ -9,11 +9,11 @@ import pytest
 from onnx import helper
 
 from onnxcam.errors import NoGradientError
-from onnxcam.methods import GradCam
-from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import CLASSES, GRADIENTS, SIGNED, Plan
+from onnxcam.kernels import kernels_for
+from onnxcam.surgeon.plan import CLASSES, Plan
 
 from ..conftest import parse, runtime, shared, small_cnn, wanted
+from ..instrumented import ACTIVATIONS, GRADIENTS, SIGNED, instrument
 from .light import NAMES, seeded
 
 RNG = np.random.default_rng(6)
@@ -66,7 +66,7 @@ def gradient_agrees(data: bytes, plan: Plan, targets: list[int]) -> None:
     inputs = {i.name: i.shape for i in session.get_inputs()}
     shape = [d if isinstance(d, int) else 1 for d in inputs[plan.image.name]]
     feed = {plan.image.name: RNG.normal(size=shape).astype("f")}
-    [activations] = runtime(data).run([layer], feed)
+    [activations] = runtime(data).run([ACTIVATIONS], feed)
     feed |= wanted([[t] for t in targets])
     feed["nudge"] = np.zeros_like(activations)
     gradients, classes = session.run([GRADIENTS, CLASSES], feed)
@@ -93,9 +93,9 @@ def map_agrees(data: bytes, full: bytes, plan: Plan) -> None:
     image = RNG.normal(size=shape).astype("f")
     feed = {plan.image.name: image, **wanted([[-1], [3], [-2]])}
     [maps] = first.run([SIGNED], feed)
-    activations, gradients = second.run([plan.layer.name, GRADIENTS], feed)
+    activations, gradients = second.run([ACTIVATIONS, GRADIENTS], feed)
     gradients = gradients.swapaxes(0, 1)
-    expected = GradCam.combine(activations, gradients)
+    expected = kernels_for(activations).combine(activations, gradients)
     weights = np.abs(gradients.mean(axis=tuple(range(3, gradients.ndim))))
     scale = np.einsum("ntk,nk...->nt...", weights, np.abs(activations)).max()
     assert maps.shape == expected.shape

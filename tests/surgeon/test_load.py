@@ -11,10 +11,9 @@ from onnxcam.errors import ExternalDataError, ModelError
 from onnxcam.graph.protos import opset_of
 from onnxcam.model.prepare import load
 from onnxcam.model.read import read_model
-from onnxcam.surgeon.instrument import instrument
-from onnxcam.surgeon.plan import SIGNED
 
 from ..conftest import runtime, shared, small_cnn
+from ..instrumented import SIGNED, instrument
 from .light import NAMES, light
 
 IMAGE = np.random.default_rng(2).normal(size=(1, 3, 16, 16)).astype("f")

@@ -10,9 +10,9 @@ from onnx import helper, numpy_helper
 import onnxcam
 from onnxcam.errors import LayerError, ModelError, NoGradientError, PreprocessError
 from onnxcam.surgeon.inspect import inspect
-from onnxcam.surgeon.instrument import instrument
 
 from ..conftest import parse, runtime, shared, small_cnn
+from ..instrumented import instrument
 from .test_instrument import gradient_agrees, map_agrees
 
 RNG = np.random.default_rng(12)

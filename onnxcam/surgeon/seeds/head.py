@@ -16,8 +16,10 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from onnxcam.gradient.add import add_gradient
+from onnxcam.gradient.add import add_gradient, new_walk, walk_back
+from onnxcam.gradient.backward import Backward
 from onnxcam.gradient.call import dequantized
+from onnxcam.gradient.overrides.base import Override
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import depends_on, dims
@@ -36,18 +38,27 @@ class Cotangent:
         full: returns ``[T, N, K, *S]``.
         summed: returns it summed over space, ``[T, N, K]``; often much cheaper.
         unclipped: quantizers that the walk treats as if they did not clip.
+        linear: the score is a linear layer's, and ``summed`` returns its weights.
     """
 
     value: ir.Value
     full: Callable[[], ir.Value]
     summed: Callable[[], ir.Value]
     unclipped: frozenset[ir.Node] = frozenset()
+    linear: bool = False
 
     def gradient(self, b: Builder, to: ir.Value) -> ir.Value:
         """Return the cotangent of ``to``, which the tensor is or is computed from."""
+        return self.walk(b, to)[0]
+
+    def walk(
+        self, b: Builder, to: ir.Value, overrides: Sequence[Override] = ()
+    ) -> tuple[ir.Value, Backward]:
+        """Return the same, and the walk that went there, which knows what overrides did."""
+        walk = new_walk(b, overrides, unclipped=self.unclipped)
         if to is self.value:
-            return self.full()
-        return add_gradient(b, self.value, self.full(), [to], unclipped=self.unclipped)[0]
+            return self.full(), walk
+        return walk_back(walk, self.value, self.full(), [to])[0], walk
 
 
 def class_cotangent(b: Builder, score: ir.Value, classes: ir.Value, layer: ir.Value) -> Cotangent:
@@ -182,7 +193,7 @@ def _before(
         return b.op("Reshape", rows(), b.ints(0, 0, -1, *[1] * space)) if space > 0 else rows()
 
     if all(has(n, Trait.UNIT_SLOPE) for n in tail):  # the derivative is 1 throughout
-        return Cotangent(x, column, rows)
+        return Cotangent(x, column, rows, linear=True)
     slopes = _Slopes(b, node, x, tail, classes, rows)
     return Cotangent(
         x,

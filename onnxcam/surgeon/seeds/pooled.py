@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnxcam.gradient.call import dequantized
 from onnxcam.gradient.walker import path_nodes
 from onnxcam.graph.builder import Builder
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, depends_on, dims, reads
 from onnxcam.surgeon.seeds.head import Cotangent
 
@@ -160,3 +161,21 @@ def _dense_weight(
         return None
     by_row = bool(node.attributes.get_int("transB", 0))
     return weight, by_row, node.attributes.get_float("alpha", 1.0)
+
+
+def averages_space(node: ir.Node) -> bool:
+    """Whether a node is part of averaging maps over all of space, or passes on what that gives."""
+    x, y = node.inputs[0], node.outputs[0]
+    before, after = dims(x) if x is not None else None, dims(y)
+    if node.domain or x is None or before is None or after is None:
+        return False
+    if node.op_type == "GlobalAveragePool":
+        return True
+    if node.op_type == "ReduceMean":
+        return _reduces_space(node, x)
+    if node.op_type == "AveragePool":
+        whole = list(node.attributes.get_ints("kernel_shape") or ()) == before[2:]
+        return whole and all(d == 1 for d in after[2:])
+    if has(node, Trait.RESHAPES) or node.op_type in ("Identity", "Dropout", "Cast"):
+        return all(d == 1 for d in before[2:]) and before[1:2] == after[1:2]
+    return False

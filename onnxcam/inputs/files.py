@@ -1,4 +1,4 @@
-"""Find the images that the command line names."""
+"""Find image files by names, folders and patterns."""
 
 from __future__ import annotations
 

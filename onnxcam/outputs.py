@@ -1,4 +1,4 @@
-"""Where the command line writes its results."""
+"""A folder of overlays, arrays and records."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from onnxcam.explanation import Explanation
 from onnxcam.files import write_atomically
 
 RECORDS = "explanations.json"
+USUAL = "grad-cam"  # needs no mention in a file's name
 
 
 class Outputs:
@@ -38,8 +39,11 @@ class Outputs:
     def save(self, explanations: Iterable[Explanation], stem: str) -> list[dict[str, Any]]:
         """Write overlays, and arrays where wanted; return the records with their names."""
         records = []
-        for explanation in explanations:
-            name = self._free(f"{stem}-{_slug(explanation)}")
+        listed = list(explanations)
+        several = len({e.method for e in listed}) > 1 or any(e.method != USUAL for e in listed)
+        for explanation in listed:
+            method = f"-{_plain(explanation.method)}" if several else ""
+            name = self._free(f"{stem}-{_slug(explanation)}{method}")
             record = explanation.to_dict()
             record["overlay"] = explanation.save(self.folder / f"{name}.{self.suffix}").name
             if self.arrays:
@@ -63,5 +67,11 @@ class Outputs:
 
 
 def _slug(explanation: Explanation) -> str:
-    label = re.sub(r"[^a-z0-9]+", "-", (explanation.label or "").lower()).strip("-")[:40]
+    if explanation.target is None:
+        return _plain(explanation.element or "")
+    label = _plain(explanation.label or "")
     return f"{explanation.target}-{label}" if label else str(explanation.target)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("++", "-pp")).strip("-")[:40]

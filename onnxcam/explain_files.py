@@ -1,0 +1,150 @@
+"""Explain image files and write what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxcam._version import __version__
+from onnxcam.errors import ImageError, NotFiniteError, PictureError
+from onnxcam.explainer import Explainer
+from onnxcam.explanation import Explanation
+from onnxcam.inputs.files import find_images
+from onnxcam.inputs.others import check_others
+from onnxcam.outputs import Outputs
+from onnxcam.runtime.batching import ahead
+from onnxcam.targets.classes import Targets
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one image file.
+
+    Attributes:
+        path: the image.
+        explanations: one a method and target; empty where it failed.
+        records: the same as data, with the names of the written files.
+        error: why it failed, ``None`` where it did not.
+    """
+
+    path: Path
+    explanations: list[Explanation] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+
+
+class FileRun:
+    """Image files that are explained one after another; iterate over it.
+
+    Attributes:
+        paths: the images, in order.
+        document: what ``explanations.json`` holds: the model's facts, ``images`` that are done and
+            ``failed`` ones.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        paths: Sequence[Path],
+        targets: Targets,
+        outputs: Outputs,
+        inputs: Mapping[str, NDArray[Any]],
+    ) -> None:
+        """Take what :func:`explain_files` has checked."""
+        self.paths = paths
+        self.document: dict[str, Any] = {
+            "onnxcam": __version__,
+            "model": describe(explainer),
+            "images": [],
+            "failed": [],
+        }
+        self._explainer, self._targets, self._inputs = explainer, targets, inputs
+        self._outputs = outputs
+
+    def __iter__(self) -> Iterator[FileResult]:
+        """Explain every image, the next one while the present one's pictures are written."""
+        try:
+            for path, found in zip(self.paths, ahead(self.paths, self._look), strict=True):
+                yield self._written(path, found)
+        finally:  # whatever ends the run early, what is done is recorded
+            if self.document["images"]:
+                self._outputs.write_records(self.document)
+
+    def _look(self, path: Path) -> list[Explanation] | ImageError | NotFiniteError:
+        try:
+            return self._explainer.explain(path, self._targets, inputs=self._inputs)
+        except (ImageError, NotFiniteError) as error:
+            return error
+
+    def _written(
+        self, path: Path, found: list[Explanation] | ImageError | NotFiniteError
+    ) -> FileResult:
+        try:
+            if isinstance(found, Exception):
+                raise found
+            records = self._outputs.save(found, path.stem)
+        except (ImageError, NotFiniteError, PictureError) as error:
+            self.document["failed"].append({"image": str(path), "error": str(error)})
+            what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
+            return FileResult(path, error=what)
+        self.document["images"].append({"image": str(path), "explanations": records})
+        return FileResult(path, found, records)
+
+
+def explain_files(
+    explainer: Explainer,
+    images: Sequence[str | Path],
+    targets: Targets = None,
+    *,
+    out: str | Path = "onnxcam-out",
+    format: str = "jpg",
+    arrays: bool = False,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
+) -> FileRun:
+    """Explain image files; write overlays and ``explanations.json``.
+
+    Nothing is done before the result is iterated over. An image that cannot be explained does not
+    end the run: its result says why.
+
+    Args:
+        explainer: the model and the methods.
+        images: files, folders or patterns.
+        targets: as :meth:`onnxcam.Explainer.explain` takes them.
+        out: the folder to write to.
+        format: of the overlays, ``"jpg"``, ``"png"`` or ``"webp"``.
+        arrays: also write the maps as .npz.
+        inputs: the model's other inputs by name, the same for every image.
+
+    Returns:
+        An iterable of one :class:`FileResult` an image.
+
+    Raises:
+        OnnxcamError: a folder without images, a wrong target or input, or a folder that cannot be
+            written.
+    """
+    out = Path(out)
+    paths = find_images([str(i) for i in images], out)
+    outputs = Outputs(out, format, arrays)
+    others = check_others(inputs or {}, explainer.plan, explainer.path)
+    explainer.resolve(targets)  # a wrong target is found before the first image is read
+    return FileRun(explainer, paths, targets, outputs, others)
+
+
+def describe(explainer: Explainer) -> dict[str, Any]:
+    """Return what was chosen in the model, for the records."""
+    plan = explainer.plan
+    shape = None if plan.layer is None else plan.layer.shape
+    return {
+        "file": str(explainer.path),
+        "layer": None if plan.layer is None else plan.layer.name,
+        "layer_shape": None if shape is None else list(shape),
+        "methods": [m.name for m in explainer.methods],
+        "score": plan.score,
+        "score_note": plan.score_note,
+        "preprocess": explainer.preprocess_from,
+        "providers": explainer.providers,
+    }

@@ -1,0 +1,46 @@
+"""Pictures of maps at the input, which have a value for every pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+_SPREAD = 0.1  # the grey levels, of 1, that one standard deviation takes
+_FAR = 99.0  # percent of the pixels lie below full colour
+
+
+def centred(maps: NDArray[Any]) -> Pixels:
+    """Return maps ``[3, H, W]`` in colour, 0 being grey.
+
+    The standard deviation takes a tenth of the brightness, whatever the gradient's scale is.
+    """
+    values = maps.astype(np.float64)
+    deviation = values.std()
+    levels = 0.5 + (values / deviation * _SPREAD if deviation > 0 else values * 0)
+    picture: Pixels = np.rint(np.moveaxis(np.clip(levels, 0, 1), 0, -1) * 255).astype(np.uint8)
+    return picture
+
+
+def intensity(size: NDArray[Any]) -> Pixels:
+    """Return the size of a map ``[H, W]`` in grey levels, 0 being black."""
+    level = np.clip(size / _full(size), 0, 1)
+    return np.repeat(np.rint(level * 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
+    """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against."""
+    level = np.clip(signed / _full(np.abs(signed)), -1, 1)[..., None]
+    grey = photo.mean(axis=-1, keepdims=True) * np.ones(3)
+    colour = np.where(level > 0, (178, 24, 43), (33, 102, 172))
+    weight = np.abs(level) * max(alpha, 0.0) * 2
+    blended = grey + (colour - grey) * np.clip(weight, 0, 1)
+    picture: Pixels = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
+    return picture
+
+
+def _full(size: NDArray[Any]) -> float:
+    peak = float(np.percentile(size, _FAR)) if size.size else 0.0
+    return peak or float(size.max(initial=0.0)) or 1.0

@@ -1,0 +1,281 @@
+"""One kind of target on many images: batches, runs, explanations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcam.errors import LayerError, NotFiniteError, TargetError, WeightsError
+from onnxcam.explanation import Explanation
+from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.inputs.images import ImageLike, Inputs, Item
+from onnxcam.methods.base import Method
+from onnxcam.runner import BATCH, ImageRuns, Runner
+from onnxcam.runtime.batching import ahead
+from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES
+from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
+from onnxcam.targets.elements import ElementTarget, indices
+
+Wanted = ClassTarget | ElementTarget
+
+
+def kind_of(target: Wanted) -> str | None:
+    """Return the tensor whose element a target is, ``None`` for a class."""
+    return target.tensor if isinstance(target, ElementTarget) else None
+
+
+class Batch(NamedTuple):
+    """What one run needs.
+
+    ``size`` counts the images with those that only fill up; ``rows`` are the rows of the run's
+    targets that each image wants.
+    """
+
+    tensor: NDArray[Any]
+    feeds: dict[str, Any]
+    size: int
+    items: Sequence[Item]
+    targets: Sequence[Sequence[Wanted]]
+    rows: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every run of an explainer shares."""
+
+    runner: Runner
+    methods: Sequence[Method]
+    inputs: Inputs
+    preprocess: Preprocess | None
+    labels: Sequence[str] | None
+
+
+class Job:
+    """Explains one kind of target."""
+
+    def __init__(
+        self, setup: Setup, element: str | None, others: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Take what is shared, the tensor whose elements are explained, and other inputs."""
+        self.setup, self.element, self.others = setup, element, others
+        self.program = setup.runner.program(setup.methods, element)
+        self.plan, self.path = self.program.plan, setup.runner.path
+
+    def explain(
+        self,
+        images: Sequence[ImageLike] | NDArray[Any],
+        targets: Sequence[Sequence[Wanted]],
+    ) -> Iterator[list[Explanation]]:
+        """Yield for each image its explanations, in the order of methods, then targets."""
+        size = self.plan.image.batch or BATCH
+        device = self.program.session.device
+        starts = range(0, len(images), size)
+        if isinstance(images, np.ndarray):
+            item = self.setup.inputs.ready(images)
+
+            def ready(start: int) -> list[Batch]:
+                part = images[start : start + size]
+                wanted = targets[start : start + size]
+                return [self._batch(np.asarray(part), [item] * len(part), wanted)]
+
+            # On the CPU nothing is left to prepare that would be worth a thread.
+            batches = map(ready, starts) if device is None else ahead(starts, ready)
+        else:
+
+            def prepared(start: int) -> list[Batch]:
+                return self._prepared(images[start : start + size], targets[start : start + size])
+
+            # The next batch is decoded (and uploaded) while the present one runs.
+            batches = ahead(starts, prepared)
+        for some in batches:
+            for batch in some:
+                yield from self._run(batch)
+
+    def _prepared(
+        self, images: Sequence[ImageLike], targets: Sequence[Sequence[Wanted]]
+    ) -> list[Batch]:
+        pairs = (self.setup.inputs.prepare(i, self.setup.preprocess) for i in images)
+        tensors, items = zip(*pairs, strict=True)
+        if len({t.shape for t in tensors}) > 1:  # a dynamic size: one at a time
+            singles = zip(tensors, items, targets, strict=True)
+            return [self._batch(tensor, [item], [wanted]) for tensor, item, wanted in singles]
+        whole = np.concatenate(tensors) if len(tensors) > 1 else tensors[0]
+        return [self._batch(whole, items, targets)]
+
+    def _batch(
+        self,
+        tensor: NDArray[Any],
+        items: Sequence[Item],
+        targets: Sequence[Sequence[Wanted]],
+    ) -> Batch:
+        """Make one run's inputs, the images already on the session's device."""
+        count = len(items)
+        missing = (self.plan.image.batch or count) - count
+        if missing:  # the model takes no fewer: repeat the last image
+            tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
+        feeds = {self.plan.image.name: self.program.session.upload(tensor)}
+        feeds |= {n: np.repeat(v, len(tensor), 0) for n, v in self.others.items()}
+        rows = [[0]] * count
+        if self.element is not None:
+            shape = (self.plan.element.shape if self.plan.element else None) or ()
+            listed = list(dict.fromkeys(t for wanted in targets for t in wanted))
+            elements = [t for t in listed if isinstance(t, ElementTarget)]
+            feeds[ELEMENTS] = indices(elements, shape[1:])
+            rows = [[listed.index(t) for t in wanted] for wanted in targets]
+        elif any(list(wanted) != [PREDICTED] for wanted in targets):
+            classes = [[t for t in w if isinstance(t, ClassTarget)] for w in targets]
+            codes, ranks, rows = arrange(classes)
+            if missing:
+                codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
+            feeds |= {TARGETS: codes, RANKS: ranks}
+        return Batch(tensor, feeds, len(tensor), items, targets, rows)
+
+    def _run(self, batch: Batch) -> list[list[Explanation]]:
+        """Run one batch and make its explanations."""
+        values = self._values(batch.feeds)
+        maps = [self._maps(method, values, batch) for method in self.setup.methods]
+        found = []
+        for n, item in enumerate(batch.items):
+            mine: list[Explanation] = []
+            for method, of_method in zip(self.setup.methods, maps, strict=True):
+                for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
+                    signed = of_method[n][t]
+                    mine.append(self._explanation(method, item, signed, values, n, t, target))
+            found.append(mine)
+        return found
+
+    def _values(self, feeds: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        """Run the model: all targets at once, or one after another where the engine needs it."""
+        written = [m for m in self.setup.methods if m.drive is None]
+        record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
+        outputs = [*record, *(o for m in written for o in self.program.names(m.name))]
+        if self.setup.runner.engine == "rules" or TARGETS not in feeds:
+            return self.program.run(feeds, outputs)
+        runs = [
+            self.program.run({**feeds, TARGETS: row[None], RANKS: rank[None]}, outputs)
+            for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
+        ]
+        images_first = {
+            self.plan.parts[m.name].outputs[key]
+            for m in written
+            for key in self.plan.parts[m.name].images_first
+        }
+        joined = {o: np.concatenate([r[o] for r in runs], axis=o in images_first) for o in outputs}
+        return {**joined, self.plan.scores: runs[0][self.plan.scores]}
+
+    def _maps(
+        self, method: Method, values: dict[str, NDArray[Any]], batch: Batch
+    ) -> Sequence[NDArray[np.float32]]:
+        """Return the method's maps, images first, ``[N, T, ...]``."""
+        maps: Sequence[NDArray[Any]]
+        if method.drive is not None:
+            maps = [self._driven(method, values, batch, n) for n in range(len(batch.items))]
+        else:
+            maps = list(method.finished(self.program.part(method.name, values)))
+            if len(maps) != batch.size:
+                raise LayerError(
+                    f"{self.path}: {batch.size} image(s) went in, but the maps of "
+                    f"'{method.name}' have shape {list(np.shape(maps))}: the first axis of every "
+                    "tensor must be the images."
+                )
+        if method.space == "layer" and np.ndim(maps[0]) != 3:
+            raise LayerError(
+                f"{self.path}: layer '{self.plan.layer.name if self.plan.layer else ''}' has "
+                f"{np.ndim(maps[0]) - 1} spatial axes; a heatmap on an image needs two."
+            )
+        scores = values[VALUES if self.element is not None else self.plan.scores]
+        self._check_finite(scores, maps)
+        return [np.asarray(m, np.float32) for m in maps]
+
+    def _driven(
+        self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int
+    ) -> NDArray[Any]:
+        """Drive many runs of one image, its targets being those of the clean run."""
+        assert method.drive is not None
+        if self.element is not None:
+            targets = {ELEMENTS: batch.feeds[ELEMENTS]}
+        else:
+            classes = values[CLASSES][:, n : n + 1]
+            targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
+        fixed = {**targets, **self.others}
+        runs = ImageRuns(self.setup.runner, batch.tensor[n : n + 1], fixed, self.element)
+        return np.asarray(method.drive(runs, **method.parameters))
+
+    def _explanation(
+        self,
+        method: Method,
+        item: Item,
+        signed: NDArray[np.float32],
+        values: dict[str, NDArray[Any]],
+        n: int,
+        t: int,
+        target: Wanted,
+    ) -> Explanation:
+        index: int | None = None
+        label, rank, element = None, None, None
+        if isinstance(target, ElementTarget):
+            element, score = str(target), float(values[VALUES][n, t])
+        else:
+            scores, index = values[self.plan.scores][n], int(values[CLASSES][t, n])
+            if index >= len(scores):
+                raise TargetError(
+                    f"{self.path}: a target is out of range of {len(scores)} classes."
+                )
+            score = float(scores[index])
+            labels = self.setup.labels
+            label = labels[index] if labels and index < len(labels) else None
+            known = target.rank
+            rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
+        layer = self.plan.layer.name if self.plan.layer and method.space == "layer" else None
+        facts = self.plan.parts.get(method.name)
+        negative: tuple[str, ...] = ()
+        if facts is not None and facts.negative:
+            flags = values[facts.outputs["negative"]]
+            negative = tuple(name for name, yes in zip(facts.negative, flags, strict=True) if yes)
+        return Explanation(
+            method=method.name,
+            space=method.space,
+            layer=layer or self.plan.image.name,
+            score_name=self.plan.score,
+            target=index,
+            element=element,
+            label=label,
+            score=score,
+            rank=rank,
+            signed=self._channels_first(signed) if method.space == "input" else signed,
+            source=item.source,
+            photo=item.photo,
+            geometry=item.geometry,
+            changed=facts.changed if facts else (),
+            negative=negative,
+            bgr=self.setup.preprocess is not None and self.setup.preprocess.color == "BGR",
+        )
+
+    def _channels_first(self, signed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a map at the input as ``[C, H, W]``, or ``[H, W]``."""
+        last = self.plan.image.layout == "NHWC" and signed.ndim == 3
+        turned = last and signed.shape[-1] == self.plan.image.channels
+        return np.moveaxis(signed, -1, 0) if turned else signed
+
+    def _check_finite(self, scores: NDArray[Any], maps: Sequence[NDArray[Any]]) -> None:
+        for what, array in (("scores", scores), *(("maps", m) for m in maps)):
+            # A finite sum is quickly seen; only where it is not, every value is looked at.
+            if not math.isfinite(array.sum()) and not np.isfinite(array).all():
+                from onnxcam.model.weights import non_finite_weights
+
+                culprits = non_finite_weights(self.path)
+                if culprits:
+                    raise WeightsError(
+                        f"{self.path}: the {what} are not finite, so there is nothing to explain. "
+                        f"The weights {', '.join(culprits)} hold NaN or infinity."
+                    )
+                raise NotFiniteError(
+                    f"{self.path}: the {what} are not finite, so there is nothing to explain. The "
+                    "weights are finite, so this input or an overflow is the cause; check the "
+                    "preprocessing."
+                )

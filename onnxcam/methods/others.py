@@ -1,0 +1,85 @@
+"""Maps that take no gradient, or another rule than the derivative."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcam.kernels import kernels_for
+from onnxcam.methods.base import Arrays, Runs
+from onnxcam.methods.registry import register
+
+if TYPE_CHECKING:
+    from onnxcam.graph.terms import Term
+    from onnxcam.surgeon.site import Site
+
+
+@register("excitation-bp", "Zhang et al. 2016, eq. 4-6", needs="maps that are not negative")
+def excitation_bp(s: Site) -> Term:
+    """sum_k P_k, the marginal winning probability of each unit."""
+    return s.sum_channels(s.gradient(s.activations, "excitation"))
+
+
+def _principal(arrays: Arrays) -> NDArray[np.float32]:
+    """Project activations on their first principal component over positions.
+
+    Its sign is that with which the map goes up where the activations' mean over channels does.
+    """
+    activations = arrays["activations"]  # [N, T, K, *S], the same for every target
+    targets = activations.shape[1]
+    maps = [_component(a[0].astype(np.float64)) for a in activations]
+    return np.repeat(np.stack(maps)[:, None], targets, axis=1).astype(np.float32)
+
+
+def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
+    flat = a.reshape(len(a), -1)
+    centred = flat - flat.mean(axis=1, keepdims=True)
+    _, vectors = np.linalg.eigh(centred @ centred.T)  # [K, K]; ascending
+    projected = vectors[:, -1] @ centred
+    if projected @ centred.mean(axis=0) < 0:
+        projected = -projected
+    return np.asarray(projected.reshape(a.shape[1:]))
+
+
+@register("eigen-cam", "Muhammad and Yeasin 2020, eq. 4-6", finish=_principal)
+def eigen_cam(s: Site) -> dict[str, Term]:
+    """v^T A, with v the first principal component of the activations."""
+    return {"activations": s.per_target(s.activations)}
+
+
+def _random(arrays: Arrays, seed: int = 0) -> NDArray[np.float32]:
+    activations = arrays["activations"]
+    channels = activations.shape[2]
+    weights = np.random.default_rng(int(seed)).uniform(-1, 1, size=(channels,))
+    shape = (len(activations), 1, channels)
+    single = np.ascontiguousarray(activations[:, 0], np.float32)
+    given = np.broadcast_to(weights.astype(np.float32), shape)
+    maps = kernels_for(single).combine_weighted(single, np.ascontiguousarray(given))
+    return np.repeat(maps, activations.shape[1], axis=1)
+
+
+@register("random-cam", "the control: weights drawn at random", finish=_random)
+def random_cam(s: Site) -> dict[str, Term]:
+    """sum_k w_k A_k, w uniform in -1..1, the same for all images and targets."""
+    return {"activations": s.per_target(s.activations)}
+
+
+@register(
+    "ablation-cam",
+    "Desai and Ramaswamy 2020, eq. 4-5",
+    cost="1, and the layer's tail a channel",
+    drives=True,
+)
+def ablation_cam(runs: Runs) -> NDArray[np.float32]:
+    """sum_k w_k A_k, w = (y - y without channel k) / y."""
+    a = runs.activations
+    without = np.repeat(a[None], len(a), axis=0)
+    for k in range(len(a)):
+        without[k, k] = 0
+    y = runs.value
+    drops = (y - runs.tail(without)) / np.where(y == 0, 1, y)  # [K, T]
+    weights = np.ascontiguousarray(drops.T[None], np.float32)
+    maps = kernels_for(a).combine_weighted(np.ascontiguousarray(a[None], np.float32), weights)
+    return np.asarray(maps[0])

@@ -1,0 +1,129 @@
+"""The table of methods, and how one is registered, from inside and from outside."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import onnxcam.methods
+from onnxcam.errors import MethodError, nearest
+from onnxcam.methods.base import Method, Space
+
+METHODS: dict[str, Method] = {}
+_HERE = ("base", "registry")
+
+
+def register(
+    name: str,
+    citation: str,
+    *,
+    space: Space = "layer",
+    needs: str = "a layer of maps",
+    cost: str = "1",
+    finish: Callable[..., Any] | None = None,
+    drives: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as a method.
+
+    The function writes the map into the graph, given a :class:`~onnxcam.surgeon.site.Site`; its
+    docstring is the formula. With ``drives=True`` it is given :class:`~onnxcam.methods.base.Runs`
+    in place of that, and its parameters with defaults are the method's.
+
+    Args:
+        name: what users call it; a name that is taken is replaced.
+        citation: paper and equation.
+        space: where its maps lie, ``"layer"`` or ``"input"``.
+        needs: what it asks of the model.
+        cost: how many forward passes it takes, about.
+        finish: makes the map of what the function wrote, on the host; its parameters with
+            defaults are the method's.
+        drives: whether the function drives many runs.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        hosted = function if drives else finish
+        METHODS[name] = Method(
+            name=name,
+            citation=citation,
+            formula=(inspect.getdoc(function) or " ").splitlines()[0].rstrip("."),
+            space=space,
+            write=None if drives else function,
+            finish=finish,
+            drive=function if drives else None,
+            parameters=_defaults(hosted),
+            needs=needs,
+            cost=cost,
+            builtin=function.__module__.startswith(f"{onnxcam.methods.__name__}."),
+        )
+        return function
+
+    return decorate
+
+
+def _defaults(function: Callable[..., Any] | None) -> dict[str, float]:
+    if function is None:
+        return {}
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+@cache
+def _load() -> None:
+    """Import every module of methods, which registers what is in it."""
+    for module in iter_modules(onnxcam.methods.__path__):
+        if module.name not in _HERE:
+            import_module(f"{onnxcam.methods.__name__}.{module.name}")
+
+
+def methods() -> dict[str, Method]:
+    """Return every method by its name."""
+    _load()
+    return METHODS
+
+
+def find_method(wanted: str | Method, **parameters: float) -> Method:
+    """Return a method by its name, with parameters in place of its own.
+
+    Raises:
+        MethodError: there is none of that name, or it has no such parameter.
+    """
+    if isinstance(wanted, Method):
+        found = wanted
+    else:
+        known = methods()
+        name, given = _parsed(wanted)
+        if name not in known:
+            raise MethodError(
+                f"method '{name}': there is none.{nearest(name, known)} 'onnxcam methods' lists "
+                "them."
+            )
+        found, parameters = known[name], {**given, **parameters}
+    for parameter in parameters:
+        if parameter not in found.parameters:
+            has = ", ".join(found.parameters) or "none"
+            raise MethodError(
+                f"method '{found.name}' has no parameter '{parameter}'; its parameters: {has}."
+            )
+    return replace(found, parameters={**found.parameters, **parameters})
+
+
+def _parsed(text: str) -> tuple[str, dict[str, float]]:
+    """Return name and parameters of ``name:parameter=number,...``."""
+    name, _, rest = text.partition(":")
+    given: dict[str, float] = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        try:
+            given[key.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
+        except ValueError as error:
+            raise MethodError(
+                f"method '{text}': write parameters as name:parameter=number,parameter=number."
+            ) from error
+        if not equals:
+            raise MethodError(f"method '{text}': write parameters as name:parameter=number.")
+    return name.strip(), given

@@ -1,0 +1,131 @@
+"""Choose what is explained: image input, score, layer, or the tensor of single elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnxcam.errors import LayerError, TargetError, nearest
+from onnxcam.graph.values import dims, is_float, names
+from onnxcam.surgeon.find.image import find_image_input
+from onnxcam.surgeon.find.layer import find_layer
+from onnxcam.surgeon.find.quantized import as_numbers
+from onnxcam.surgeon.find.score import Score, find_score
+from onnxcam.surgeon.plan import ImageInput
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is explained.
+
+    Attributes:
+        image: the image input.
+        score: the class scores, or what elements are taken of.
+        layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
+            says so.
+        element: the tensor whose elements are explained, in place of class scores.
+    """
+
+    image: ImageInput
+    score: Score
+    layer: ir.Value | None
+    why: LayerError | None
+    element: ir.Value | None
+
+    @property
+    def end(self) -> ir.Value:
+        """The tensor that is differentiated."""
+        return self.score.value if self.element is None else self.element
+
+    def in_graph(self, graph: ir.Graph) -> Chosen:
+        """Return the same choice in a graph whose tensors have the same names."""
+        known = names(graph)
+
+        def twin(value: ir.Value | None) -> ir.Value | None:
+            return None if value is None else known[value.name or ""]
+
+        score = replace(self.score, value=known[self.score.value.name or ""])
+        return replace(self, score=score, layer=twin(self.layer), element=twin(self.element))
+
+    def as_numbers(self, graph: ir.Graph) -> Chosen:
+        """Return the choice with quantized tensors read as the numbers that they stand for."""
+        opset = graph.opset_imports[""]
+        score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
+        layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
+        return replace(self, score=score, layer=layer)
+
+
+def choose(
+    graph: ir.Graph, path: Path, layer: str | int, score: str, element: str | None
+) -> Chosen:
+    """Return what is explained.
+
+    Args:
+        graph: a prepared graph.
+        path: the model's file, for messages.
+        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        score: see :func:`onnxcam.surgeon.find.score.find_score`.
+        element: the tensor whose elements are explained, ``None`` for class scores.
+
+    Raises:
+        NoImageInputError, ScoreError, LayerError, TargetError: something is not there, or does
+            not fit. A layer that was not asked for by name may be missing.
+    """
+    image = find_image_input(graph, path.name)
+    if element is None:
+        found = find_score(graph, score)
+        tensor = None
+    else:
+        tensor = _tensor(graph, element)
+        found = Score(tensor, None, (), None)
+    value, why = None, None
+    try:
+        value = find_layer(graph, names(graph)[image.name], found.value, layer)
+        _check_layout(image, value)
+    except LayerError as error:
+        if layer != "auto":
+            raise
+        value, why = None, error
+    if tensor is None and dims(found.value) is None:
+        raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
+    return Chosen(image, found, value, why, tensor)
+
+
+def _tensor(graph: ir.Graph, name: str) -> ir.Value:
+    """Return a tensor whose elements can be explained."""
+    known = names(graph)
+    if name not in known:
+        raise TargetError(f"target '{name}[...]': no tensor '{name}'.{nearest(name, known)}")
+    value = known[name]
+    sizes = dims(value)
+    if not is_float(value):
+        kind = "of unknown type" if value.dtype is None else value.dtype.name.lower()
+        raise TargetError(f"target '{name}[...]': the tensor is {kind}, not floating point.")
+    if sizes is None or len(sizes) < 2:
+        shown = "unknown" if sizes is None else sizes
+        raise TargetError(
+            f"target '{name}[...]': the tensor has shape {shown}; its first axis must be the "
+            "images, and at least another one follow."
+        )
+    return value
+
+
+def _check_layout(image: ImageInput, layer: ir.Value) -> None:
+    """Refuse maps whose channels come last: their rows would be taken for channels."""
+    shape, sizes = dims(layer) or [], (image.height, image.width)
+    if len(shape) != 4 or not all(isinstance(d, int) and d for d in [*shape[1:], *sizes]):
+        return
+    first, second, third = (int(d) for d in shape[1:] if isinstance(d, int))
+    height, width = (int(s) for s in sizes if s is not None)
+
+    def alike(a: int, b: int) -> bool:
+        """Whether one stride leads from the image to maps of a by b positions."""
+        return abs(height / a - width / b) <= 0.15 * max(height / a, width / b)
+
+    if alike(first, second) and not alike(second, third):
+        raise LayerError(
+            f"layer '{layer.name}' of shape {list(shape)} seems to have its channels last; it must "
+            "be [N, K, H, W]. Name the tensor before it was transposed."
+        )

@@ -1,0 +1,49 @@
+"""What an instrumented model is asked for, as plain data; nothing here needs ``onnx``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from onnxcam.gradient.interface import Engine
+
+if TYPE_CHECKING:
+    from onnxcam.graph.terms import Term
+    from onnxcam.surgeon.site import Site, Weighted
+
+
+class Part(Protocol):
+    """What a method writes into the graph."""
+
+    @property
+    def space(self) -> str:
+        """Where it ends: ``"layer"`` or ``"input"``."""
+
+    def graph(self, site: Site) -> Term | Weighted | Mapping[str, Term]:
+        """Write it; return values with axes ``[T, N, ...]``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an instrumented model is to give.
+
+    Attributes:
+        parts: what is written, by name.
+        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        score: see :func:`onnxcam.surgeon.find.score.find_score`.
+        element: the tensor whose elements are explained, ``None`` for class scores.
+        engine: the gradient engine.
+        tail: whether the layer's tensor is an input, in place of what computes it.
+    """
+
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    layer: str | int = "auto"
+    score: str = "auto"
+    element: str | None = None
+    engine: Engine = "rules"
+    tail: bool = False
+
+    def options(self) -> list[Any]:
+        """Return everything but the parts, JSON-ready."""
+        return [str(self.layer), self.score, self.element, self.engine, self.tail]

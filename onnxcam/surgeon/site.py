@@ -1,0 +1,226 @@
+"""What a method sees of the graph: a layer, the input, and the targets' gradients there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import onnx_ir as ir
+
+from onnxcam.errors import LayerError, MethodError
+from onnxcam.gradient.backward import Backward
+from onnxcam.gradient.overrides.base import Override
+from onnxcam.gradient.overrides.policies import STANDARD, find_policy
+from onnxcam.graph.builder import Builder
+from onnxcam.graph.terms import Term
+from onnxcam.graph.values import depends_on, dims, leads_to, names
+from onnxcam.surgeon.seeds.head import Cotangent
+from onnxcam.surgeon.seeds.pooled import averages_space, summed_gradient
+
+
+class Seeds(Protocol):
+    """Where a walk starts; one kind of target a class, see :mod:`onnxcam.surgeon.seeds`."""
+
+    @property
+    def value(self) -> ir.Value:
+        """The explained numbers, ``[T, N]``."""
+
+    def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
+        """Return the cotangent of the tensor that a walk to ``to`` starts from."""
+
+    def add_outputs(self) -> None:
+        """Give the graph what the record of a target needs as outputs."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Weights of activations, which are summed in the graph or, on a GPU, by a kernel.
+
+    Attributes:
+        weights: ``[T, N, K]``, one a channel, or ``[T, N, K, *S]``, one an element.
+        activations: ``[N, K, *S]``.
+        pixels: whether the weights are one an element.
+    """
+
+    weights: Term
+    activations: Term
+    pixels: bool = False
+
+
+class Site:
+    """One layer of a graph, shared by every method of a run.
+
+    What is not asked for is not written; what is asked for twice is written once. Values are
+    :class:`~onnxcam.graph.terms.Term`, with which a method writes its formula. ``T`` targets, ``N``
+    images, ``K`` channels, ``S`` space; an input has ``C`` channels and space ``[H, W]``.
+
+    Attributes:
+        rank: the number of axes in ``S``.
+        walks: the walks under overrides that what was asked for rests on.
+    """
+
+    def __init__(
+        self,
+        b: Builder,
+        seeds: Seeds,
+        layer: ir.Value | None,
+        image: ir.Value,
+        why: LayerError | None = None,
+    ) -> None:
+        self.b, self.op, self._seeds, self._layer, self._image = b, b.op, seeds, layer, image
+        self._why = why or LayerError("the model has no layer of maps.")
+        self._known: dict[tuple[Any, ...], ir.Value] = {}
+        self._walks: dict[tuple[Any, ...], Backward] = {}
+        self.walks: list[Backward] = []
+
+    def like(self, number: float) -> ir.Value:
+        """Return a scalar constant of the layer's type."""
+        return self.b.constant(number, self.kind)
+
+    @property
+    def kind(self) -> ir.DataType:
+        """The floating-point type of layer and input."""
+        value = self._image if self._layer is None else self._layer
+        return value.dtype or ir.DataType.FLOAT
+
+    def term(self, value: ir.Value) -> Term:
+        """Return a value as part of a formula."""
+        return Term(self, value)
+
+    @property
+    def layer(self) -> ir.Value:
+        """The explained layer's tensor."""
+        if self._layer is None:
+            raise self._why
+        return self._layer
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial axes."""
+        return len(dims(self.layer) or []) - 2
+
+    @property
+    def activations(self) -> Term:
+        """The layer's activations, ``[N, K, *S]``."""
+        return self.term(self.layer)
+
+    @property
+    def input(self) -> Term:
+        """The image tensor, or the first floating tensor computed of it."""
+        return self.term(self._image)
+
+    @property
+    def value(self) -> Term:
+        """The explained numbers, ``[T, N]``."""
+        return self.term(self._once(("value",), lambda: self._seeds.value))
+
+    def gradient(self, at: Term | None = None, policy: str | Override = STANDARD) -> Term:
+        """Return the gradient at the layer, ``[T, N, K, *S]``, or at another tensor.
+
+        The policy says how the walk differs from the derivative, by its name or as an override
+        (:mod:`onnxcam.gradient.overrides`).
+        """
+        overrides = find_policy(policy)
+        to = self.layer if at is None else at.value
+        key = ("gradient", to, *overrides)
+        value = self._once(key, lambda: self._walk(key, to, overrides))
+        if overrides:
+            self.walks.append(self._walks[key])
+        return self.term(value)
+
+    def pooled(self) -> Term:
+        """Return the gradient averaged over space, ``[T, N, K]``, in a cheap form.
+
+        The sum passes through pooling and the weights of dense layers.
+        """
+
+        def make() -> ir.Value:
+            summed = summed_gradient(self.b, self._seeds.start(self.layer), self.layer)
+            return self.b.op("Div", summed, self.b.positions(self.layer))
+
+        return self.term(self._once(("pooled",), make))
+
+    def head(self) -> Term:
+        """Return the weights of the last linear layer for each target, ``[T, N, K]``.
+
+        Raises:
+            MethodError: the layer's maps are not averaged and then given to a linear layer.
+        """
+        start = self._seeds.start(self.layer)
+        between = depends_on(self.b.graph, {self.layer}) & leads_to(start.value)
+        nodes = [n for n in self.b.graph if n.outputs and n.outputs[0] in between - {self.layer}]
+        pooled = bool(nodes) and all(averages_space(n) for n in nodes)
+        if not (start.linear and pooled and (dims(start.value) or [])[1:2] == self._channels()):
+            raise MethodError(
+                "it needs maps that are averaged over space and given to one linear layer, and "
+                f"between '{self.layer.name}' and the score lies something else. grad-cam is its "
+                "generalization."
+            )
+        return self.term(start.summed())
+
+    def _channels(self) -> list[int | str | None]:
+        return (dims(self.layer) or [])[1:2]
+
+    def weighted(self, weights: Term) -> Weighted:
+        """Return ``sum_k weights_k A_k``, of weights ``[T, N, K]``: a class activation map."""
+        return Weighted(weights, self.activations)
+
+    def weighted_pixels(self, weights: Term) -> Weighted:
+        """Return ``sum_k weights_k A_k``, of weights ``[T, N, K, *S]``."""
+        return Weighted(weights, self.activations, pixels=True)
+
+    def summed(self, weights: Term) -> Term:
+        """Return ``sum_k weights_k A_k``, ``[T, N, *S]``, of weights ``[T, N, K]``, as a term."""
+        sums, images_first = combined(self.b, self.weighted(weights))
+        assert images_first
+        order = [1, 0, *range(2, self.rank + 2)]
+        return self.term(self.b.op("Transpose", sums, perm=order))
+
+    def tensor(self, name: str) -> Term:
+        """Return a tensor of the model by its name."""
+        return self.term(names(self.b.graph)[name])
+
+    @staticmethod
+    def relu(value: Term) -> Term:
+        """Return what is positive, and 0 elsewhere."""
+        return value.op("Relu")
+
+    def sum_space(self, value: Term, keepdims: bool = False) -> Term:
+        """Sum over space."""
+        axes = list(range(-self.rank, 0))
+        return self.term(self.b.sum(value.value, axes, keepdims=keepdims))
+
+    def sum_channels(self, value: Term) -> Term:
+        """Sum ``[T, N, K, *S]`` over channels."""
+        return self.term(self.b.sum(value.value, [-self.rank - 1]))
+
+    def per_target(self, value: Term) -> Term:
+        """Return a value without targets as ``[1, N, ...]``."""
+        return self.term(self.b.op("Unsqueeze", value.value, self.b.ints(0)))
+
+    def _walk(
+        self, key: tuple[Any, ...], to: ir.Value, overrides: tuple[Override, ...]
+    ) -> ir.Value:
+        start = self._seeds.start(to, overrides)
+        g, self._walks[key] = start.walk(self.b, to, overrides)
+        return g
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], ir.Value]) -> ir.Value:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+
+def combined(b: Builder, made: Weighted) -> tuple[ir.Value, bool]:
+    """Return the sum, and whether it is ``[N, T, *S]`` rather than ``[T, N, *S]``."""
+    weights, layer = made.weights, made.activations.value
+    space = (dims(layer) or [])[2:]
+    if made.pixels:
+        return b.sum((weights * made.activations).value, [-len(space) - 1]), False
+    known = [d for d in space if isinstance(d, int)]
+    by_image = b.op("Transpose", weights.value, perm=[1, 0, 2])  # [N, T, K]
+    sums = b.op("MatMul", by_image, b.op("Reshape", layer, b.ints(0, 0, -1)))
+    if len(known) == len(space):
+        return b.op("Reshape", sums, b.ints(0, 0, *known)), True
+    return b.op("Reshape", sums, b.op("Concat", b.ints(0, 0), b.space(layer), axis=0)), True
