@@ -18,24 +18,33 @@ if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
     from onnxcam.explanation import Explanation
     from onnxcam.gradient.differentiate import add_gradients
+    from onnxcam.image_files import explain_files
     from onnxcam.imaging.preprocess import Preprocess
+    from onnxcam.methods.base import Method
+    from onnxcam.methods.registry import register
 
 __all__ = [
     "Explainer",
     "Explanation",
+    "Method",
     "OnnxcamError",
     "Preprocess",
     "__version__",
     "add_gradients",
     "default_model",
     "default_photograph",
+    "explain_files",
+    "register",
 ]
 
 _LAZY = {
     "Explainer": "onnxcam.explainer",
     "Explanation": "onnxcam.explanation",
+    "Method": "onnxcam.methods.base",
     "Preprocess": "onnxcam.imaging.preprocess",
     "add_gradients": "onnxcam.gradient.differentiate",
+    "explain_files": "onnxcam.image_files",
+    "register": "onnxcam.methods.registry",
 }
 
 

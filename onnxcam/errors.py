@@ -100,13 +100,14 @@ class KernelsError(OnnxcamError):
 
 
 @contextmanager
-def naming(path: Path, *kinds: type[OnnxcamError], advice: str = "") -> Iterator[None]:
-    """Put the file's name before the message of errors of these kinds, and advice after it."""
+def naming(what: Path | str, *kinds: type[OnnxcamError], advice: str = "") -> Iterator[None]:
+    """Put a name, often a file's, before the message of such errors, and advice after it."""
     try:
         yield
     except kinds as error:
         after = f" {advice}" if advice else ""
-        raise type(error)(f"{path.name}: {error}{after}") from error
+        name = what.name if isinstance(what, Path) else what
+        raise type(error)(f"{name}: {error}{after}") from error
 
 
 def nearest(name: str, known: Iterable[str], count: int = 5) -> str:

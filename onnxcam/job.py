@@ -190,7 +190,9 @@ class Job:
             )
         scores = values[VALUES if self.element is not None else self.plan.scores]
         self._check_finite(scores, maps)
-        return [np.asarray(m, np.float32) for m in maps]
+        count = len(batch.feeds.get(ELEMENTS, batch.feeds.get(TARGETS, [PREDICTED])))
+        # What is the same for every target has an axis of 1 there.
+        return [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
 
     def _driven(
         self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int

@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
 ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["outputs"] = {"errors", "explanation", "files"}
-ROOMS["explain_files"] = {
+ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "inputs", "outputs", "runtime", "targets"),
 }
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}

@@ -18,8 +18,8 @@ def demo(
     from rich.table import Table
 
     from onnxcam import default_model, default_photograph
-    from onnxcam.explain_files import describe
     from onnxcam.explainer import Explainer
+    from onnxcam.image_files import describe
     from onnxcam.outputs import Outputs
 
     outputs = Outputs(out, "png", arrays=False)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from onnxcam.explain_files import FileResult, FileRun
     from onnxcam.explainer import Explainer
+    from onnxcam.image_files import FileResult, FileRun
 
 FEW = 3  # more images than this get a progress bar
 
@@ -105,8 +105,8 @@ def explain(
     Exit code 0: done; 1: some images failed, the rest is done; 2: a mistake in the call.
     """
     from onnxcam import default_model
-    from onnxcam.explain_files import explain_files
     from onnxcam.explainer import Explainer
+    from onnxcam.image_files import explain_files
     from onnxcam.inputs.files import find_images
     from onnxcam.inputs.others import read_others
     from onnxcam.outputs import Outputs

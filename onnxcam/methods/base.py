@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import MethodError
+
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
     from onnxcam.surgeon.site import Site, Weighted
@@ -55,7 +57,7 @@ class Method:
         space: where its maps lie: ``"layer"``, ``[N, T, *S]``, or ``"input"``, ``[N, T, C, H, W]``
             or, without channels, ``[N, T, H, W]``.
         write: writes the map into the graph, or values that ``finish`` makes it of, with axes
-            ``[T, N, ...]``.
+            ``[T, N, ...]``, or ``[1, N, ...]`` where it is the same for every target.
         finish: returns the map of these values, images first, and of the parameters.
         drive: returns the map of one image, ``[T, ...]``, of many runs and of the parameters.
         parameters: their names and values; all are numbers.
@@ -87,3 +89,14 @@ class Method:
     def key(self) -> str | None:
         """Return what tells its graph from another's; ``None``: it is not to be cached."""
         return self.name if self.builtin else None
+
+
+def positive(method: str, **parameters: float) -> None:
+    """Refuse parameters that are not whole numbers from 1 on.
+
+    Raises:
+        MethodError: one is not.
+    """
+    for name, value in parameters.items():
+        if value < 1 or value != int(value):
+            raise MethodError(f"method '{method}': {name} = {value} must be a whole number from 1.")

@@ -22,15 +22,13 @@ def excitation_bp(s: Site) -> Term:
     return s.sum_channels(s.gradient(s.activations, "excitation"))
 
 
-def _principal(arrays: Arrays) -> NDArray[np.float32]:
+def _principal(arrays: Arrays) -> NDArray[np.float64]:
     """Project activations on their first principal component over positions.
 
     Its sign is that with which the map goes up where the activations' mean over channels does.
     """
-    activations = arrays["activations"]  # [N, T, K, *S], the same for every target
-    targets = activations.shape[1]
-    maps = [_component(a[0].astype(np.float64)) for a in activations]
-    return np.repeat(np.stack(maps)[:, None], targets, axis=1).astype(np.float32)
+    activations = arrays["activations"]  # [N, 1, K, *S], the same for every target
+    return np.stack([[_component(a[0].astype(np.float64))] for a in activations])
 
 
 def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -56,8 +54,7 @@ def _random(arrays: Arrays, seed: int = 0) -> NDArray[np.float32]:
     shape = (len(activations), 1, channels)
     single = np.ascontiguousarray(activations[:, 0], np.float32)
     given = np.broadcast_to(weights.astype(np.float32), shape)
-    maps = kernels_for(single).combine_weighted(single, np.ascontiguousarray(given))
-    return np.repeat(maps, activations.shape[1], axis=1)
+    return kernels_for(single).combine_weighted(single, np.ascontiguousarray(given))
 
 
 @register("random-cam", "the control: weights drawn at random", finish=_random)

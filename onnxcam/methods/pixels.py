@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.kernels import kernels_for
-from onnxcam.methods.base import Arrays, Runs
+from onnxcam.methods.base import Arrays, Runs, positive
 from onnxcam.methods.registry import register
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def deconv_grad_cam(s: Site) -> dict[str, Term]:
 )
 def integrated_gradients(runs: Runs, steps: int = 50, baseline: float = 0.0) -> NDArray[np.float64]:
     """(x - b) times the mean gradient between b and x, by Gauss-Legendre quadrature."""
+    positive("integrated-gradients", steps=steps)
     nodes, weights = np.polynomial.legendre.leggauss(int(steps))
     away = runs.image - np.asarray(baseline, runs.image.dtype)
     shares = ((nodes + 1) / 2).reshape(-1, 1, 1, 1).astype(runs.image.dtype)
@@ -112,6 +113,7 @@ def occlusion(
     runs: Runs, size: int = 32, stride: int = 16, value: float = 0.0
 ) -> NDArray[np.float64]:
     """How much the score drops when a patch is masked, averaged over the patches on a pixel."""
+    positive("occlusion", size=size, stride=stride)
     _, height, width = runs.image.shape
     size, stride = int(size), int(stride)
     corners = [(y, x) for y in _starts(height, size, stride) for x in _starts(width, size, stride)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, TargetError, nearest
-from onnxcam.graph.values import dims, is_float, names
+from onnxcam.graph.values import depends_on, dims, is_float, names
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.quantized import as_numbers
@@ -99,6 +99,8 @@ def _tensor(graph: ir.Graph, name: str) -> ir.Value:
     if name not in known:
         raise TargetError(f"target '{name}[...]': no tensor '{name}'.{nearest(name, known)}")
     value = known[name]
+    if value not in depends_on(graph, set(graph.inputs)):
+        raise TargetError(f"target '{name}[...]': the tensor is not computed from the image.")
     sizes = dims(value)
     if not is_float(value):
         kind = "of unknown type" if value.dtype is None else value.dtype.name.lower()

@@ -135,7 +135,8 @@ def _write(
 def _part(builder: Builder, site: Site, name: str, part: Part) -> PartFacts:
     """Write one part and name its outputs."""
     site.walks.clear()
-    made = part.graph(site)
+    with naming(f"method '{name}'", MethodError):
+        made = part.graph(site)
     values: dict[str, ir.Value] = {}
     images_first: list[str] = []
     shape: list[int | str | None] | None = None
