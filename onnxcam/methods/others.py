@@ -34,8 +34,13 @@ def _principal(arrays: Arrays) -> NDArray[np.float64]:
 def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
     flat = a.reshape(len(a), -1)
     centred = flat - flat.mean(axis=1, keepdims=True)
-    _, vectors = np.linalg.eigh(centred @ centred.T)  # [K, K]; ascending
-    projected = vectors[:, -1] @ centred
+    channels, positions = centred.shape
+    if positions < channels:  # the smaller of two matrices with the same values other than 0
+        values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
+        projected = np.sqrt(max(values[-1], 0)) * vectors[:, -1]
+    else:
+        _, vectors = np.linalg.eigh(centred @ centred.T)
+        projected = vectors[:, -1] @ centred
     if projected @ centred.mean(axis=0) < 0:
         projected = -projected
     return np.asarray(projected.reshape(a.shape[1:]))
