@@ -34,6 +34,8 @@ from onnxcam.runtime.session import Providers
 from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element
 
+_WIDER = " With ':wide=1' it acts on LeakyRelu, PRelu, gates and Gelu too."
+
 
 class Explainer:
     """Explains the predictions of one exported model.
@@ -115,9 +117,9 @@ class Explainer:
         """Return a warning for each method that acts on rectifiers and found none."""
         return [
             f"{self.path}: no rectifier (Relu, Clip at 0) lies between the tensors, so "
-            f"'{m.name}' changes nothing."
+            f"'{m.name}' changes nothing.{_WIDER if 'wide' in m.parameters else ''}"
             for m in self.methods
-            if "rectifiers" in m.needs and not self.plan.parts[m.name].changed
+            if "rectifiers" in m.needs and not self.plan.parts[m.label].changed
         ]
 
     @property

@@ -142,7 +142,7 @@ def describe(explainer: Explainer) -> dict[str, Any]:
         "file": str(explainer.path),
         "layer": None if plan.layer is None else plan.layer.name,
         "layer_shape": None if shape is None else list(shape),
-        "methods": [m.name for m in explainer.methods],
+        "methods": [m.label for m in explainer.methods],
         "score": plan.score,
         "score_note": plan.score_note,
         "preprocess": explainer.preprocess_from,

@@ -153,7 +153,7 @@ class Job:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         written = [m for m in self.setup.methods if m.drive is None]
         record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
-        outputs = [*record, *(o for m in written for o in self.program.names(m.name))]
+        outputs = [*record, *(o for m in written for o in self.program.names(m.label))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
             return self.program.run(feeds, outputs)
         runs = [
@@ -161,9 +161,9 @@ class Job:
             for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
         ]
         images_first = {
-            self.plan.parts[m.name].outputs[key]
+            self.plan.parts[m.label].outputs[key]
             for m in written
-            for key in self.plan.parts[m.name].images_first
+            for key in self.plan.parts[m.label].images_first
         }
         joined = {o: np.concatenate([r[o] for r in runs], axis=o in images_first) for o in outputs}
         return {**joined, self.plan.scores: runs[0][self.plan.scores]}
@@ -176,7 +176,7 @@ class Job:
         if method.drive is not None:
             maps = [self._driven(method, values, batch, n) for n in range(len(batch.items))]
         else:
-            maps = list(method.finished(self.program.part(method.name, values)))
+            maps = list(method.finished(self.program.part(method.label, values)))
             if len(maps) != batch.size:
                 raise LayerError(
                     f"{self.path}: {batch.size} image(s) went in, but the maps of "
@@ -198,7 +198,6 @@ class Job:
         self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int
     ) -> NDArray[Any]:
         """Drive many runs of one image, its targets being those of the clean run."""
-        assert method.drive is not None
         if self.element is not None:
             targets = {ELEMENTS: batch.feeds[ELEMENTS]}
         else:
@@ -206,7 +205,7 @@ class Job:
             targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
         fixed = {**targets, **self.others}
         runs = ImageRuns(self.setup.runner, batch.tensor[n : n + 1], fixed, self.element)
-        return np.asarray(method.drive(runs, **method.parameters))
+        return method.driven(runs)
 
     def _explanation(
         self,
@@ -234,13 +233,13 @@ class Job:
             known = target.rank
             rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
         layer = self.plan.layer.name if self.plan.layer and method.space == "layer" else None
-        facts = self.plan.parts.get(method.name)
+        facts = self.plan.parts.get(method.label)
         negative: tuple[str, ...] = ()
         if facts is not None and facts.negative:
             flags = values[facts.outputs["negative"]]
             negative = tuple(name for name, yes in zip(facts.negative, flags, strict=True) if yes)
         return Explanation(
-            method=method.name,
+            method=method.label,
             space=method.space,
             layer=layer or self.plan.image.name,
             score_name=self.plan.score,

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.cache import forget, instrumented
-from onnxcam.errors import InferenceError, MethodError
+from onnxcam.errors import InferenceError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.session import Providers, Session
 from onnxcam.surgeon.plan import Plan
-from onnxcam.surgeon.request import Request
+from onnxcam.surgeon.request import Cut, Request
 
 Array = NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -85,18 +85,19 @@ class Runner:
         self._lock = threading.Lock()
 
     def program(
-        self, methods: Sequence[Method], element: str | None = None, tail: bool = False
+        self, methods: Sequence[Method], element: str | None = None, cut: Cut = ""
     ) -> Program:
         """Return the program that gives what methods write; made once."""
-        written = {m.name: m for m in methods if m.drive is None}
-        key = (tuple((m.name, m.write) for m in written.values()), element, tail)
+        written = {m.label: m for m in methods if m.drive is None}
+        parts = tuple((m.label, m.write, m.written) for m in written.values())
+        key = (parts, element, cut)
         with self._lock:
             if key not in self._programs:
-                self._programs[key] = self._made(written, element, tail)
+                self._programs[key] = self._made(written, element, cut)
             return self._programs[key]
 
-    def _made(self, written: Mapping[str, Method], element: str | None, tail: bool) -> Program:
-        request = Request(written, self._layer, self._score, element, self.engine, tail)
+    def _made(self, written: Mapping[str, Method], element: str | None, cut: Cut) -> Program:
+        request = Request(written, self._layer, self._score, element, self.engine, cut)
         keys = [m.key() for m in written.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         folder, name = self.path.absolute().parent, self.path.name
@@ -126,7 +127,10 @@ _GRADIENT = Method(
 
 
 class ImageRuns:
-    """Many runs on variants of one image, see :class:`onnxcam.methods.base.Runs`."""
+    """Many runs on variants of one image, see :class:`onnxcam.methods.base.Runs`.
+
+    Where the model takes integers, its first floating tensor is varied in their place.
+    """
 
     def __init__(
         self, runner: Runner, tensor: Array, targets: Mapping[str, Array], element: str | None
@@ -137,95 +141,86 @@ class ImageRuns:
         among them, with a batch axis of 1.
         """
         self._runner, self._targets, self._element = runner, targets, element
-        self._program = runner.program([_VALUE], element)
-        self._layout = self._program.plan.image.layout
+        whole = runner.program([_VALUE], element)
+        self._facts, self._tensor = whole.plan.image, tensor
+        self._batch_size = self._facts.batch or BATCH
+        self._cut: Cut = "input" if np.issubdtype(np.dtype(self._facts.dtype), np.integer) else ""
+        self._program = runner.program([_VALUE], element, self._cut) if self._cut else whole
+        if self._cut:
+            [tensor] = self._clean(tuple(self._program.plan.feeds)[:1])
+        self._kind = tensor.dtype
         self.image = self._channels_first(tensor)[0]
         self.value = self.forward(self.image[None])[0]
 
     @property
     def activations(self) -> Array:
         """The layer's activations on the clean image, ``[K, *S]``."""
-        name = next(iter(self._tail.plan.feeds))
-        return np.asarray(self._crossing[name][0])
+        return np.asarray(self._crossing[0][0])
 
     @property
     def _tail(self) -> Program:
-        return self._runner.program([_VALUE], self._element, tail=True)
+        return self._runner.program([_VALUE], self._element, "layer")
 
     @cached_property
-    def _crossing(self) -> dict[str, Array]:
-        """What the tail is fed on the clean image, by the tensors' names."""
-        tensors = tuple(self._tail.plan.feeds)
-        method = Method(
-            "crossing",
-            "",
-            write=_reader(tensors),
-            builtin=False,
-        )
+    def _crossing(self) -> list[Array]:
+        """What the tail is fed on the clean image, in the order of its feeds."""
+        return self._clean(tuple(self._tail.plan.feeds))
+
+    def _clean(self, tensors: tuple[str, ...]) -> list[Array]:
+        """Return tensors of the model on the clean image, with a batch axis of 1."""
+        method = Method("crossing", "", write=_reader(tensors))
         program = self._runner.program([method], self._element)
-        values = self._batch(program, self.image[None], program.names("crossing"))
         outputs = program.plan.parts["crossing"].outputs
-        return {tensor: values[outputs[tensor]] for tensor in tensors}
+        feeds = self._feeds(program, {self._facts.name: _filled(self._tensor, self._facts.batch)})
+        values = program.run(feeds, list(outputs.values()))
+        return [np.asarray(values[outputs[tensor]])[:1] for tensor in tensors]
 
     def forward(self, images: Array) -> NDArray[np.float64]:
         """Return the explained numbers of images ``[B, C, H, W]``, ``[B, T]``."""
-        [found] = self._many(self._program, images, self._program.names("value"))
-        return found
+        return self._many(self._program, images, "value")
 
     def gradient(self, images: Array) -> NDArray[np.float64]:
         """Return their gradients at the images, ``[B, T, C, H, W]``."""
-        program = self._runner.program([_GRADIENT], self._element)
-        if not np.issubdtype(np.dtype(program.plan.image.dtype), np.floating):
-            raise MethodError(
-                f"the image input '{program.plan.image.name}' takes {program.plan.image.dtype}, so "
-                "steps between images are lost to rounding. Choose a method of one run."
-            )
-        [found] = self._many(program, images, program.names("input-gradient"))
-        return np.moveaxis(found, -1, 2) if self._layout == "NHWC" else found
+        program = self._runner.program([_GRADIENT], self._element, self._cut)
+        found = self._many(program, images, "input-gradient")
+        return np.moveaxis(found, -1, 2) if self._facts.layout == "NHWC" else found
 
     def tail(self, activations: Array) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``."""
-        program, crossing = self._tail, self._crossing
-        first, *others = program.plan.feeds.items()
+        layer, *others = self._tail.plan.feeds.values()
+        fixed = dict(zip(others, self._crossing[1:], strict=True))
+        return self._run_parts(self._tail, layer, activations, fixed, "value")
+
+    def _many(self, program: Program, images: Array, part: str) -> NDArray[np.float64]:
+        whole = np.moveaxis(images, 1, -1) if self._facts.layout == "NHWC" else images
+        fed = next(iter(program.plan.feeds.values())) if self._cut else self._facts.name
+        return self._run_parts(program, fed, whole.astype(self._kind), {}, part)
+
+    def _run_parts(
+        self, program: Program, fed: str, whole: Array, fixed: Mapping[str, Array], part: str
+    ) -> NDArray[np.float64]:
+        """Return a part's only value, images first, of many variants of one input."""
+        [output] = program.names(part)
         found = []
-        size = program.plan.image.batch or BATCH
-        known = {n for n in self._targets if n in program.inputs}
-        for start in range(0, len(activations), size):
-            part = _filled(activations[start : start + size], program.plan.image.batch)
-            feeds = {n: v for n, v in self._targets.items() if n in known}
-            feeds |= {first[1]: part}
-            feeds |= {feed: np.repeat(crossing[n], len(part), 0) for n, feed in others}
-            [output] = program.names("value")
-            values = program.run(feeds, [output])[output]
-            found.append(values.T[: len(activations) - start])
+        for start in range(0, len(whole), self._batch_size):
+            variants = whole[start : start + self._batch_size]
+            full = _filled(variants, self._facts.batch)
+            feeds = self._feeds(program, {fed: full, **fixed})
+            found.append(np.swapaxes(program.run(feeds, [output])[output], 0, 1)[: len(variants)])
         return np.concatenate(found).astype(np.float64)
 
-    def _many(
-        self, program: Program, images: Array, outputs: Sequence[str]
-    ) -> list[NDArray[np.float64]]:
-        size = program.plan.image.batch or BATCH
-        parts = [
-            self._batch(program, images[start : start + size], outputs)
-            for start in range(0, len(images), size)
-        ]
-        whole = (np.concatenate([np.swapaxes(p[o], 0, 1) for p in parts]) for o in outputs)
-        return [np.asarray(values[: len(images)], np.float64) for values in whole]
-
-    def _batch(self, program: Program, images: Array, outputs: Sequence[str]) -> dict[str, Array]:
-        facts = program.plan.image
-        whole = np.moveaxis(images, 1, -1) if self._layout == "NHWC" else images
-        kind = np.dtype(facts.dtype)
-        if np.issubdtype(kind, np.integer):
-            whole = np.clip(np.rint(whole), np.iinfo(kind).min, np.iinfo(kind).max)
-        whole = _filled(whole.astype(kind), facts.batch)
-        feeds = {facts.name: whole}
-        for name, value in self._targets.items():
-            repeated = name in program.others and len(value) == 1
-            feeds[name] = np.repeat(value, len(whole), 0) if repeated else value
-        return program.run(feeds, outputs)
+    def _feeds(self, program: Program, varied: Mapping[str, Array]) -> dict[str, Array]:
+        """Add what stays fixed, repeated as often as there are variants."""
+        count = max(map(len, varied.values()))
+        fixed = {n: v for n, v in self._targets.items() if n in program.inputs}
+        repeated = {*program.others, *program.plan.feeds.values()}
+        return {
+            n: np.repeat(v, count, 0) if n in repeated and len(v) == 1 else v
+            for n, v in {**fixed, **varied}.items()
+        }
 
     def _channels_first(self, images: Array) -> Array:
-        return np.moveaxis(images, -1, 1) if self._layout == "NHWC" else images
+        return np.moveaxis(images, -1, 1) if self._facts.layout == "NHWC" else images
 
 
 def _reader(tensors: Sequence[str]) -> Callable[[Any], dict[str, Any]]:

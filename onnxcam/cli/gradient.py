@@ -16,6 +16,7 @@ class Policy(StrEnum):
 
     standard = "standard"
     guided = "guided"
+    guided_wide = "guided-wide"
     deconvnet = "deconvnet"
     excitation = "excitation"
 
@@ -60,7 +61,7 @@ def gradient(
     for output in made.graph.output:
         if output.name.startswith((GRADIENT, NEGATIVE)):
             typer.echo(f"output    {_described(output)}")
-    if policy in (Policy.guided, Policy.deconvnet):
+    if policy not in (Policy.standard, Policy.excitation):
         changed = {p.key: p.value for p in made.metadata_props}[CHANGED].split("\n")
         count = len([name for name in changed if name])
         typer.echo(f"{policy.value:<9} {count} rectifier(s)")

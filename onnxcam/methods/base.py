@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -21,17 +22,19 @@ Parameters = Mapping[str, float]
 
 
 class Runs(Protocol):
-    """Many runs of the network on variants of one image, its targets fixed on the clean one.
+    """Many runs of the network on variants of one image, its targets fixed on the clean one."""
 
-    Attributes:
-        image: the clean image as the network takes it, ``[C, H, W]``.
-        value: the explained numbers on the clean image, ``[T]``.
-        activations: the layer's activations on the clean image, ``[K, *S]``.
-    """
+    @property
+    def image(self) -> NDArray[Any]:
+        """The clean image as the network takes it, ``[C, H, W]``."""
 
-    image: NDArray[Any]
-    value: NDArray[np.float64]
-    activations: NDArray[Any]
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """The explained numbers on the clean image, ``[T]``."""
+
+    @property
+    def activations(self) -> NDArray[Any]:
+        """The layer's activations on the clean image, ``[K, *S]``."""
 
     def forward(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of images ``[B, C, H, W]``, ``[B, T]``."""
@@ -60,7 +63,8 @@ class Method:
             ``[T, N, ...]``, or ``[1, N, ...]`` where it is the same for every target.
         finish: returns the map of these values, images first, and of the parameters.
         drive: returns the map of one image, ``[T, ...]``, of many runs and of the parameters.
-        parameters: their names and values; all are numbers.
+        parameters: of ``write``, ``finish`` and ``drive``, by name; all are numbers.
+        defaults: what ``parameters`` are where the user does not say; by default the same.
         needs: what it asks of the model, for the list of methods.
         cost: how many forward passes it takes, for the list of methods.
         builtin: whether it comes with onnxcam; others are not cached.
@@ -74,21 +78,46 @@ class Method:
     finish: Callable[..., NDArray[Any]] | None = None
     drive: Callable[..., NDArray[Any]] | None = None
     parameters: Parameters = field(default_factory=dict)
+    defaults: Parameters | None = None
     needs: str = "a layer of maps"
     cost: str = "1"
     builtin: bool = False
 
+    @property
+    def label(self) -> str:
+        """The name, with the parameters that are not the usual ones: ``occlusion:size=24``."""
+        usual = self.parameters if self.defaults is None else self.defaults
+        other = [f"{k}={v:g}" for k, v in self.parameters.items() if usual.get(k) != v]
+        return f"{self.name}:{','.join(other)}" if other else self.name
+
     def graph(self, site: Site) -> Term | Weighted | Mapping[str, Term]:
         """Write what it needs into the graph."""
-        return {} if self.write is None else self.write(site)
+        return {} if self.write is None else self.write(site, **dict(self.written))
 
     def finished(self, arrays: Arrays) -> NDArray[Any]:
         """Return the map, images first, of what the graph gave."""
-        return arrays["map"] if self.finish is None else self.finish(arrays, **self.parameters)
+        if self.finish is None:
+            return arrays["map"]
+        return self.finish(arrays, **self._of(self.finish))
+
+    def driven(self, runs: Runs) -> NDArray[Any]:
+        """Return the map of one image, ``[T, ...]``, of many runs."""
+        assert self.drive is not None
+        return np.asarray(self.drive(runs, **self._of(self.drive)))
+
+    @property
+    def written(self) -> tuple[tuple[str, float], ...]:
+        """The parameters that change what is written into the graph."""
+        return () if self.write is None else tuple(self._of(self.write).items())
 
     def key(self) -> str | None:
         """Return what tells its graph from another's; ``None``: it is not to be cached."""
-        return self.name if self.builtin else None
+        return f"{self.label} {self.written}" if self.builtin else None
+
+    def _of(self, function: Callable[..., Any]) -> dict[str, float]:
+        """Return the parameters that a function takes."""
+        takes = signature(function).parameters
+        return {name: value for name, value in self.parameters.items() if name in takes}
 
 
 def positive(method: str, **parameters: float) -> None:

@@ -32,9 +32,9 @@ def saliency(s: Site) -> Term:
     needs="rectifiers",
     cost="3-4",
 )
-def guided_backprop(s: Site) -> Term:
-    """dy/dx, where rectifiers pass g (x > 0) (g > 0)."""
-    return s.gradient(s.input, "guided")
+def guided_backprop(s: Site, wide: int = 0) -> Term:
+    """dy/dx, where rectifiers pass g (x > 0) (g > 0); wide=1: also LeakyRelu, gates, Gelu."""
+    return s.gradient(s.input, "guided-wide" if wide else "guided")
 
 
 @register(
@@ -64,9 +64,9 @@ def _fused(arrays: Arrays) -> NDArray[np.float32]:
     cost="3-4",
     finish=_fused,
 )
-def guided_grad_cam(s: Site) -> dict[str, Term]:
+def guided_grad_cam(s: Site, wide: int = 0) -> dict[str, Term]:
     """guided-backprop times the rectified grad-cam, resized to the image."""
-    return {"gradient": s.gradient(s.input, "guided"), "signed": s.summed(s.pooled())}
+    return {"gradient": guided_backprop(s, wide), "signed": s.summed(s.pooled())}
 
 
 @register(

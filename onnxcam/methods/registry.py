@@ -32,7 +32,7 @@ def register(
 
     The function writes the map into the graph, given a :class:`~onnxcam.surgeon.site.Site`; its
     docstring is the formula. With ``drives=True`` it is given :class:`~onnxcam.methods.base.Runs`
-    in place of that, and its parameters with defaults are the method's.
+    in place of that. Its parameters with defaults, and those of ``finish``, are the method's.
 
     Args:
         name: what users call it; a name that is taken is replaced.
@@ -40,13 +40,12 @@ def register(
         space: where its maps lie, ``"layer"`` or ``"input"``.
         needs: what it asks of the model.
         cost: how many forward passes it takes, about.
-        finish: makes the map of what the function wrote, on the host; its parameters with
-            defaults are the method's.
+        finish: makes the map of what the function wrote, on the host.
         drives: whether the function drives many runs.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        hosted = function if drives else finish
+        parameters = {**_defaults(function), **_defaults(finish)}
         METHODS[name] = Method(
             name=name,
             citation=citation,
@@ -55,7 +54,8 @@ def register(
             write=None if drives else function,
             finish=finish,
             drive=function if drives else None,
-            parameters=_defaults(hosted),
+            parameters=parameters,
+            defaults=parameters,
             needs=needs,
             cost=cost,
             builtin=function.__module__.startswith(f"{onnxcam.methods.__name__}."),

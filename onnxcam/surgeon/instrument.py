@@ -32,6 +32,7 @@ from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
 from onnxcam.surgeon.choose import Chosen, choose
+from onnxcam.surgeon.find.image import first_floating
 from onnxcam.surgeon.find.score import is_probability
 from onnxcam.surgeon.plan import SCORES, PartFacts, Plan
 from onnxcam.surgeon.request import Part, Request
@@ -74,7 +75,7 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
     if request.engine == "rules":
         spaces = {part.space for part in request.parts.values()}
         to = [chosen.layer] if chosen.layer is not None and "layer" in spaces else []
-        to += [names(graph)[chosen.image.name]] if "input" in spaces else []
+        to += [first_floating(names(graph)[chosen.image.name])] if "input" in spaces else []
         model = prepared.lifted(needed_opset(graph, chosen.end, to) if to else 0)
         chosen = chosen.in_graph(model.graph)
     chosen = chosen.as_numbers(model.graph)
@@ -127,8 +128,10 @@ def _write(
     parts = {name: _part(builder, site, name, part) for name, part in request.parts.items()}
     if any(o.shape is None for o in graph.outputs):
         infer_appended(builder, appended(graph, last))
-    feeds = cut(builder, site.layer) if request.tail else {}
-    drop_unneeded(graph, "" if request.tail else PREFIX)
+    feeds = {}
+    if request.cut:
+        feeds = cut(builder, site.layer if request.cut == "layer" else site.input.value)
+    drop_unneeded(graph, "" if request.cut else PREFIX)
     return parts, feeds
 
 

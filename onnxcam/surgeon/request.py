@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from onnxcam.gradient.interface import Engine
 
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
     from onnxcam.surgeon.site import Site, Weighted
+
+
+Cut = Literal["", "layer", "input"]  # from the start, or the image's first floating tensor
 
 
 class Part(Protocol):
@@ -34,7 +37,7 @@ class Request:
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
         engine: the gradient engine.
-        tail: whether the layer's tensor is an input, in place of what computes it.
+        cut: at which tensor the graph begins: it is an input, in place of what computes it.
     """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
@@ -42,8 +45,8 @@ class Request:
     score: str = "auto"
     element: str | None = None
     engine: Engine = "rules"
-    tail: bool = False
+    cut: Cut = ""
 
     def options(self) -> list[Any]:
         """Return everything but the parts, JSON-ready."""
-        return [str(self.layer), self.score, self.element, self.engine, self.tail]
+        return [str(self.layer), self.score, self.element, self.engine, self.cut]

@@ -15,6 +15,7 @@ from onnxcam.gradient.overrides.policies import STANDARD, find_policy
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.terms import Term
 from onnxcam.graph.values import depends_on, dims, leads_to, names
+from onnxcam.surgeon.find.image import first_floating
 from onnxcam.surgeon.seeds.head import Cotangent
 from onnxcam.surgeon.seeds.pooled import averages_space, summed_gradient
 
@@ -81,7 +82,7 @@ class Site:
     @property
     def kind(self) -> ir.DataType:
         """The floating-point type of layer and input."""
-        value = self._image if self._layer is None else self._layer
+        value = first_floating(self._image) if self._layer is None else self._layer
         return value.dtype or ir.DataType.FLOAT
 
     def term(self, value: ir.Value) -> Term:
@@ -107,8 +108,8 @@ class Site:
 
     @property
     def input(self) -> Term:
-        """The image tensor, or the first floating tensor computed of it."""
-        return self.term(self._image)
+        """The image tensor, or the first floating tensor that an integer one is converted to."""
+        return self.term(first_floating(self._image))
 
     @property
     def value(self) -> Term:

@@ -10,6 +10,7 @@ from onnxcam.gradient.backward import Backward, Cotangents, Where
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.helpers.quantization import MISFIT, as_float, divided, for_broadcasting
 from onnxcam.gradient.kinds import Pairs, Rule
+from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.quantized import absorbs_relu
 from onnxcam.graph.values import constant, original_name
 
@@ -19,13 +20,20 @@ class Guided:
     """Let only positive cotangents pass, ``g * (x > 0) * (g > 0)``.
 
     Springenberg et al. 2014, "Striving for Simplicity: The All Convolutional Net", section 3.4.
+
+    Attributes:
+        wide: take activations that only damp what is below 0 for rectifiers too (LeakyRelu, PRelu,
+            Elu, Gelu, gates such as SiLU): their derivative, of positive cotangents.
     """
 
     name: str = "guided"
+    wide: bool = False
 
     def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
         """Return the rule of whatever cuts off below 0."""
-        return _Positive(beneath=beneath, opset=beneath.opset) if is_rectifier(node) else None
+        if not (is_rectifier(node) or (self.wide and is_like_rectifier(node))):
+            return None
+        return _Positive(beneath=beneath, opset=beneath.opset)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,40 @@ class Deconvnet:
 def is_rectifier(node: ir.Node) -> bool:
     """Whether the node cuts off everything below 0, however the exporter wrote it."""
     return node.op_type == "Relu" or _data(node) is not None
+
+
+_DAMPING = {"LeakyRelu", "PRelu", "Elu", "Celu", "Selu", "Gelu", "HardSwish", "Mish", "Softplus"}
+_DAMPING |= {"Swish", "ThresholdedRelu", "FastGelu", "BiasGelu", "QuickGelu"}
+_OPENING = {"Sigmoid", "HardSigmoid", "Erf", "Tanh", "Clip"}
+_LONGEST = 6  # nodes from a gate's input to its product
+
+
+def is_like_rectifier(node: ir.Node) -> bool:
+    """Whether a node damps what is below 0: by itself, or as the product of ``x`` and a gate."""
+    if node.op_type in _DAMPING:
+        return True
+    if node.op_type != "Mul" or len(node.inputs) != 2:
+        return False
+    a, b = node.inputs
+    return _gates(a, b) or _gates(b, a)
+
+
+def _gates(gate: ir.Value | None, x: ir.Value | None) -> bool:
+    """Whether ``gate`` is an opening function of ``x``, written in elementwise operators."""
+    opened = False
+    for _ in range(_LONGEST):
+        node = None if gate is None else gate.producer()
+        if node is None:
+            return False
+        opened = opened or node.op_type in _OPENING
+        moving = [v for v in node.inputs if v is not None and constant(v) is None]
+        elementwise = node.op_type in _OPENING or has(node, Trait.ELEMENTWISE)
+        if len(moving) != 1 or not elementwise:
+            return False
+        gate = moving[0]
+        if gate is x:
+            return opened
+    return False
 
 
 def _data(node: ir.Node) -> int | None:

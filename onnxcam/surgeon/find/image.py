@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.errors import NoImageInputError
-from onnxcam.graph.values import dims
+from onnxcam.errors import MethodError, NoImageInputError
+from onnxcam.graph.values import dims, is_float
 from onnxcam.model.describe import tensor_facts
 from onnxcam.surgeon.plan import ImageInput
 
 _CHANNELS = (1, 3, 4)
+_CONVERTING = ("Cast", "DequantizeLinear", "Identity")
 _DTYPES = {
     ir.DataType.FLOAT,
     ir.DataType.FLOAT16,
@@ -33,6 +34,26 @@ def find_image_input(graph: ir.Graph, file: str) -> ImageInput:
     raise NoImageInputError(
         f"{file}: no input takes an image. Inputs: {shown}. An image input has four axes, "
         "[N,C,H,W] or [N,H,W,C], with 1, 3 or 4 channels."
+    )
+
+
+def first_floating(image: ir.Value) -> ir.Value:
+    """Return the first floating-point tensor that an integer image is converted to.
+
+    The image itself, if it is floating point.
+
+    Raises:
+        MethodError: there is none, or more than one.
+    """
+    if is_float(image):
+        return image
+    converted = [n.outputs[0] for n in image.consumers() if n.op_type in _CONVERTING]
+    if len(converted) == 1 and len(list(image.consumers())) == 1:
+        return first_floating(converted[0])
+    raise MethodError(
+        f"the image input '{image.name}' takes integers, which are not converted to one "
+        "floating-point tensor, so there is nothing to vary or differentiate. Choose a method of "
+        "a layer ('onnxcam methods' lists them)."
     )
 
 

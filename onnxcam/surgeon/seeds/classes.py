@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims
+from onnxcam.surgeon.find.quantized import last_quantizers
 from onnxcam.surgeon.find.score import Score
 from onnxcam.surgeon.plan import CLASSES, RANKS, SCORES, TARGETS
 from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
@@ -48,7 +50,8 @@ class ClassSeeds:
     def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
         """Return where a walk to a tensor starts: for the derivative, at one class's weights."""
         if overrides:
-            return score_cotangent(self.b, self.score.value, self.classes)
+            start = score_cotangent(self.b, self.score.value, self.classes)
+            return replace(start, unclipped=frozenset(last_quantizers(self.score.value)))
         return class_cotangent(self.b, self.score.value, self.classes, to)
 
     def add_outputs(self) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims
+from onnxcam.surgeon.find.quantized import last_quantizers
 from onnxcam.surgeon.plan import ELEMENTS, VALUES
 from onnxcam.surgeon.seeds.classes import add_output
 from onnxcam.surgeon.seeds.head import Cotangent
@@ -66,7 +67,8 @@ class ElementSeeds:
             )
 
         space = list(range(3, self.rank + 2))
-        return Cotangent(self.tensor, full, lambda: b.sum(full(), space))
+        unclipped = frozenset(last_quantizers(self.tensor))
+        return Cotangent(self.tensor, full, lambda: b.sum(full(), space), unclipped)
 
     def add_outputs(self) -> None:
         """Give the graph the explained elements as an output, ``[N, T]``."""
