@@ -1,8 +1,12 @@
-"""Make the README's picture: real output on the embedded photograph.
+"""Make the README's pictures: real output.
 
-python docs/make_pictures.py
+python docs/make_pictures.py [FOLDER OF TEST DATA]
+
+The first is made of what onnxcam brings along, the second of a photograph and a model of the test data.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -10,24 +14,49 @@ from PIL import Image, ImageDraw
 import onnxcam
 
 GAP, CAPTION = 8, 22
+PICTURES = Path(__file__).with_name("pictures")
+METHODS = ["grad-cam", "counterfactual", "layer-cam", "excitation-bp", "guided-backprop"]
+METHODS += ["guided-grad-cam"]
+Panel = tuple[str, Image.Image]
 
 
-def main() -> None:
+def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
+    """Lay panels out in rows, each panel with its caption below it."""
+    width = max(sum(p.width + GAP for _, p in row) for row in rows) - GAP
+    heights = [max(p.height for _, p in row) + CAPTION for row in rows]
+    made = Image.new("RGB", (width, sum(heights)), "white")
+    draw, top = ImageDraw.Draw(made), 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for caption, panel in row:
+            made.paste(panel, (left, top))
+            draw.text((left + 4, top + panel.height + 3), caption, fill="black", font_size=14)
+            left += panel.width + GAP
+        top += height
+    return made
+
+
+def chelsea() -> None:
     explainer = onnxcam.Explainer(onnxcam.default_model())
     found = explainer.explain(onnxcam.default_photograph(), ["tiger cat", "lynx"])
-    photograph = Image.open(onnxcam.default_photograph()).convert("RGB")
-    panels = [("the photograph", photograph)]
+    panels = [("the photograph", Image.open(onnxcam.default_photograph()).convert("RGB"))]
     panels += [(f"{e.label}: rank {e.rank}, score {e.score:.2f}", e.overlay()) for e in found]
-    width = sum(p.width for _, p in panels) + GAP * (len(panels) - 1)
-    sheet = Image.new("RGB", (width, photograph.height + CAPTION), "white")
-    draw, left = ImageDraw.Draw(sheet), 0
-    for caption, panel in panels:
-        sheet.paste(panel, (left, 0))
-        draw.text((left + 4, photograph.height + 3), caption, fill="black", font_size=14)
-        left += panel.width + GAP
-    small = sheet.resize((sheet.width * 2 // 3, sheet.height * 2 // 3), Image.Resampling.LANCZOS)
-    small.save(Path(__file__).with_name("pictures") / "chelsea.png", optimize=True)
+    whole = sheet([panels])
+    small = whole.resize((whole.width * 2 // 3, whole.height * 2 // 3), Image.Resampling.LANCZOS)
+    small.save(PICTURES / "chelsea.png", optimize=True)
+
+
+def methods(data: Path) -> None:
+    explainer = onnxcam.Explainer(data / "models" / "resnet50-keras-w8.onnx", method=METHODS)
+    found = explainer.explain(
+        data / "images" / "two_objects" / "both.png", ["bull mastiff", "tabby"]
+    )
+    rows = [[(f"{e.method}", e.overlay()) for e in found[i::2]] for i in range(2)]
+    whole = sheet(rows)
+    whole.save(PICTURES / "methods.jpg", quality=88, optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    chelsea()
+    if len(sys.argv) > 1:
+        methods(Path(sys.argv[1]))

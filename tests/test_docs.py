@@ -18,6 +18,7 @@ from onnx.reference.op_run import OpRun
 import onnxcam
 import onnxcam.gradient.add  # registers the rules
 from onnxcam.gradient.registry import RULES
+from onnxcam.methods.registry import METHODS, methods
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -51,8 +52,8 @@ def test_the_examples_of_the_architecture_page_run() -> None:
     """In one namespace, in their order; the made-up rules leave the table again."""
     text = (DOCS / "architecture.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
-    before = dict(RULES)
+    assert len(blocks) == 5
+    before, methods_before = dict(RULES), dict(methods())
     try:
         scope: dict[str, object] = {}
         for block in blocks:
@@ -62,6 +63,10 @@ def test_the_examples_of_the_architecture_page_run() -> None:
     finally:
         RULES.clear()
         RULES.update(before)
+        METHODS.clear()
+        METHODS.update(methods_before)
+    found = scope["found"]
+    assert isinstance(found, onnxcam.Explanation) and found.signed.max() > 0
     model = scope["model"]
     assert isinstance(model, onnx.ModelProto)
     changed = {n.op_type for n in model.graph.node if n.name.startswith("onnxcam:")}

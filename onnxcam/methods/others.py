@@ -71,7 +71,7 @@ def random_cam(s: Site) -> dict[str, Term]:
 @register(
     "ablation-cam",
     "Desai and Ramaswamy 2020, eq. 4-5",
-    cost="1, and the layer's tail a channel",
+    cost="1, and a part of 1 for each channel",
     drives=True,
 )
 def ablation_cam(runs: Runs) -> NDArray[np.float32]:

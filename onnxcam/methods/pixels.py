@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from onnxcam.surgeon.site import Site
 
 
-@register("saliency", "Simonyan et al. 2013, section 3.1", space="input", needs="-", cost="3-4")
+@register(
+    "saliency",
+    "Simonyan et al. 2013, section 3.1",
+    space="input",
+    needs="a differentiable model",
+    cost="3 to 4",
+)
 def saliency(s: Site) -> Term:
     """dy/dx."""
     return s.gradient(s.input)
@@ -30,7 +36,7 @@ def saliency(s: Site) -> Term:
     "Springenberg et al. 2014, section 3.4",
     space="input",
     needs="rectifiers",
-    cost="3-4",
+    cost="3 to 4",
 )
 def guided_backprop(s: Site, wide: int = 0) -> Term:
     """dy/dx, where rectifiers pass g (x > 0) (g > 0); wide=1: also LeakyRelu, gates, Gelu."""
@@ -42,7 +48,7 @@ def guided_backprop(s: Site, wide: int = 0) -> Term:
     "Zeiler and Fergus 2014, section 2.1",
     space="input",
     needs="rectifiers",
-    cost="3-4",
+    cost="3 to 4",
 )
 def deconvnet(s: Site) -> Term:
     """dy/dx, where rectifiers pass g (g > 0)."""
@@ -61,7 +67,7 @@ def _fused(arrays: Arrays) -> NDArray[np.float32]:
     "Selvaraju et al. 2017, section 3.2",
     space="input",
     needs="a layer of maps, rectifiers",
-    cost="3-4",
+    cost="3 to 4",
     finish=_fused,
 )
 def guided_grad_cam(s: Site, wide: int = 0) -> dict[str, Term]:
@@ -74,7 +80,7 @@ def guided_grad_cam(s: Site, wide: int = 0) -> dict[str, Term]:
     "Selvaraju et al. 2017, section 3.2",
     space="input",
     needs="a layer of maps, rectifiers",
-    cost="3-4",
+    cost="3 to 4",
     finish=_fused,
 )
 def deconv_grad_cam(s: Site) -> dict[str, Term]:
@@ -86,8 +92,8 @@ def deconv_grad_cam(s: Site) -> dict[str, Term]:
     "integrated-gradients",
     "Sundararajan et al. 2017, eq. 1",
     space="input",
-    needs="-",
-    cost="3-4 a step",
+    needs="a differentiable model",
+    cost="3 to 4 for each step",
     drives=True,
 )
 def integrated_gradients(runs: Runs, steps: int = 50, baseline: float = 0.0) -> NDArray[np.float64]:
@@ -105,8 +111,8 @@ def integrated_gradients(runs: Runs, steps: int = 50, baseline: float = 0.0) -> 
     "occlusion",
     "Zeiler and Fergus 2014, section 4.2",
     space="input",
-    needs="-",
-    cost="1 a patch",
+    needs="nothing",
+    cost="1 for each patch",
     drives=True,
 )
 def occlusion(

@@ -58,7 +58,7 @@ def register(
             defaults=parameters,
             needs=needs,
             cost=cost,
-            builtin=function.__module__.startswith(f"{onnxcam.methods.__name__}."),
+            builtin=(function.__module__ or "").startswith(f"{onnxcam.methods.__name__}."),
         )
         return function
 

@@ -250,7 +250,7 @@ def test_a_network_without_rectifiers_is_warned_of(save) -> None:
 
 def test_methods_from_outside(dense: Path) -> None:
     """Two of one name with other formulas do not take each other's graph, cache or not."""
-    before = dict(KNOWN)
+    before = dict(methods())
     try:
         found = []
         for factor in (1.0, 3.0):
