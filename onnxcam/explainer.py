@@ -101,7 +101,7 @@ class Explainer:
         self._runner = Runner(
             self.path, layer=layer, score=score, engine=engine, providers=providers, cached=cache
         )
-        self._default = self._runner.program(self.methods)
+        self._default = self._runner.program(self.methods, kernels=True)
         self.plan = self._default.plan
         at_hand = cards.all_cards(given, self.plan.facts)
         found = cards.find_preprocess(at_hand, self.path, self.plan.image)

@@ -46,6 +46,7 @@ class Explanation:
         changed: nodes that the method changed on the way back: how many rectifiers were guided.
         negative: nodes that read negative activations, where the method takes none.
         bgr: whether the input's channels are blue, green, red.
+        on_device: the raw map on the GPU, where it was made there: pictures are then painted there.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Explanation:
     changed: tuple[str, ...] = field(default=(), repr=False)
     negative: tuple[str, ...] = ()
     bgr: bool = field(default=False, repr=False)
+    on_device: Any = field(default=None, repr=False)
 
     @cached_property
     def raw(self) -> NDArray[np.float32]:
@@ -91,6 +93,11 @@ class Explanation:
         over the visible pixels; an all-zero map stays zero. Where the network did not look it
         is 0, see :attr:`visible`.
         """
+        if self.on_device is not None:
+            from onnxcam.kernels import cuda
+
+            made = cuda.upsample(self.on_device, self.view, normalise=True).copy_to_host()
+            return np.asarray(np.minimum(made, np.float32(1)))
         heat = kernels().upsample(self.raw, self.view)
         peak = float(heat.max(initial=0.0))
         return np.minimum(heat / np.float32(peak), np.float32(1)) if peak > 0 else heat
@@ -136,8 +143,15 @@ class Explanation:
         if self.space == "input":
             return Image.fromarray(self._pixels(alpha))
         table = colour_table(colours)
-        painted = kernels().paint(self.photo, self.raw, self.view, table, alpha, shade)
-        return Image.fromarray(painted)
+        if self.on_device is None:
+            return Image.fromarray(
+                kernels().paint(self.photo, self.raw, self.view, table, alpha, shade)
+            )
+        from onnxcam.kernels import cuda
+
+        photo, colour_map = cuda.sent(self.photo), cuda.sent(table)
+        painted = cuda.paint(photo, self.on_device, self.view, colour_map, alpha, shade)
+        return Image.fromarray(painted.copy_to_host())
 
     def _pixels(self, alpha: float) -> NDArray[np.uint8]:
         """Return the picture of a map at the input."""

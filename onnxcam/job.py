@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnxcam.errors import LayerError, NotFiniteError, TargetError, WeightsError
 from onnxcam.explanation import Explanation
+from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.methods.base import Method
@@ -63,7 +64,7 @@ class Job:
     ) -> None:
         """Take what is shared, the tensor whose elements are explained, and other inputs."""
         self.setup, self.element, self.others = setup, element, others
-        self.program = setup.runner.program(setup.methods, element)
+        self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
 
     def explain(
@@ -142,20 +143,21 @@ class Job:
         found = []
         for n, item in enumerate(batch.items):
             mine: list[Explanation] = []
-            for method, of_method in zip(self.setup.methods, maps, strict=True):
+            for method, (signed, raw) in zip(self.setup.methods, maps, strict=True):
                 for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
-                    signed = of_method[n][t]
-                    mine.append(self._explanation(method, item, signed, values, n, t, target))
+                    one = self._explanation(method, item, signed[n][t], values, n, t, target)
+                    mine.append(one if raw is None else replace(one, on_device=raw[n, t]))
             found.append(mine)
         return found
 
-    def _values(self, feeds: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    def _values(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         written = [m for m in self.setup.methods if m.drive is None]
         record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
         outputs = [*record, *(o for m in written for o in self.program.names(m.label))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
-            return self.program.run(feeds, outputs)
+            flags = [self.plan.parts[m.label].outputs.get("negative", "") for m in written]
+            return self.program.run_there(feeds, outputs, [*record, *flags])
         runs = [
             self.program.run({**feeds, TARGETS: row[None], RANKS: rank[None]}, outputs)
             for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
@@ -169,14 +171,17 @@ class Job:
         return {**joined, self.plan.scores: runs[0][self.plan.scores]}
 
     def _maps(
-        self, method: Method, values: dict[str, NDArray[Any]], batch: Batch
-    ) -> Sequence[NDArray[np.float32]]:
-        """Return the method's maps, images first, ``[N, T, ...]``."""
+        self, method: Method, values: dict[str, Any], batch: Batch
+    ) -> tuple[Sequence[NDArray[np.float32]], Any]:
+        """Return the method's maps, ``[N, T, ...]``, and the raw ones if they are on the GPU."""
         maps: Sequence[NDArray[Any]]
+        raw = None
         if method.drive is not None:
             maps = [self._driven(method, values, batch, n) for n in range(len(batch.items))]
         else:
-            maps = list(method.finished(self.program.part(method.label, values)))
+            facts, traffic = self.plan.parts[method.label], self.program.session.traffic
+            found = finish(method, facts, values, traffic)
+            maps, raw = list(found.signed), found.raw
             if len(maps) != batch.size:
                 raise LayerError(
                     f"{self.path}: {batch.size} image(s) went in, but the maps of "
@@ -192,7 +197,8 @@ class Job:
         self._check_finite(scores, maps)
         count = len(batch.feeds.get(ELEMENTS, batch.feeds.get(TARGETS, [PREDICTED])))
         # What is the same for every target has an axis of 1 there.
-        return [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
+        signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
+        return signed, raw
 
     def _driven(
         self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int

@@ -7,6 +7,7 @@ their gradient at the input, or the numbers from the layer on.
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from onnxcam.cache import forget, instrumented
 from onnxcam.errors import InferenceError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
-from onnxcam.runtime.session import Providers, Session
+from onnxcam.runtime.gpu import CUDA
+from onnxcam.runtime.session import Providers, Session, choose_providers
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.request import Cut, Request
 
@@ -37,8 +39,17 @@ class Program:
     plan: Plan
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Array]:
-        """Run it; return outputs by name."""
+        """Run it; return outputs by name, all on the host."""
         return self.session.run(feeds, outputs)
+
+    def run_there(
+        self, feeds: Mapping[str, Any], outputs: Sequence[str], wanted_here: Sequence[str]
+    ) -> dict[str, Any]:
+        """Run it; return outputs by name, of which only those wanted here leave a GPU."""
+        if self.session.device is None or not any(p.weighted for p in self.plan.parts.values()):
+            return dict(self.session.run(feeds, outputs))
+        found = self.session.run_on_device(feeds, outputs)
+        return {n: v.numpy() if n in wanted_here else v for n, v in found.items()}
 
     @property
     def inputs(self) -> set[str]:
@@ -54,15 +65,12 @@ class Program:
         """Return the names of a part's outputs."""
         return list(self.plan.parts[part].outputs.values())
 
-    def part(self, name: str, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Return a part's values, images first: ``[N, T, ...]``."""
-        facts = self.plan.parts[name]
-        return {
-            key: values[output]
-            if key in facts.images_first or key == "negative"
-            else np.swapaxes(values[output], 0, 1)
-            for key, output in facts.outputs.items()
-        }
+
+def kernels_on_device(providers: Providers) -> bool:
+    """Whether maps are finished by the CUDA kernels: the provider is CUDA, and Numba is there."""
+    first = choose_providers(providers)[0]
+    name = first if isinstance(first, str) else first[0]
+    return name == CUDA and importlib.util.find_spec("numba_cuda") is not None
 
 
 class Runner:
@@ -81,23 +89,47 @@ class Runner:
         self.path, self.engine = path, engine
         self._layer, self._score = layer, score
         self._providers, self._cached = providers, cached
+        self._on_device = engine == "rules" and kernels_on_device(providers)
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._lock = threading.Lock()
 
     def program(
-        self, methods: Sequence[Method], element: str | None = None, cut: Cut = ""
+        self,
+        methods: Sequence[Method],
+        element: str | None = None,
+        cut: Cut = "",
+        *,
+        kernels: bool = False,
     ) -> Program:
-        """Return the program that gives what methods write; made once."""
+        """Return the program that gives what methods write; made once.
+
+        Args:
+            methods: what is written; those that only drive runs write nothing.
+            element: the tensor whose elements are explained.
+            cut: see :class:`onnxcam.surgeon.request.Request`.
+            kernels: whether sums may be left to kernels on a GPU.
+        """
         written = {m.label: m for m in methods if m.drive is None}
         parts = tuple((m.label, m.write, m.written) for m in written.values())
-        key = (parts, element, cut)
+        on_device = kernels and self._on_device
+        key = (parts, element, cut, on_device)
         with self._lock:
             if key not in self._programs:
-                self._programs[key] = self._made(written, element, cut)
+                self._programs[key] = self._made(written, element, cut, on_device)
             return self._programs[key]
 
-    def _made(self, written: Mapping[str, Method], element: str | None, cut: Cut) -> Program:
-        request = Request(written, self._layer, self._score, element, self.engine, cut)
+    def _made(
+        self, written: Mapping[str, Method], element: str | None, cut: Cut, on_device: bool
+    ) -> Program:
+        request = Request(
+            written,
+            layer=self._layer,
+            score=self._score,
+            element=element,
+            engine=self.engine,
+            cut=cut,
+            on_device=on_device,
+        )
         keys = [m.key() for m in written.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         folder, name = self.path.absolute().parent, self.path.name
@@ -206,7 +238,10 @@ class ImageRuns:
             variants = whole[start : start + self._batch_size]
             full = _filled(variants, self._facts.batch)
             feeds = self._feeds(program, {fed: full, **fixed})
-            found.append(np.swapaxes(program.run(feeds, [output])[output], 0, 1)[: len(variants)])
+            values = program.run(feeds, [output])[output]
+            if not program.plan.parts[part].images_first:
+                values = np.swapaxes(values, 0, 1)
+            found.append(values[: len(variants)])
         return np.concatenate(found).astype(np.float64)
 
     def _feeds(self, program: Program, varied: Mapping[str, Array]) -> dict[str, Array]:

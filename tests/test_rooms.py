@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "explanation": {"errors", "files", "imaging", "kernels", "methods"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
 }
+ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
 ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["outputs"] = {"errors", "explanation", "files"}

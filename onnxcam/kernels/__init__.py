@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxcam.errors import KernelsError
 from onnxcam.kernels.view import Axis, View
 
-__all__ = ["Axis", "Kernels", "View", "kernels", "kernels_for", "kernels_name"]
+__all__ = ["Axis", "Kernels", "View", "is_on_device", "kernels", "kernels_for", "kernels_name"]
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.float32] | NDArray[np.float16]
@@ -72,13 +72,19 @@ def kernels() -> Kernels:
     return reference
 
 
+def is_on_device(array: Any) -> bool:
+    """Whether an array lies on the GPU (or what stands for it in Numba's simulator)."""
+    marks = ("__cuda_array_interface__", "__cuda_ndarray__")
+    return not isinstance(array, np.ndarray) and any(hasattr(array, mark) for mark in marks)
+
+
 def kernels_for(array: Any) -> Kernels:
     """Return the implementation for an array, on the GPU or the host.
 
     Raises:
         KernelsError: the array is on the GPU and numba-cuda is not installed.
     """
-    if isinstance(array, np.ndarray) or not hasattr(array, "__cuda_array_interface__"):
+    if not is_on_device(array):
         return kernels()
     from onnxcam.kernels import cuda
 

@@ -177,6 +177,11 @@ def paint(
     return out
 
 
+def sent(value: Any) -> Any:
+    """Return an array of the host's on the device; anything else as it is."""
+    return cuda.to_device(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
 def check(*names: str) -> dict[str, float]:
     """Run functions, by default all, on small arrays; compile those that are not on disk yet.
 
@@ -191,7 +196,7 @@ def check(*names: str) -> dict[str, float]:
             return
         expected = getattr(reference, name)(*arrays, *rest, **how)
         function: Callable[..., Any] = globals()[name]
-        found = function(*map(cuda.to_device, arrays), *map(_sent, rest), **how).copy_to_host()
+        found = function(*map(cuda.to_device, arrays), *map(sent, rest), **how).copy_to_host()
         error = np.abs(found.astype(float) - expected).max() / scale
         worst[name] = max(worst.get(name, 0.0), float(error))
 
@@ -213,10 +218,6 @@ def check(*names: str) -> dict[str, float]:
         compare("fuse", (rng.uniform(-1, 1, (2, 3, 9, 11)).astype(dtype), raw), 1.0, view)
         compare("paint", (photo, raw[0]), 1.0, view, table, 0.5, 0.5)
     return worst
-
-
-def _sent(value: Any) -> Any:
-    return cuda.to_device(value) if isinstance(value, np.ndarray) else value
 
 
 def _pool(g: Any, weights: Any, count: int, places: int, stream: Any) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
     from onnxcam.surgeon.site import Site, Weighted
 
+    Written = Term | Weighted | Mapping[str, Term | Weighted]
+
 Space = Literal["layer", "input"]
 Arrays = Mapping[str, NDArray[Any]]
 Parameters = Mapping[str, float]
@@ -67,6 +69,7 @@ class Method:
         defaults: what ``parameters`` are where the user does not say; by default the same.
         needs: what it asks of the model, for the list of methods.
         cost: how many forward passes it takes, for the list of methods.
+        on_device: whether ``finish`` takes arrays on the GPU as well.
         builtin: whether it comes with onnxcam; others are not cached.
     """
 
@@ -74,13 +77,14 @@ class Method:
     citation: str
     formula: str = ""
     space: Space = "layer"
-    write: Callable[[Site], Term | Weighted | Mapping[str, Term]] | None = None
+    write: Callable[..., Written] | None = None
     finish: Callable[..., NDArray[Any]] | None = None
     drive: Callable[..., NDArray[Any]] | None = None
     parameters: Parameters = field(default_factory=dict)
     defaults: Parameters | None = None
     needs: str = "a layer of maps"
     cost: str = "1"
+    on_device: bool = False
     builtin: bool = False
 
     @property
@@ -90,7 +94,7 @@ class Method:
         other = [f"{k}={v:g}" for k, v in self.parameters.items() if usual.get(k) != v]
         return f"{self.name}:{','.join(other)}" if other else self.name
 
-    def graph(self, site: Site) -> Term | Weighted | Mapping[str, Term]:
+    def graph(self, site: Site) -> Written:
         """Write what it needs into the graph."""
         return {} if self.write is None else self.write(site, **dict(self.written))
 

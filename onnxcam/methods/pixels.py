@@ -16,7 +16,7 @@ from onnxcam.methods.registry import register
 
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
-    from onnxcam.surgeon.site import Site
+    from onnxcam.surgeon.site import Site, Weighted
 
 
 @register(
@@ -57,9 +57,7 @@ def deconvnet(s: Site) -> Term:
 
 def _fused(arrays: Arrays) -> NDArray[np.float32]:
     """Multiply the gradient at the input by the rectified map, resized to it."""
-    gradient, signed = arrays["gradient"], arrays["signed"]
-    found = kernels_for(gradient).fuse(gradient, np.maximum(signed, 0))
-    return found
+    return kernels_for(arrays["gradient"]).fuse(arrays["gradient"], arrays["raw"])
 
 
 @register(
@@ -69,10 +67,11 @@ def _fused(arrays: Arrays) -> NDArray[np.float32]:
     needs="a layer of maps, rectifiers",
     cost="3 to 4",
     finish=_fused,
+    on_device=True,
 )
-def guided_grad_cam(s: Site, wide: int = 0) -> dict[str, Term]:
+def guided_grad_cam(s: Site, wide: int = 0) -> dict[str, Term | Weighted]:
     """guided-backprop times the rectified grad-cam, resized to the image."""
-    return {"gradient": guided_backprop(s, wide), "signed": s.summed(s.pooled())}
+    return {"gradient": guided_backprop(s, wide), "raw": s.weighted(s.pooled(), relu=True)}
 
 
 @register(
@@ -82,10 +81,11 @@ def guided_grad_cam(s: Site, wide: int = 0) -> dict[str, Term]:
     needs="a layer of maps, rectifiers",
     cost="3 to 4",
     finish=_fused,
+    on_device=True,
 )
-def deconv_grad_cam(s: Site) -> dict[str, Term]:
+def deconv_grad_cam(s: Site) -> dict[str, Term | Weighted]:
     """Deconvnet times the rectified grad-cam, resized to the image."""
-    return {"gradient": s.gradient(s.input, "deconvnet"), "signed": s.summed(s.pooled())}
+    return {"gradient": s.gradient(s.input, "deconvnet"), "raw": s.weighted(s.pooled(), relu=True)}
 
 
 @register(

@@ -27,6 +27,7 @@ def register(
     cost: str = "1",
     finish: Callable[..., Any] | None = None,
     drives: bool = False,
+    on_device: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a method.
 
@@ -42,6 +43,7 @@ def register(
         cost: how many forward passes it takes, about.
         finish: makes the map of what the function wrote, on the host.
         drives: whether the function drives many runs.
+        on_device: whether ``finish`` takes arrays on the GPU as well.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,6 +60,7 @@ def register(
             defaults=parameters,
             needs=needs,
             cost=cost,
+            on_device=on_device,
             builtin=(function.__module__ or "").startswith(f"{onnxcam.methods.__name__}."),
         )
         return function

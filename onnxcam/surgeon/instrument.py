@@ -39,11 +39,14 @@ from onnxcam.surgeon.request import Part, Request
 from onnxcam.surgeon.seeds.built import BuiltSeeds
 from onnxcam.surgeon.seeds.classes import ClassSeeds, add_output
 from onnxcam.surgeon.seeds.elements import ElementSeeds
-from onnxcam.surgeon.site import Seeds, Site, Weighted, combined
+from onnxcam.surgeon.site import Seeds, Site, Weighted, combined, images_first
 from onnxcam.surgeon.tail import cut
 
 if TYPE_CHECKING:
     from onnxcam.gradient.ort.engine import Built
+
+
+_OF_KERNELS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
@@ -125,7 +128,10 @@ def _write(
     seeds.add_outputs()
     site = Site(builder, seeds, chosen.layer, names(graph)[chosen.image.name], chosen.why)
     last = last_node(graph)
-    parts = {name: _part(builder, site, name, part) for name, part in request.parts.items()}
+    parts = {
+        name: _part(builder, site, name, part, request.on_device)
+        for name, part in request.parts.items()
+    }
     if any(o.shape is None for o in graph.outputs):
         infer_appended(builder, appended(graph, last))
     feeds = {}
@@ -135,26 +141,39 @@ def _write(
     return parts, feeds
 
 
-def _part(builder: Builder, site: Site, name: str, part: Part) -> PartFacts:
+def _part(builder: Builder, site: Site, name: str, part: Part, on_device: bool) -> PartFacts:
     """Write one part and name its outputs."""
     site.walks.clear()
+    last = last_node(builder.graph)
     with naming(f"method '{name}'", MethodError):
         made = part.graph(site)
     values: dict[str, ir.Value] = {}
-    images_first: list[str] = []
-    shape: list[int | str | None] | None = None
-    if isinstance(made, Weighted):
-        values["map"], first = combined(builder, made)
-        images_first = ["map"] if first else []
-        shape = [None, None, *(dims(site.layer) or [])[2:]]
-    elif isinstance(made, Term):
-        values["map"] = made.value
-    else:
-        values = {key: term.value for key, term in made.items()}
+    first: list[str] = []  # with axes [N, T, ...]
+    shapes: dict[str, list[int | str | None]] = {}
+    weighted: dict[str, bool] = {}
+    for key, one in ({"map": made} if isinstance(made, Term | Weighted) else made).items():
+        if isinstance(one, Term):
+            values[key] = one.value
+        elif on_device and site.kind in _OF_KERNELS:
+            rank = len(dims(site.layer) or []) + 1
+            given = images_first(builder, one.weights.value, rank if one.pixels else 3)
+            values[f"{key}:weights"], values[f"{key}:activations"] = given, one.activations.value
+            first += [f"{key}:weights", f"{key}:activations"]
+            weighted[key] = one.relu
+        else:
+            values[key], is_first = combined(builder, one)
+            first += [key] if is_first else []
+            shapes[key] = [None, None, *(dims(site.layer) or [])[2:]]
+    if on_device and len(first) < len(values):
+        infer_appended(builder, appended(builder.graph, last))
     outputs = {}
     for key, value in values.items():
+        shape = dims(value)
+        if on_device and key not in first and shape is not None:
+            value = images_first(builder, value, len(shape))
+            first.append(key)
         outputs[key] = f"{PREFIX}{name}" if key == "map" else f"{PREFIX}{name}:{key}"
-        add_output(builder, outputs[key], value, site.kind, shape)
+        add_output(builder, outputs[key], value, site.kind, shapes.get(key))
     negative = {n: v for walk in site.walks for n, v in walk.findings.items()}
     if negative:
         flags = [builder.op("Reshape", v, builder.ints(1)) for v in negative.values()]
@@ -162,7 +181,7 @@ def _part(builder: Builder, site: Site, name: str, part: Part) -> PartFacts:
         found = builder.op("Concat", *flags, axis=0)
         add_output(builder, outputs["negative"], found, ir.DataType.BOOL, [len(flags)])
     changed = dict.fromkeys(n for walk in site.walks for n in walk.changed)
-    return PartFacts(outputs, tuple(images_first), tuple(changed), tuple(negative))
+    return PartFacts(outputs, tuple(first), weighted, tuple(changed), tuple(negative))
 
 
 def _plan(

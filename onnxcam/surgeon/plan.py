@@ -45,6 +45,8 @@ class PartFacts:
         outputs: the part's values and the names of the outputs that give them.
         images_first: of these values, those with axes ``[N, T, ...]``; the others are
             ``[T, N, ...]``.
+        weighted: sums that are left to a kernel, by name, and whether they are rectified: of
+            ``NAME:weights``, ``[N, T, K]`` or ``[N, T, K, *S]``, and ``NAME:activations``.
         changed: nodes whose rule an override changed.
         negative: nodes that an output, bool ``[len(negative)]``, says of whether they read negative
             activations.
@@ -52,6 +54,7 @@ class PartFacts:
 
     outputs: dict[str, str]
     images_first: tuple[str, ...]
+    weighted: dict[str, bool]
     changed: tuple[str, ...]
     negative: tuple[str, ...]
 

@@ -23,7 +23,7 @@ class Part(Protocol):
     def space(self) -> str:
         """Where it ends: ``"layer"`` or ``"input"``."""
 
-    def graph(self, site: Site) -> Term | Weighted | Mapping[str, Term]:
+    def graph(self, site: Site) -> Term | Weighted | Mapping[str, Term | Weighted]:
         """Write it; return values with axes ``[T, N, ...]``."""
 
 
@@ -37,6 +37,8 @@ class Request:
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
         engine: the gradient engine.
+        on_device: whether weighted sums are left to a kernel on the GPU, which is given weights and
+            activations; everything is then written with images first.
         cut: at which tensor the graph begins: it is an input, in place of what computes it.
     """
 
@@ -46,7 +48,8 @@ class Request:
     element: str | None = None
     engine: Engine = "rules"
     cut: Cut = ""
+    on_device: bool = False
 
     def options(self) -> list[Any]:
         """Return everything but the parts, JSON-ready."""
-        return [str(self.layer), self.score, self.element, self.engine, self.cut]
+        return [str(self.layer), self.score, self.element, self.engine, self.cut, self.on_device]

@@ -42,11 +42,13 @@ class Weighted:
         weights: ``[T, N, K]``, one a channel, or ``[T, N, K, *S]``, one an element.
         activations: ``[N, K, *S]``.
         pixels: whether the weights are one an element.
+        relu: whether only what is positive of the sum is kept.
     """
 
     weights: Term
     activations: Term
     pixels: bool = False
+    relu: bool = False
 
 
 class Site:
@@ -163,20 +165,13 @@ class Site:
     def _channels(self) -> list[int | str | None]:
         return (dims(self.layer) or [])[1:2]
 
-    def weighted(self, weights: Term) -> Weighted:
+    def weighted(self, weights: Term, relu: bool = False) -> Weighted:
         """Return ``sum_k weights_k A_k``, of weights ``[T, N, K]``: a class activation map."""
-        return Weighted(weights, self.activations)
+        return Weighted(weights, self.activations, relu=relu)
 
     def weighted_pixels(self, weights: Term) -> Weighted:
         """Return ``sum_k weights_k A_k``, of weights ``[T, N, K, *S]``."""
         return Weighted(weights, self.activations, pixels=True)
-
-    def summed(self, weights: Term) -> Term:
-        """Return ``sum_k weights_k A_k``, ``[T, N, *S]``, of weights ``[T, N, K]``, as a term."""
-        sums, images_first = combined(self.b, self.weighted(weights))
-        assert images_first
-        order = [1, 0, *range(2, self.rank + 2)]
-        return self.term(self.b.op("Transpose", sums, perm=order))
 
     def tensor(self, name: str) -> Term:
         """Return a tensor of the model by its name."""
@@ -215,13 +210,23 @@ class Site:
 
 def combined(b: Builder, made: Weighted) -> tuple[ir.Value, bool]:
     """Return the sum, and whether it is ``[N, T, *S]`` rather than ``[T, N, *S]``."""
+    sums, images_first = _sums(b, made)
+    return (b.op("Relu", sums) if made.relu else sums), images_first
+
+
+def _sums(b: Builder, made: Weighted) -> tuple[ir.Value, bool]:
     weights, layer = made.weights, made.activations.value
     space = (dims(layer) or [])[2:]
     if made.pixels:
         return b.sum((weights * made.activations).value, [-len(space) - 1]), False
     known = [d for d in space if isinstance(d, int)]
-    by_image = b.op("Transpose", weights.value, perm=[1, 0, 2])  # [N, T, K]
+    by_image = images_first(b, weights.value, 3)  # [N, T, K]
     sums = b.op("MatMul", by_image, b.op("Reshape", layer, b.ints(0, 0, -1)))
     if len(known) == len(space):
         return b.op("Reshape", sums, b.ints(0, 0, *known)), True
     return b.op("Reshape", sums, b.op("Concat", b.ints(0, 0), b.space(layer), axis=0)), True
+
+
+def images_first(b: Builder, value: ir.Value, rank: int) -> ir.Value:
+    """Return ``[T, N, ...]`` as ``[N, T, ...]``."""
+    return b.op("Transpose", value, perm=[1, 0, *range(2, rank)])
