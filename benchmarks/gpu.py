@@ -87,6 +87,7 @@ def main() -> None:
 
         section("Grad-CAM over the forward pass", lambda: gpu_network.end_to_end(place, network()))
         section("Gradients on the device", lambda: gpu_network.shared_stream(place, network()))
+        section("Whole explanations", lambda: gpu_network.explanations(place, network()))
         section("Traffic", lambda: gpu_network.traffic(place, network()))
         section("Memory", lambda: gpu_network.memory(place, network()))
 

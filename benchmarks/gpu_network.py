@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from gpu_place import ROUNDS, Place
 from measure import table
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -149,28 +150,70 @@ def shared_stream(place: Place, network: Network) -> str:
     )
 
 
+def _find_cards() -> None:
+    from onnxcam.inputs import cards
+
+    if not (ROOT / "onnxcam" / "models").exists():  # the source tree, not installed
+        cards.MODELS = ROOT / "models"
+
+
+METHODS = ["grad-cam", "layer-cam", "grad-cam++", "excitation-bp", "saliency", "guided-grad-cam"]
+METHODS += ["eigen-cam", "integrated-gradients:steps=4"]
+
+
+def explanations(place: Place, network: Network) -> str:
+    """What the explainer makes on the GPU against what it makes on the CPU, and what it moves."""
+    from onnxcam.explainer import Explainer
+
+    _find_cards()
+    images = network.images(place.sizes(16, 2))
+    photo = Image.fromarray(np.random.default_rng(1).integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    rows = []
+    for method in METHODS:
+        on_cpu = Explainer(network.path, method=method, preprocess="unit", providers="cpu")
+        expected, picture = on_cpu.explain_batch(images), on_cpu.explain(photo)[0].overlay()
+        with place.as_device():
+            explainer = Explainer(
+                network.path, method=method, preprocess="unit", providers=place.providers
+            )
+            found = explainer.explain_batch(images, [e.target for e in expected[0]][:1])
+            moved, painted = explainer.traffic.to_host, explainer.explain(photo)[0]
+            levels = np.abs(np.asarray(painted.overlay(), int) - np.asarray(picture, int)).max()
+        same = [(a, b) for [a], [b] in zip(found, expected, strict=True) if a.target == b.target]
+        error = max(np.abs(a.signed - b.signed).max() / np.abs(b.signed).max() for a, b in same)
+        size = sum(a.signed.nbytes for [a] in found)
+        where = "GPU" if painted.on_device is not None else "host"
+        rows.append([method, f"{error:.1e}", str(levels), where, f"{moved:,}", f"{size:,}"])
+        print(rows[-1], file=sys.stderr, flush=True)
+    head = [
+        "method",
+        "error of the map",
+        "of the picture, levels",
+        "painted on",
+        "bytes out",
+        "maps",
+    ]
+    return table(head, rows)
+
+
 def traffic(place: Place, network: Network) -> str:
     """Bytes between host and device, counted, and ONNX Runtime's own copies, profiled."""
     import onnxruntime
 
-    from onnxcam import explainer
-    from onnxcam.inputs import cards
+    from onnxcam.explainer import Explainer
     from tests.instrumented import instrument
 
-    if not (ROOT / "onnxcam" / "models").exists():
-        cards.MODELS = ROOT / "models"
-    if place.rehearse:
-        explainer.Session = lambda *args: network.session(args[0])  # type: ignore[misc, assignment]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = explainer.Explainer(network.path, providers="cpu" if place.rehearse else "cuda")
+    _find_cards()
     images = network.images(place.sizes(64, 9))
-    start = time.perf_counter()
-    found = made.explain_batch(images)
-    seconds = time.perf_counter() - start
+    with place.as_device():
+        made = Explainer(network.path, preprocess="unit", providers=place.providers)
+        start = time.perf_counter()
+        found = made.explain_batch(images)
+        seconds = time.perf_counter() - start
     maps = sum(e.signed.nbytes for [e] in found)
     answers = len(images) * (1000 * 4 + 8)  # scores and the predicted classes
-    exact = (made.traffic.to_device, made.traffic.to_host) == (images.nbytes, maps + answers)
+    out = maps + (0 if place.rehearse else answers)  # the pretended device's are not counted
+    exact = (made.traffic.to_device, made.traffic.to_host) == (images.nbytes, out)
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(network.path.with_name("profile"))

@@ -37,6 +37,31 @@ class Place:
         self.torch_stream = torch.cuda.Stream()
         self.stream = cuda.external_stream(self.torch_stream.cuda_stream)
 
+    @property
+    def providers(self) -> str:
+        return "cpu" if self.rehearse else "cuda"
+
+    @contextlib.contextmanager
+    def as_device(self) -> Iterator[None]:
+        """In a rehearsal, have the CPU and Numba's simulator stand in for the GPU."""
+        from onnxcam import finishing, runner
+        from onnxcam.runtime.session import Session
+
+        class Pretended(Session):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self.device = "cpu"
+
+        before = runner.Session, runner.kernels_on_device, finishing._placed
+        if self.rehearse:
+            runner.Session = Pretended  # type: ignore[misc]
+            runner.kernels_on_device = lambda _: True
+            finishing._placed = lambda value: self.cuda.to_device(before[2](value))
+        try:
+            yield
+        finally:
+            runner.Session, runner.kernels_on_device, finishing._placed = before  # type: ignore[misc]
+
     def sizes(self, real: Any, rehearsed: Any) -> Any:
         return rehearsed if self.rehearse else real
 
