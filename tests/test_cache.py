@@ -19,7 +19,9 @@ from onnxcam.surgeon.request import Request
 
 from .conftest import small_cnn
 
-REQUEST = Request({"grad-cam": find_method("grad-cam")})
+GRAD_CAM = find_method("grad-cam")
+REQUEST = Request({"grad-cam": GRAD_CAM})
+KEYS = [GRAD_CAM.key()]
 IMAGE = np.random.default_rng(3).normal(size=(3, 16, 16)).astype("f")
 
 
@@ -39,7 +41,7 @@ def test_the_second_time_is_the_first(save) -> None:
     second = explain(path)
     assert len(entries()) == 1
     np.testing.assert_array_equal(first.signed, second.signed)
-    data, plan = cache.instrumented(path, REQUEST, ["grad-cam"], cached=True)
+    data, plan = cache.instrumented(path, REQUEST, KEYS, cached=True)
     assert isinstance(data, Path) and plan.layer.name == "r2"
 
 
@@ -106,7 +108,7 @@ def test_a_damaged_entry_is_made_again(save, damage: str) -> None:
         (entry / "plan.json").write_text("{")
     for _ in range(2):
         np.testing.assert_array_equal(explain(path).signed, expected.signed)
-    data, _ = cache.instrumented(path, REQUEST, ["grad-cam"], cached=True)
+    data, _ = cache.instrumented(path, REQUEST, KEYS, cached=True)
     assert isinstance(data, Path)
 
 
@@ -167,11 +169,11 @@ def test_a_model_changed_while_it_is_read_is_not_stored(save, monkeypatch) -> No
         return make(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cache, "_make", slow)
-    assert cache.instrumented(path, REQUEST, ["grad-cam"], cached=True)[1].classes == 7
+    assert cache.instrumented(path, REQUEST, KEYS, cached=True)[1].classes == 7
     monkeypatch.setattr(cache, "_make", make)
     assert entries() == []
     path.write_bytes(original)
-    assert cache.instrumented(path, REQUEST, ["grad-cam"], cached=True)[1].classes == 5
+    assert cache.instrumented(path, REQUEST, KEYS, cached=True)[1].classes == 5
 
 
 def test_only_its_own_entries_are_removed(save, monkeypatch) -> None:

@@ -7,6 +7,7 @@ method writes, adds outputs named ``onnxcam:PART`` or ``onnxcam:PART:VALUE``; th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,8 +88,9 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
     if request.engine != "rules":
         built, chosen = _build(prepared, chosen, request)
         model = built.model
+    plan = _plan(facts, chosen, origin.outer)  # before a layer that was added becomes an output
     parts, feeds = _write(model, chosen, request, built)
-    plan = _plan(facts, chosen, origin.outer, parts, feeds)
+    plan = replace(plan, parts=parts, feeds=feeds)
     if plan.layer is not None:
         model.metadata_props["onnxcam.layer"] = plan.layer.name
     model.metadata_props["onnxcam.score"] = plan.score
@@ -184,13 +186,8 @@ def _part(builder: Builder, site: Site, name: str, part: Part, on_device: bool) 
     return PartFacts(outputs, tuple(first), weighted, tuple(changed), tuple(negative))
 
 
-def _plan(
-    facts: ModelFacts,
-    chosen: Chosen,
-    outer: dict[str, int],
-    parts: dict[str, PartFacts],
-    feeds: dict[str, str],
-) -> Plan:
+def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
+    """Return the plan of a graph to which nothing was added yet."""
     score, warnings = chosen.score, []
     if chosen.element is not None:
         note = "single elements of a tensor"
@@ -217,8 +214,8 @@ def _plan(
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layer=None if chosen.layer is None else tensor_facts(chosen.layer),
         element=None if chosen.element is None else tensor_facts(chosen.element),
-        parts=parts,
-        feeds=feeds,
+        parts={},
+        feeds={},
         warnings=tuple(warnings),
         outer=outer,
     )

@@ -236,5 +236,7 @@ def test_silu_passes_and_what_has_no_rule_is_refused() -> None:
     other = model_of("y = Softmax(x)", "float[1,3] x", "float[1,3] y")
     with pytest.raises(NoGradientError, match=r"Softmax .*excitation backprop has no rule"):
         run(other, np.ones((1, 3)), np.ones((1, 1, 3)))
-    with pytest.raises(EngineError, match="choose one of standard, guided, deconvnet, excitation"):
+    with pytest.raises(
+        EngineError, match="choose one of standard, guided, guided-wide, deconvnet, excitation"
+    ):
         onnxcam.add_gradients(silu, "y", "x", policy="exitation")

@@ -15,6 +15,8 @@ import onnxcam
 from onnxcam import cache, cli
 from onnxcam.errors import EngineError, NoGradientError, TensorError
 from onnxcam.gradient.ort.engine import add_gradients_ort
+from onnxcam.methods.registry import find_method
+from onnxcam.surgeon.request import Request
 
 from ..conftest import parse, runtime, small_cnn
 from . import PRESENT, needs_training
@@ -89,9 +91,11 @@ def test_the_command_line_gives_the_same_pictures(
 
 @needs_training
 def test_the_cache_keeps_engines_apart(cnn: Path) -> None:
+    method = find_method("grad-cam")
     for engine in ("rules", "ort"):
+        request = Request({"grad-cam": method}, engine=engine)
         for _ in range(2):
-            data, _ = cache.instrumented(cnn, "auto", "auto", cached=True, engine=engine)
+            data, _ = cache.instrumented(cnn, request, [method.key()], cached=True)
         assert isinstance(data, Path)
         domains = {n.domain for n in onnx.load(data).graph.node}
         assert ("com.microsoft" in domains) == (engine == "ort")
