@@ -167,7 +167,8 @@ class Job:
             for m in written
             for key in self.plan.parts[m.label].images_first
         }
-        joined = {o: np.concatenate([r[o] for r in runs], axis=o in images_first) for o in outputs}
+        axes = {o: 1 if o in images_first else 0 for o in outputs}
+        joined = {o: np.concatenate([r[o] for r in runs], axis) for o, axis in axes.items()}
         return {**joined, self.plan.scores: runs[0][self.plan.scores]}
 
     def _maps(

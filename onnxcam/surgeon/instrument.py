@@ -76,6 +76,7 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
     graph = prepared.model.graph
     chosen = choose(graph, prepared.path, request.layer, request.score, request.element)
     model = prepared.model
+    facts = model_facts(model, prepared.path.name, origin)
     if request.engine == "rules":
         spaces = {part.space for part in request.parts.values()}
         to = [chosen.layer] if chosen.layer is not None and "layer" in spaces else []
@@ -83,7 +84,6 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
         model = prepared.lifted(needed_opset(graph, chosen.end, to) if to else 0)
         chosen = chosen.in_graph(model.graph)
     chosen = chosen.as_numbers(model.graph)
-    facts = model_facts(model, prepared.path.name, origin)
     built = None
     if request.engine != "rules":
         built, chosen = _build(prepared, chosen, request)
