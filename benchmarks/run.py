@@ -19,6 +19,7 @@ import backward
 import command
 import gradcam
 import memory
+import methods
 import surgery
 
 import kernels
@@ -42,6 +43,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     tables = {
         "gradcam": gradcam.run(),
+        "methods": methods.run(),
         "backward": backward.run(),
         "surgery": surgery.run(),
         "command": command.run(),
