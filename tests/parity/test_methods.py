@@ -188,8 +188,10 @@ def test_integrated_gradients_equal_captums(network: Network) -> None:
     )
     ours, expected = network.ours("integrated-gradients:steps=12"), theirs.numpy()
     errors = np.abs(ours - expected) / np.abs(expected).max()
-    # In one of 24 gradients a rectifier at 0 falls to another side in float32: 1 element of 1000.
-    assert np.quantile(errors, 0.999) <= 1e-3 and errors.max() <= 0.01
+    # In one of 24 gradients a rectifier at 0 may fall to another side in float32, which reaches as
+    # far as its receptive field: most elements are equal to rounding, 99 of 100 to 1e-3.
+    assert np.quantile(errors, 0.5) <= 1e-6 and np.quantile(errors, 0.99) <= 1e-3
+    assert errors.max() <= 0.01
 
 
 def test_occlusion_equals_captums(network: Network) -> None:
