@@ -75,7 +75,7 @@ def choose(
     """
     image = find_image_input(graph, path.name)
     if element is None:
-        found = find_score(graph, score)
+        found = find_score(graph, score, (dims(names(graph)[image.name]) or [None])[0])
         tensor = None
     else:
         tensor = _tensor(graph, element)

@@ -91,8 +91,8 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
     missing: dict[str, dict[str, Any]] = {}
     try:
         image = find_image_input(graph, path.name)
-        found = find_score(graph, score)
         source = names(graph)[image.name]
+        found = find_score(graph, score, (dims(source) or [None])[0])
         layers = _candidates(graph, source, found.value, image)
         default = find_layer(graph, source, found.value)
     except OnnxcamError as error:

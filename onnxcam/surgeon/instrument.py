@@ -33,8 +33,8 @@ from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
 from onnxcam.surgeon.choose import Chosen, choose
+from onnxcam.surgeon.find.endings import probability, walk_back
 from onnxcam.surgeon.find.image import first_floating
-from onnxcam.surgeon.find.score import is_probability
 from onnxcam.surgeon.plan import SCORES, PartFacts, Plan
 from onnxcam.surgeon.request import Part, Request
 from onnxcam.surgeon.seeds.built import BuiltSeeds
@@ -193,17 +193,24 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         note = "single elements of a tensor"
     elif score.output is None:
         note = "as requested"
-        squashed = is_probability(score.value)
+        squashed = probability(score.value)
         if squashed is not None:
+            before = walk_back(score.value).value.name
             warnings.append(
                 f"The score '{score.value.name}' lies after {squashed.op_type}, where gradients "
-                "vanish for sure predictions. --score auto takes the tensor before it."
+                f"vanish for sure predictions. --score '{before}' takes the tensor before it."
             )
     elif score.passed:
         kinds = dict.fromkeys(text.split(" ")[0] for text in reversed(score.passed))
         note = f"before {', '.join(kinds)} of the output '{score.output}'"
     else:
         note = "the model's output"
+    if score.others:
+        listed = ", ".join(f"--score '{name}'" for name in score.others)
+        warnings.append(
+            f"Several outputs are class scores; '{score.output}' is explained. For the others: "
+            f"{listed}."
+        )
     flat = len(dims(score.value) or []) == 2
     return Plan(
         facts=facts,

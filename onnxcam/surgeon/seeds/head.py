@@ -23,8 +23,8 @@ from onnxcam.gradient.overrides.base import Override
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import depends_on, dims
+from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.quantized import last_quantizers
-from onnxcam.surgeon.find.score import class_axis, class_count
 
 _KEEPS_CLASSES = Trait.UNIT_SLOPE | Trait.CHANNELWISE | Trait.POOLS
 

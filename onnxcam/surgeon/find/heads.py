@@ -1,0 +1,149 @@
+"""Weigh which outputs hold class scores: an exported model rarely says so."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxcam.graph.operators import Trait, has
+from onnxcam.graph.values import dims, is_float, leads_to
+from onnxcam.surgeon.find.axes import class_axis, class_count
+from onnxcam.surgeon.find.endings import Ending, Kind, walk_back
+
+_SCORES = frozenset(
+    "class classes classification classifier cls confidence label labels logit logits pred "
+    "prediction predictions prob probabilities probability probs score scores softmax".split()
+)
+_OTHERS = frozenset(
+    "anchor anchors aux auxiliary bbox bboxes box boxes coord coordinates coords delta deltas "
+    "descriptor descriptors embed embedding embeddings feat feats feature features hidden keypoint "
+    "keypoints kps landmark landmarks latent loc mask masks offset offsets pose rois state "
+    "states".split()
+)
+# Points of evidence. What a Softmax gives are class scores whatever the name.
+_PROBABILITIES, _NAME, _LINEAR = 5, 2, 1
+_OTHER_NAME, _READ_ON, _ONE, _FOUR = -4, -4, -1, -1
+CERTAIN = _PROBABILITIES - 1
+PLAUSIBLE = 0
+
+
+@dataclass(frozen=True)
+class Head:
+    """An output that may hold class scores.
+
+    Attributes:
+        output: the output.
+        ending: what lies between it and its logits.
+        evidence: how much speaks for class scores; from :data:`CERTAIN` on nothing else is likely,
+            below :data:`PLAUSIBLE` they are not.
+        reason: what speaks against them, ``""`` for nothing.
+    """
+
+    output: ir.Value
+    ending: Ending
+    evidence: int
+    reason: str
+
+
+def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
+    """Return the outputs shaped like class scores, in the order in which they are computed.
+
+    Args:
+        graph: a prepared graph.
+        batch: the length of the image input's first axis.
+    """
+    before = {o: leads_to(o) for o in graph.outputs}
+    found = [
+        _head(o, before, several=len(graph.outputs) > 1)
+        for o in graph.outputs
+        if _shaped(o) and of_images(o, batch)
+    ]
+    order = {node: i for i, node in enumerate(graph)}
+    return sorted(found, key=lambda h: order.get(h.output.producer(), -1))  # type: ignore[arg-type]
+
+
+def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool) -> Head:
+    ending = walk_back(output)
+    words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", output.name or "").lower()))
+    count, evidence, reasons = class_count(output), 0, []
+    if ending.kind is Kind.PROBABILITIES:
+        evidence += _PROBABILITIES
+    if words & _SCORES:
+        evidence += _NAME
+    elif words & _OTHERS and ending.kind is not Kind.PROBABILITIES:
+        evidence += _OTHER_NAME
+        reasons.append(f"its name says '{sorted(words & _OTHERS)[0]}'")
+    node = _last_computation(ending.value)
+    if node is not None and has(node, Trait.LINEAR):
+        evidence += _LINEAR
+    if _has_unit_length(output):
+        evidence = -9
+        reasons.append("it is brought to length 1, as embeddings are")
+    if any(n.op_type == "NonMaxSuppression" for v in before[output] if (n := v.producer())):
+        evidence = -9
+        reasons.append("it holds what NonMaxSuppression left, not one row an image")
+    if several and any(ending.value in b for o, b in before.items() if o is not output):
+        if ending.kind is not Kind.PROBABILITIES:
+            evidence += _READ_ON
+            reasons.append("another output is computed from it")
+    if several and count == 1:
+        evidence += _ONE
+    if several and count == 4 and ending.kind is not Kind.PROBABILITIES:
+        evidence += _FOUR
+    return Head(output, ending, evidence, "; ".join(reasons))
+
+
+def _shaped(value: ir.Value) -> bool:
+    """Whether a tensor has one axis of classes, or is one number an image."""
+    if value.dtype is not None and not (
+        is_float(value) or value.dtype in (ir.DataType.UINT8, ir.DataType.INT8)
+    ):
+        return False
+    shape = dims(value)
+    if shape is None or (len(shape) > 1 and class_axis(value) is None):
+        return False
+    return len(shape) > 0
+
+
+def of_images(value: ir.Value, batch: int | str | None) -> bool:
+    """Whether the first axis may be the images."""
+    shape = dims(value) or []
+    if len(shape) < 2 or not isinstance(shape[0], int) or not isinstance(batch, int):
+        return True
+    return shape[0] == batch
+
+
+def _last_computation(value: ir.Value) -> ir.Node | None:
+    """Return the node that computes a value, behind a bias or pooling."""
+    node = value.producer()
+    while node is not None and (
+        has(node, Trait.PASSES | Trait.RESHAPES | Trait.POOLS) or node.op_type == "Add"
+    ):
+        source = next((v for v in node.inputs if v is not None and v.producer()), None)
+        node = None if source is None else source.producer()
+    return node
+
+
+def _has_unit_length(value: ir.Value) -> bool:
+    """Whether a tensor is divided by its own length at last."""
+    node = value.producer()
+    while node is not None and has(node, Trait.PASSES | Trait.RESHAPES):
+        source = node.inputs[0]
+        node = None if source is None else source.producer()
+    if node is None:
+        return False
+    if node.op_type == "LpNormalization":
+        return True
+    if node.op_type not in ("Div", "Mul") or node.inputs[0] is None or len(node.inputs) < 2:
+        return False
+    divisor, steps = node.inputs[1], 0
+    while divisor is not None and (of := divisor.producer()) is not None and steps < 8:
+        if of.op_type in ("ReduceL2", "ReduceSumSquare"):
+            return of.inputs[0] is node.inputs[0]
+        if of.op_type == "ReduceSum":
+            square = of.inputs[0].producer() if of.inputs[0] is not None else None
+            return square is not None and node.inputs[0] in square.inputs
+        divisor, steps = (of.inputs[0] if of.inputs else None), steps + 1
+    return False
