@@ -17,6 +17,7 @@ from onnxcam.errors import (
     InputArrayError,
     LabelsError,
     MethodError,
+    ScoreError,
     TargetError,
 )
 from onnxcam.explanation import Explanation
@@ -206,6 +207,7 @@ class Explainer:
 
         Raises:
             TargetError: an unknown or ambiguous label, or an index or rank out of range.
+            ScoreError: the model has no class scores.
         """
         if isinstance(targets, Sequence) and not isinstance(targets, str):
             if None in targets:
@@ -217,6 +219,8 @@ class Explainer:
         for target in listed:
             single = element(target)
             if single is None:
+                if self.plan.refusal:
+                    raise ScoreError(f"{self.path.name}: {self.plan.refusal}")
                 found += resolve(target, self.plan.classes, self.labels)
             else:
                 found.append(single)

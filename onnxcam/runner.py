@@ -115,7 +115,9 @@ class Runner:
         key = (parts, element, cut, on_device)
         with self._lock:
             if key not in self._programs:
-                self._programs[key] = self._made(written, element, cut, on_device)
+                made = self._programs[key] = self._made(written, element, cut, on_device)
+                if made.plan.refusal and made.plan.element is not None:
+                    self._programs[(parts, made.plan.element.name, cut, on_device)] = made
             return self._programs[key]
 
     def _made(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, TargetError, nearest
+from onnxcam.errors import LayerError, ScoreError, TargetError, nearest
 from onnxcam.graph.values import depends_on, dims, is_float, names
+from onnxcam.surgeon.find.heads import of_images
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.quantized import as_numbers
@@ -26,6 +27,7 @@ class Chosen:
         layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
             says so.
         element: the tensor whose elements are explained, in place of class scores.
+        refusal: why there are no class scores, where they were wanted and ``element`` stands in.
     """
 
     image: ImageInput
@@ -33,6 +35,7 @@ class Chosen:
     layer: ir.Value | None
     why: LayerError | None
     element: ir.Value | None
+    refusal: str = ""
 
     @property
     def end(self) -> ir.Value:
@@ -58,7 +61,13 @@ class Chosen:
 
 
 def choose(
-    graph: ir.Graph, path: Path, layer: str | int, score: str, element: str | None
+    graph: ir.Graph,
+    path: Path,
+    layer: str | int,
+    score: str,
+    element: str | None,
+    *,
+    stand_in: bool = False,
 ) -> Chosen:
     """Return what is explained.
 
@@ -68,17 +77,28 @@ def choose(
         layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
+        stand_in: where no class scores are found, take an output whose elements can be explained.
 
     Raises:
         NoImageInputError, ScoreError, LayerError, TargetError: something is not there, or does
             not fit. A layer that was not asked for by name may be missing.
     """
     image = find_image_input(graph, path.name)
+    tensor, refusal = None, ""
     if element is None:
-        found = find_score(graph, score, (dims(names(graph)[image.name]) or [None])[0])
-        tensor = None
+        batch = (dims(names(graph)[image.name]) or [None])[0]
+        try:
+            found = find_score(graph, score, batch)
+        except ScoreError as error:
+            tensor = next(
+                (o for o in graph.outputs if of_images(o, batch) and _has_elements(o)), None
+            )
+            if tensor is None or score != "auto" or not stand_in:
+                raise
+            refusal = str(error)
     else:
         tensor = _tensor(graph, element)
+    if tensor is not None:
         found = Score(tensor, None, (), None)
     value, why = None, None
     try:
@@ -90,7 +110,7 @@ def choose(
         value, why = None, error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor)
+    return Chosen(image, found, value, why, tensor, refusal)
 
 
 def _tensor(graph: ir.Graph, name: str) -> ir.Value:
@@ -112,6 +132,10 @@ def _tensor(graph: ir.Graph, name: str) -> ir.Value:
             "images, and at least another one follow."
         )
     return value
+
+
+def _has_elements(value: ir.Value) -> bool:
+    return is_float(value) and len(dims(value) or []) > 1
 
 
 def _check_layout(image: ImageInput, layer: ir.Value) -> None:

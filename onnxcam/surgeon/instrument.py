@@ -74,7 +74,14 @@ def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
 
 def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[bytes, Plan]:
     graph = prepared.model.graph
-    chosen = choose(graph, prepared.path, request.layer, request.score, request.element)
+    chosen = choose(
+        graph,
+        prepared.path,
+        request.layer,
+        request.score,
+        request.element,
+        stand_in=request.engine == "rules",
+    )
     model = prepared.model
     facts = model_facts(model, prepared.path.name, origin)
     if request.engine == "rules":
@@ -221,6 +228,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layer=None if chosen.layer is None else tensor_facts(chosen.layer),
         element=None if chosen.element is None else tensor_facts(chosen.element),
+        refusal=chosen.refusal,
         parts={},
         feeds={},
         warnings=tuple(warnings),

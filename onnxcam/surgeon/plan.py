@@ -79,6 +79,7 @@ class Plan:
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
         element: name, dtype and shape of the tensor whose elements are explained, in place of
             class scores.
+        refusal: why there are no class scores, ``""`` where there are or none were wanted.
         parts: what each part of the instrumented model gives.
         feeds: tensors that are inputs in place of what computes them, and the inputs' names.
         warnings: what the reader should know.
@@ -93,6 +94,7 @@ class Plan:
     scores: str
     layer: TensorFacts | None
     element: TensorFacts | None
+    refusal: str
     parts: dict[str, PartFacts]
     feeds: dict[str, str]
     warnings: tuple[str, ...]

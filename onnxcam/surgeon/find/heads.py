@@ -39,12 +39,14 @@ class Head:
         evidence: how much speaks for class scores; from :data:`CERTAIN` on nothing else is likely,
             below :data:`PLAUSIBLE` they are not.
         reason: what speaks against them, ``""`` for nothing.
+        suppression: the NonMaxSuppression before it.
     """
 
     output: ir.Value
     ending: Ending
     evidence: int
     reason: str
+    suppression: ir.Node | None = None
 
 
 def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
@@ -66,7 +68,9 @@ def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
 
 def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool) -> Head:
     ending = walk_back(output)
-    words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", output.name or "").lower()))
+    words = set(
+        re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", output.name or "").lower())
+    )
     count, evidence, reasons = class_count(output), 0, []
     if ending.kind is Kind.PROBABILITIES:
         evidence += _PROBABILITIES
@@ -81,7 +85,9 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     if _has_unit_length(output):
         evidence = -9
         reasons.append("it is brought to length 1, as embeddings are")
-    if any(n.op_type == "NonMaxSuppression" for v in before[output] if (n := v.producer())):
+    nodes = (v.producer() for v in before[output])
+    suppression = next((n for n in nodes if n and n.op_type == "NonMaxSuppression"), None)
+    if suppression is not None:
         evidence = -9
         reasons.append("it holds what NonMaxSuppression left, not one row an image")
     if several and any(ending.value in b for o, b in before.items() if o is not output):
@@ -92,7 +98,7 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
         evidence += _ONE
     if several and count == 4 and ending.kind is not Kind.PROBABILITIES:
         evidence += _FOUR
-    return Head(output, ending, evidence, "; ".join(reasons))
+    return Head(output, ending, evidence, "; ".join(reasons), suppression)
 
 
 def _shaped(value: ir.Value) -> bool:

@@ -34,9 +34,7 @@ class Score:
     others: tuple[str, ...] = ()
 
 
-def find_score(
-    graph: ir.Graph, requested: str = "auto", batch: int | str | None = None
-) -> Score:
+def find_score(graph: ir.Graph, requested: str = "auto", batch: int | str | None = None) -> Score:
     """Return the score of ``graph``.
 
     Args:
@@ -105,10 +103,16 @@ def _of_output(output: ir.Value, others: tuple[str, ...] = ()) -> Score:
 
 def _unlikely(found: list[Head]) -> ScoreError:
     shown = "; ".join(f"'{h.output.name}' {_shape(h.output)} ({h.reason})" for h in found)
+    suppressed = next((n for h in found if (n := h.suppression) is not None), None)
+    if suppressed is not None and suppressed.inputs[1] is not None:
+        return ScoreError(
+            f"no output looks like class scores: {shown}. To explain a score before suppression, by "
+            f"class and box: {_indexed(suppressed.inputs[1])}."
+        )
     name = found[0].output.name
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
-        f"-t '{name}[0]'; to take them for class scores all the same: --score '{name}'."
+        f"{_indexed(found[0].output)}; to take them for class scores all the same: --score '{name}'."
     )
 
 
