@@ -15,10 +15,11 @@ from PIL import Image
 from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
-from onnxcam.imaging.pixels import centred, diverging, intensity
+from onnxcam.imaging.pixels import captioned, centred, diverging, intensity
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import View, kernels
 from onnxcam.methods.base import Space
+from onnxcam.notes import TEXTS, Note
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
@@ -45,6 +46,8 @@ class Explanation:
         geometry: where the photograph lies in the input tensor.
         changed: nodes that the method changed on the way back: how many rectifiers were guided.
         negative: nodes that read negative activations, where the method takes none.
+        note: what keeps the map from being an explanation, see :mod:`onnxcam.notes`; ``""`` for
+            nothing.
         bgr: whether the input's channels are blue, green, red.
         on_device: the raw map on the GPU, where it was made there: pictures are then painted there.
     """
@@ -64,6 +67,7 @@ class Explanation:
     geometry: Geometry = field(repr=False)
     changed: tuple[str, ...] = field(default=(), repr=False)
     negative: tuple[str, ...] = ()
+    note: Note = ""
     bgr: bool = field(default=False, repr=False)
     on_device: Any = field(default=None, repr=False)
 
@@ -90,9 +94,11 @@ class Explanation:
         """The map on the photograph, ``[H, W]`` float32 in 0..1.
 
         The raw map is resized once, bilinear with half-pixel centres, and divided by its maximum
-        over the visible pixels; an all-zero map stays zero. Where the network did not look it
-        is 0, see :attr:`visible`.
+        over the visible pixels; an all-zero map stays zero, and rounding noise is taken for zero.
+        Where the network did not look it is 0, see :attr:`visible`.
         """
+        if self.note == "noise":
+            return np.zeros(self.view.size, np.float32)
         if self.on_device is not None:
             from onnxcam.kernels import cuda
 
@@ -111,8 +117,13 @@ class Explanation:
         return mask
 
     @property
-    def peak(self) -> tuple[int, int]:
-        """Column and row of the heatmap's largest value, in pixels of the photograph."""
+    def peak(self) -> tuple[int, int] | None:
+        """Column and row of the heatmap's largest value, in pixels of the photograph.
+
+        ``None`` where the map says nothing, see ``note``.
+        """
+        if self.note:
+            return None
         row, column = np.unravel_index(int(self.heatmap.argmax()), self.view.size)
         return int(column), int(row)
 
@@ -122,7 +133,8 @@ class Explanation:
         """Return the photograph with the heatmap over it, or a map at the input as a picture.
 
         Maps at the input with channels are shown in their own colours, centred on grey; without
-        channels in red and blue, for and against the target; ``saliency`` as its size.
+        channels in red and blue, for and against the target; ``saliency`` as its size. A map that
+        says nothing is not painted, one of evidence against alone in blue; a line says so.
 
         Args:
             alpha: weight of the colours, 0 to 1.
@@ -142,6 +154,8 @@ class Explanation:
             raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
         if self.space == "input":
             return Image.fromarray(self._pixels(alpha))
+        if self.note:
+            return captioned(self._against(alpha), TEXTS[self.note])
         table = colour_table(colours)
         if self.on_device is None:
             return Image.fromarray(
@@ -152,6 +166,13 @@ class Explanation:
         photo, colour_map = cuda.sent(self.photo), cuda.sent(table)
         painted = cuda.paint(photo, self.on_device, self.view, colour_map, alpha, shade)
         return Image.fromarray(painted.copy_to_host())
+
+    def _against(self, alpha: float) -> NDArray[np.uint8]:
+        """Return the photograph with what speaks against the target, if anything does."""
+        assert self.photo is not None
+        if self.note != "negative":
+            return self.photo
+        return diverging(kernels().upsample(self.signed, self.view), self.photo, alpha)
 
     def _pixels(self, alpha: float) -> NDArray[np.uint8]:
         """Return the picture of a map at the input."""
@@ -203,7 +224,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Return the record without its arrays, ready for JSON."""
         rows, columns = self.view.rows, self.view.columns
-        x, y = self.peak
+        peak = self.peak
         return {
             "image": self.source,
             "method": self.method,
@@ -221,7 +242,8 @@ class Explanation:
                 "right": columns.last,
                 "bottom": rows.last,
             },
-            "peak": {"x": x, "y": y},
+            "peak": None if peak is None else {"x": peak[0], "y": peak[1]},
+            "note": TEXTS[self.note] or None,
             "raw": {
                 "shape": list(self.raw.shape),
                 "max": float(self.raw.max(initial=0.0)),

@@ -16,6 +16,7 @@ from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.methods.base import Method
+from onnxcam.notes import Note, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner
 from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES
@@ -245,6 +246,10 @@ class Job:
         if facts is not None and facts.negative:
             flags = values[facts.outputs["negative"]]
             negative = tuple(name for name, yes in zip(facts.negative, flags, strict=True) if yes)
+        note: Note = ""
+        if method.space == "layer":
+            seen = values[VALUES if self.element is not None else self.plan.scores][n]
+            note = note_on(signed, float(np.abs(seen).max()), proportional=method.proportional)
         return Explanation(
             method=method.label,
             space=method.space,
@@ -261,6 +266,7 @@ class Job:
             geometry=item.geometry,
             changed=facts.changed if facts else (),
             negative=negative,
+            note=note,
             bgr=self.setup.preprocess is not None and self.setup.preprocess.color == "BGR",
         )
 

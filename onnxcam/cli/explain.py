@@ -163,6 +163,8 @@ def _report(result: FileResult, out: Path, methods: bool) -> None:
         method = f"{record['method']:<20} " if methods else ""
         picture = out / record["overlay"]
         typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{picture}")
+        if record["note"]:
+            typer.echo(f"       note: {record['note']}")
         for name in record["negative"]:
             typer.echo(f"       note: node '{name}' read negative activations, taken for 0")
 

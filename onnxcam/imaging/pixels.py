@@ -1,4 +1,4 @@
-"""Pictures of maps at the input, which have a value for every pixel."""
+"""Pictures of maps at the input, which have a value for every pixel; captions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
 _SPREAD = 0.1  # the grey levels, of 1, that one standard deviation takes
@@ -39,6 +40,27 @@ def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
     blended = grey + (colour - grey) * np.clip(weight, 0, 1)
     picture: Pixels = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return picture
+
+
+def captioned(picture: Pixels, text: str) -> Image.Image:
+    """Return a picture with a line of text over its lower edge, broken to fit."""
+    image = Image.fromarray(picture)
+    size = min(max(image.width // 36, 10), 40)
+    font = ImageFont.load_default(size)
+    lines, room = [""], image.width - size
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= room or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    height = len(lines) * (size * 5 // 4) + size // 2
+    band = Image.new("RGB", (image.width, min(height, image.height)))
+    draw = ImageDraw.Draw(band)
+    for row, line in enumerate(lines):
+        draw.text((size // 2, size // 4 + row * (size * 5 // 4)), line, "white", font)
+    image.paste(band, (0, image.height - band.height))
+    return image
 
 
 def _full(size: NDArray[Any]) -> float:

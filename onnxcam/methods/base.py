@@ -70,6 +70,7 @@ class Method:
         needs: what it asks of the model, for the list of methods.
         cost: how many forward passes it takes, for the list of methods.
         on_device: whether ``finish`` takes arrays on the GPU as well.
+        proportional: whether its maps are proportional to the score's gradient.
         builtin: whether it comes with onnxcam; others are not cached.
     """
 
@@ -85,6 +86,7 @@ class Method:
     needs: str = "a layer of maps"
     cost: str = "1"
     on_device: bool = False
+    proportional: bool = False
     builtin: bool = False
 
     @property

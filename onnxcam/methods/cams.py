@@ -13,37 +13,42 @@ if TYPE_CHECKING:
     from onnxcam.surgeon.site import Site, Weighted
 
 
-@register("grad-cam", "Selvaraju et al. 2017, eq. 1-2")
+@register("grad-cam", "Selvaraju et al. 2017, eq. 1-2", proportional=True)
 def grad_cam(s: Site) -> Weighted:
     """sum_k mean_S(G_k) A_k."""
     return s.weighted(s.pooled())
 
 
-@register("counterfactual", "Selvaraju et al. 2017, section 3.3")
+@register("counterfactual", "Selvaraju et al. 2017, section 3.3", proportional=True)
 def counterfactual(s: Site) -> Weighted:
     """sum_k mean_S(-G_k) A_k: what speaks against the target."""
     return s.weighted(-s.pooled())
 
 
-@register("cam", "Zhou et al. 2016, eq. 2", needs="maps averaged, then one linear layer")
+@register(
+    "cam",
+    "Zhou et al. 2016, eq. 2",
+    needs="maps averaged, then one linear layer",
+    proportional=True,
+)
 def cam(s: Site) -> Weighted:
     """sum_k w_k A_k, with the weights w of the last linear layer."""
     return s.weighted(s.head())
 
 
-@register("hires-cam", "Draelos and Carin 2020, eq. 4")
+@register("hires-cam", "Draelos and Carin 2020, eq. 4", proportional=True)
 def hires_cam(s: Site) -> Weighted:
     """sum_k G_k A_k, element by element."""
     return s.weighted_pixels(s.gradient())
 
 
-@register("layer-cam", "Jiang et al. 2021, eq. 5-6")
+@register("layer-cam", "Jiang et al. 2021, eq. 5-6", proportional=True)
 def layer_cam(s: Site) -> Weighted:
     """sum_k relu(G_k) A_k, element by element."""
     return s.weighted_pixels(s.relu(s.gradient()))
 
 
-@register("grad-cam++", "Chattopadhay et al. 2018, eq. 10-12 and 19")
+@register("grad-cam++", "Chattopadhay et al. 2018, eq. 10-12 and 19", proportional=True)
 def grad_cam_plus_plus(s: Site) -> Weighted:
     """sum_k w_k A_k, w = sum_S(a relu(G)), a = G^2 / (2 G^2 + sum_S(A) G^3).
 

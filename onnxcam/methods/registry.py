@@ -28,6 +28,7 @@ def register(
     finish: Callable[..., Any] | None = None,
     drives: bool = False,
     on_device: bool = False,
+    proportional: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a method.
 
@@ -44,6 +45,8 @@ def register(
         finish: makes the map of what the function wrote, on the host.
         drives: whether the function drives many runs.
         on_device: whether ``finish`` takes arrays on the GPU as well.
+        proportional: whether its maps are proportional to the score's gradient, so that rounding
+            noise can be told by their size.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +64,7 @@ def register(
             needs=needs,
             cost=cost,
             on_device=on_device,
+            proportional=proportional,
             builtin=(function.__module__ or "").startswith(f"{onnxcam.methods.__name__}."),
         )
         return function

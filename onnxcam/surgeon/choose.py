@@ -12,6 +12,7 @@ from onnxcam.graph.values import depends_on, dims, is_float, names
 from onnxcam.surgeon.find.heads import of_images
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
+from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Score, find_score
 from onnxcam.surgeon.plan import ImageInput
@@ -27,6 +28,7 @@ class Chosen:
         layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
             says so.
         element: the tensor whose elements are explained, in place of class scores.
+        layout: how the layer is read, where that is known.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
     """
 
@@ -35,6 +37,7 @@ class Chosen:
     layer: ir.Value | None
     why: LayerError | None
     element: ir.Value | None
+    layout: Layout | None = None
     refusal: str = ""
 
     @property
@@ -53,10 +56,11 @@ class Chosen:
         return replace(self, score=score, layer=twin(self.layer), element=twin(self.element))
 
     def as_numbers(self, graph: ir.Graph) -> Chosen:
-        """Return the choice with quantized tensors read as the numbers that they stand for."""
+        """Return the choice with the layer as maps, and quantized tensors as their numbers."""
         opset = graph.opset_imports[""]
         score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
         layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
+        layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
         return replace(self, score=score, layer=layer)
 
 
@@ -100,17 +104,18 @@ def choose(
         tensor = _tensor(graph, element)
     if tensor is not None:
         found = Score(tensor, None, (), None)
-    value, why = None, None
+    value, why, layout = None, None, None
+    source = names(graph)[image.name]
     try:
-        value = find_layer(graph, names(graph)[image.name], found.value, layer)
-        _check_layout(image, value)
+        value = find_layer(graph, source, found.value, layer)
+        layout = _layout(graph, source, image, value)
     except LayerError as error:
         if layer != "auto":
             raise
         value, why = None, error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor, refusal)
+    return Chosen(image, found, value, why, tensor, layout, refusal)
 
 
 def _tensor(graph: ir.Graph, name: str) -> ir.Value:
@@ -138,11 +143,29 @@ def _has_elements(value: ir.Value) -> bool:
     return is_float(value) and len(dims(value) or []) > 1
 
 
-def _check_layout(image: ImageInput, layer: ir.Value) -> None:
-    """Refuse maps whose channels come last: their rows would be taken for channels."""
-    shape, sizes = dims(layer) or [], (image.height, image.width)
+def _layout(graph: ir.Graph, source: ir.Value, image: ImageInput, layer: ir.Value) -> Layout | None:
+    """Return how a layer is read.
+
+    Raises:
+        LayerError: its places cannot be told from its channels.
+    """
+    shape = dims(layer) or []
+    layout = Layouts(graph, source).of(layer) if len(shape) in (3, 4) else None
+    if layout is None and _seems_last(image, shape):
+        layout = Layout(Kind.LAST)
+    if layout is None and len(shape) == 3:
+        raise LayerError(
+            f"layer '{layer.name}' of shape {shape} has one axis after its channels, or holds "
+            "tokens whose grid is not known; a heatmap on an image needs rows and columns."
+        )
+    return layout
+
+
+def _seems_last(image: ImageInput, shape: list[int | str | None]) -> bool:
+    """Whether lengths alone tell that channels come last."""
+    sizes = (image.height, image.width)
     if len(shape) != 4 or not all(isinstance(d, int) and d for d in [*shape[1:], *sizes]):
-        return
+        return False
     first, second, third = (int(d) for d in shape[1:] if isinstance(d, int))
     height, width = (int(s) for s in sizes if s is not None)
 
@@ -150,8 +173,4 @@ def _check_layout(image: ImageInput, layer: ir.Value) -> None:
         """Whether one stride leads from the image to maps of a by b positions."""
         return abs(height / a - width / b) <= 0.15 * max(height / a, width / b)
 
-    if alike(first, second) and not alike(second, third):
-        raise LayerError(
-            f"layer '{layer.name}' of shape {list(shape)} seems to have its channels last; it must "
-            "be [N, K, H, W]. Name the tensor before it was transposed."
-        )
+    return alike(first, second) and not alike(second, third)

@@ -12,15 +12,13 @@ from onnxcam.graph.values import dims, is_float, leads_to
 from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.endings import Ending, Kind, walk_back
 
-_SCORES = frozenset(
-    "class classes classification classifier cls confidence label labels logit logits pred "
-    "prediction predictions prob probabilities probability probs score scores softmax".split()
+_SCORES = re.compile(
+    r"class(es|ification|ifier)?|cls|confidence|labels?|logits?|pred(ictions?)?|"
+    r"prob(s|ability|abilities)?|scores?|softmax"
 )
-_OTHERS = frozenset(
-    "anchor anchors aux auxiliary bbox bboxes box boxes coord coordinates coords delta deltas "
-    "descriptor descriptors embed embedding embeddings feat feats feature features hidden keypoint "
-    "keypoints kps landmark landmarks latent loc mask masks offset offsets pose rois state "
-    "states".split()
+_OTHERS = re.compile(
+    r"anchors?|aux(iliary)?|b?box(es)?|coord(s|inates?)?|deltas?|descriptors?|embed(dings?)?|"
+    r"feat(s|ures?)?|hidden|keypoints?|kps|landmarks?|latent|loc|masks?|offsets?|pose|rois|states?"
 )
 # Points of evidence. What a Softmax gives are class scores whatever the name.
 _PROBABILITIES, _NAME, _LINEAR = 5, 2, 1
@@ -72,13 +70,15 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
         re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", output.name or "").lower())
     )
     count, evidence, reasons = class_count(output), 0, []
-    if ending.kind is Kind.PROBABILITIES:
+    certain = ending.kind is Kind.PROBABILITIES
+    if certain:
         evidence += _PROBABILITIES
-    if words & _SCORES:
+    other = next((w for w in words if _OTHERS.fullmatch(w)), None)
+    if any(_SCORES.fullmatch(w) for w in words):
         evidence += _NAME
-    elif words & _OTHERS and ending.kind is not Kind.PROBABILITIES:
+    elif other is not None and not certain:
         evidence += _OTHER_NAME
-        reasons.append(f"its name says '{sorted(words & _OTHERS)[0]}'")
+        reasons.append(f"its name says '{other}'")
     node = _last_computation(ending.value)
     if node is not None and has(node, Trait.LINEAR):
         evidence += _LINEAR
@@ -90,15 +90,20 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     if suppression is not None:
         evidence = -9
         reasons.append("it holds what NonMaxSuppression left, not one row an image")
-    if several and any(ending.value in b for o, b in before.items() if o is not output):
-        if ending.kind is not Kind.PROBABILITIES:
-            evidence += _READ_ON
-            reasons.append("another output is computed from it")
+    read = any(ending.value in b for o, b in before.items() if o is not output)
+    if read and not certain:
+        evidence += _READ_ON
+        reasons.append("another output is computed from it")
     if several and count == 1:
         evidence += _ONE
-    if several and count == 4 and ending.kind is not Kind.PROBABILITIES:
+    if several and count == 4 and not certain:
         evidence += _FOUR
     return Head(output, ending, evidence, "; ".join(reasons), suppression)
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, ``camelCase`` and ``snake_case`` taken apart."""
+    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
 
 
 def _shaped(value: ir.Value) -> bool:

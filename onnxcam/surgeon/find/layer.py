@@ -24,6 +24,8 @@ from onnxcam.graph.values import (
     names,
     operator,
 )
+from onnxcam.surgeon.find.attention import attended, attention
+from onnxcam.surgeon.find.layouts import MAPS, Layouts
 from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
 
@@ -90,15 +92,15 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
             f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
             "maps of a convolution. 'onnxcam inspect' lists the tensors; --layer names one."
         )
-    after = depends_on(graph, {default}) & leads_to(score)
-    mixing = next(
-        (n for n in graph if has(n, Trait.MIXES) and n.outputs[0] in after and _wide(n)), None
-    )
-    if mixing is not None:
+    mixing = attention(graph, default, score)
+    if mixing:
+        tokens = attended(mixing[-1], Layouts(graph, image))
+        if tokens is not None:
+            return tokens
         raise LayerError(
             f"after the last convolution's maps '{default.name}', attention mixes all positions "
-            f"({operator(mixing)}, node '{mixing.name}'), so they do not tell where the score "
-            f"comes from. To explain them all the same: --layer '{default.name}'."
+            f"({operator(mixing[0])}, node '{mixing[0].name}'), so they do not tell where the "
+            f"score comes from. To explain them all the same: --layer '{default.name}'."
         )
     return default
 
@@ -112,12 +114,6 @@ def _has_own_layout(node: ir.Node) -> bool:
 def _is_number(value: ir.Value) -> bool:
     """Whether the value is floating point, or quantized with a known scale and zero point."""
     return value.dtype is None or is_float(value) or scale_and_zero_point(value) is not None
-
-
-def _wide(node: ir.Node) -> bool:
-    """Whether the output has more axes than that of the classes; else there are no positions."""
-    shape = dims(node.outputs[0])
-    return shape is None or sum(d != 1 for d in shape[1:]) > 1
 
 
 def _counted(found: list[Layer], place: int) -> ir.Value:
@@ -135,8 +131,8 @@ def _counted(found: list[Layer], place: int) -> ir.Value:
 
 def _named(graph: ir.Graph, image: ir.Value, score: ir.Value, name: str) -> ir.Value:
     known = names(graph)
-    if name not in known:
-        name = name.removesuffix(DEQUANTIZED)
+    for suffix in (MAPS, DEQUANTIZED):
+        name = name if name in known else name.removesuffix(suffix)
     if name not in known:
         nodes = {n.name: n.outputs[0] for n in graph if n.name and n.outputs}
         if name not in nodes:

@@ -106,13 +106,14 @@ def _unlikely(found: list[Head]) -> ScoreError:
     suppressed = next((n for h in found if (n := h.suppression) is not None), None)
     if suppressed is not None and suppressed.inputs[1] is not None:
         return ScoreError(
-            f"no output looks like class scores: {shown}. To explain a score before suppression, by "
-            f"class and box: {_indexed(suppressed.inputs[1])}."
+            f"no output looks like class scores: {shown}. To explain a score before suppression, "
+            f"by class and box: {_indexed(suppressed.inputs[1])}."
         )
     name = found[0].output.name
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
-        f"{_indexed(found[0].output)}; to take them for class scores all the same: --score '{name}'."
+        f"{_indexed(found[0].output)}; to take them for class scores all the same: "
+        f"--score '{name}'."
     )
 
 

@@ -1,0 +1,78 @@
+"""Find attention: where one place of a tensor comes to depend on all others."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import onnx_ir as ir
+
+from onnxcam.graph.operators import Trait, has
+from onnxcam.graph.values import constant, depends_on, dims, leads_to
+from onnxcam.surgeon.find.layouts import Layouts
+
+_BETWEEN = Trait.PASSES | Trait.RESHAPES | Trait.ELEMENTWISE | Trait.QUANTIZES
+_PRODUCTS = ("MatMul", "Einsum", "FusedMatMul", "QLinearMatMul", "Gemm")
+
+
+def attention(graph: ir.Graph, after: ir.Value, score: ir.Value) -> list[ir.Node]:
+    """Return the nodes between a layer and the score in which attention mixes places.
+
+    A Softmax is attention where it weighs a sum of computed values; over classes it is not.
+    """
+    path = depends_on(graph, {after}) & leads_to(score)
+    return [
+        n
+        for n in graph
+        if has(n, Trait.MIXES)
+        and n.outputs[0] in path
+        and (not has(n, Trait.SQUASHES) or _weighs(n.outputs[0]))
+    ]
+
+
+def attended(last: ir.Node, layouts: Layouts) -> ir.Value | None:
+    """Return the tokens, or maps with channels last, that an attention node's queries are made of.
+
+    In a transformer with normalisation first, the usual kind, that is the block's first
+    normalisation.
+    """
+    queue, seen = deque(v for v in last.inputs if v is not None), set[ir.Value]()
+    while queue:
+        value = queue.popleft()
+        if value in seen:
+            continue
+        seen.add(value)
+        if layouts.of(value) is not None and _is_read_by_linear(value):
+            return value
+        node = value.producer()
+        if node is not None:
+            queue.extend(v for v in node.inputs if v is not None and constant(v) is None)
+    return None
+
+
+def _weighs(weights: ir.Value) -> bool:
+    """Whether a matrix product of weights and something computed follows."""
+    queue, steps = deque([weights]), 0
+    while queue and steps < 50:
+        value, steps = queue.popleft(), steps + 1
+        for node in value.consumers():
+            if node.op_type in _PRODUCTS:
+                if all(v is value or constant(v) is None for v in node.inputs[:2]):
+                    return True
+            elif node.op_type == "Transpose" or has(node, _BETWEEN):
+                queue.append(node.outputs[0])
+    return False
+
+
+def _is_read_by_linear(value: ir.Value) -> bool:
+    """Whether a linear layer reads the value, perhaps in windows: queries, keys, values."""
+    queue, steps = deque([value]), 0
+    while queue and steps < 50:
+        one, steps = queue.popleft(), steps + 1
+        for node in one.consumers():
+            weights = node.inputs[1] if len(node.inputs) > 1 else None
+            if node.op_type in (*_PRODUCTS, "Attention") and constant(weights) is not None:
+                return True
+            moves = has(node, Trait.MOVES | Trait.RESHAPES | Trait.QUANTIZES)
+            if moves or node.op_type in ("Transpose", "Concat", "Slice", "Pad"):
+                queue.append(node.outputs[0])
+    return len(dims(value) or []) == 0

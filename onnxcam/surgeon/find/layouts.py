@@ -1,0 +1,205 @@
+"""How a layer's places and channels lie: maps, channels last, or tokens.
+
+Convolutions give maps ``[N, K, H, W]``; ConvNeXt and Swin keep channels last, ``[N, H, W, K]``;
+vision transformers keep tokens, ``[N, L, K]``, which patches of the image, row by row, and a few
+others (class, distillation, registers) make up. The layout is followed through the graph, since
+lengths alone do not tell it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxcam.gradient.appended import appended, last_node
+from onnxcam.graph.builder import Builder
+from onnxcam.graph.operators import Trait, has
+from onnxcam.graph.values import constant, depends_on, dims
+
+MAPS = ":maps"  # suffix of the name of a layer that is read as maps
+_MOST_OTHERS = 16  # tokens that are no patches
+_NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization")
+_KEEPING = Trait.ELEMENTWISE | Trait.PASSES | Trait.FINISHES
+
+
+class Kind(Enum):
+    """Which axes are places."""
+
+    MAPS = auto()  # [N, K, H, W]
+    LAST = auto()  # [N, H, W, K]
+    TOKENS = auto()  # [N, L, K]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer is read.
+
+    Attributes:
+        kind: which axes are places.
+        grid: rows and columns of patches; ``None`` for other kinds.
+        before: how many tokens come before the patches.
+        after: how many come after them.
+    """
+
+    kind: Kind
+    grid: tuple[int, int] | None = None
+    before: int = 0
+    after: int = 0
+
+
+class Layouts:
+    """The layouts of a graph's tensors that are computed from the image."""
+
+    def __init__(self, graph: ir.Graph, image: ir.Value) -> None:
+        self.graph, self.image = graph, image
+        self.kinds: dict[ir.Value, Kind] = {}
+        self._patches: ir.Value | None = None  # the maps that were made tokens
+        moving = depends_on(graph, {image})
+        for node in graph:
+            if node.outputs and node.outputs[0] in moving:
+                kind = self._kind(node)
+                if kind is not None:
+                    self.kinds[node.outputs[0]] = kind
+
+    def of(self, value: ir.Value) -> Layout | None:
+        """Return how a tensor is read; ``None`` where that is not known."""
+        kind = self.kinds.get(value)
+        if kind is not Kind.TOKENS:
+            return None if kind is None else Layout(kind)
+        return self._tokens(value)
+
+    def _kind(self, node: ir.Node) -> Kind | None:
+        output = node.outputs[0]
+        rank = len(dims(output) or [])
+        known = [self.kinds.get(v) for v in node.inputs if v is not None]
+        first = known[0] if known else None
+        if has(node, Trait.CONVOLUTION):
+            return Kind.MAPS if rank == 4 else None
+        if node.op_type in _NORMS:
+            return {3: Kind.TOKENS, 4: Kind.LAST}.get(rank)
+        if node.op_type == "Transpose":
+            return self._transposed(node, first, rank)
+        if node.op_type in ("MatMul", "Gemm", "Concat"):
+            keeps = node.op_type == "Concat" or constant(node.inputs[1]) is not None
+            found = next((k for k in known if k is not None), None)
+            return found if keeps and _fits(found, rank) else None
+        if has(node, _KEEPING):
+            same = [
+                k for k, v in zip(known, node.inputs, strict=False) if len(dims(v) or []) == rank
+            ]
+            found = next((k for k in same if k is not None), None)
+            return found if _fits(found, rank) else None
+        return None
+
+    def _transposed(self, node: ir.Node, kind: Kind | None, rank: int) -> Kind | None:
+        perm = list(node.attributes.get_ints("perm") or ())
+        source = node.inputs[0]
+        if perm == [0, 2, 3, 1] and kind is Kind.MAPS:
+            return Kind.LAST
+        if perm == [0, 3, 1, 2] and kind is Kind.LAST:
+            return Kind.MAPS
+        if perm != [0, 2, 1] or rank != 3 or source is None:
+            return None
+        reshaped = source.producer()  # maps [N, K, H, W] as [N, K, L], then tokens
+        if reshaped is None or not has(reshaped, Trait.RESHAPES):
+            return None
+        maps = reshaped.inputs[0]
+        if maps is None or self.kinds.get(maps) is not Kind.MAPS:
+            return None
+        self._patches = maps
+        return Kind.TOKENS
+
+    def _tokens(self, value: ir.Value) -> Layout | None:
+        """Return the grid of patches among tokens, if the patch embedding tells it."""
+        length = (dims(value) or [None, None])[1]
+        space = [] if self._patches is None else (dims(self._patches) or [])[2:]
+        rows, columns = space if len(space) == 2 else (None, None)
+        if not isinstance(rows, int) or not isinstance(columns, int):
+            return None
+        if not isinstance(length, int):  # a run in which it is another one fails
+            return Layout(Kind.TOKENS, (rows, columns))
+        while rows and columns:
+            others = length - rows * columns
+            if others >= 0:
+                if others > _MOST_OTHERS:
+                    return None
+                last = self._patches_come_first(value) if others else False
+                before, after = (0, others) if last else (others, 0)
+                return Layout(Kind.TOKENS, (rows, columns), before, after)
+            if rows % 2 or columns % 2:  # stages merge two by two
+                return None
+            rows, columns = rows // 2, columns // 2
+        return None
+
+    def _patches_come_first(self, value: ir.Value) -> bool:
+        """Whether the patches were joined with other tokens that come after them."""
+        moving = depends_on(self.graph, {self.image})
+        joins = [
+            n
+            for n in self.graph
+            if n.op_type == "Concat"
+            and self.kinds.get(n.outputs[0]) is Kind.TOKENS
+            and n.attributes.get_int("axis", 0) in (1, -2)
+        ]
+        return any(n.inputs[0] in moving and n.inputs[-1] not in moving for n in joins)
+
+
+def as_maps(graph: ir.Graph, value: ir.Value, layout: Layout | None, opset: int) -> ir.Value:
+    """Return a layer as maps ``[N, K, H, W]``; itself where it is that already.
+
+    Every reader of the layer then reads the maps, laid out as the layer was, so that they lie on
+    the way to the score.
+    """
+    producer = value.producer()
+    if layout is None or layout.kind is Kind.MAPS or producer is None:
+        return value
+    readers = tuple(value.uses())
+    last, b = last_node(graph), Builder(graph, opset)
+    shape = dims(value) or []
+
+    def op(
+        name: str, *inputs: ir.Value, shape: list[int | str | None], **attributes: Any
+    ) -> ir.Value:
+        made = b.op(name, *inputs, **attributes)
+        made.shape, made.type = ir.Shape(shape), value.type
+        return made
+
+    if layout.kind is Kind.LAST:
+        n, *space, k = shape
+        maps = op("Transpose", value, perm=[0, 3, 1, 2], shape=[n, k, *space])
+        again = op("Transpose", maps, perm=[0, 2, 3, 1], shape=shape)
+    else:
+        assert layout.grid is not None
+        (n, length, k), grid = shape, list(layout.grid)
+        count = grid[0] * grid[1]
+        end = layout.before + count
+
+        def some(first: int, last: int, many: int) -> ir.Value:
+            ends = b.ints(first), b.ints(last), b.ints(1)
+            return op("Slice", value, *ends, shape=[n, many, k])
+
+        several = layout.before or layout.after
+        patches = some(layout.before, end, count) if several else value
+        turned = op("Transpose", patches, perm=[0, 2, 1], shape=[n, k, count])
+        maps = op("Reshape", turned, b.ints(0, 0, *grid), shape=[n, k, *grid])
+        flat = op("Reshape", maps, b.ints(0, 0, count), shape=[n, k, count])
+        again = op("Transpose", flat, perm=[0, 2, 1], shape=[n, count, k])
+        if several:
+            head = [some(0, layout.before, layout.before)] if layout.before else []
+            tail = [some(end, 2**62, layout.after)] if layout.after else []
+            again = op("Concat", *head, again, *tail, axis=1, shape=[n, length, k])
+    maps.name, maps.type = f"{value.name}{MAPS}", value.type
+    again.shape, again.type = value.shape, value.type
+    for use in readers:
+        use.node.replace_input_with(use.idx, again)
+    added = list(appended(graph, last))
+    graph.remove(added)
+    graph.insert_after(producer, added)
+    return maps
+
+
+def _fits(kind: Kind | None, rank: int) -> bool:
+    return kind is not None and rank == (3 if kind is Kind.TOKENS else 4)
