@@ -102,15 +102,40 @@ def _card_labels(
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Parse labels: one a line, or JSON (a list, or an object from index to name)."""
+    """Parse labels: one a line, or JSON or Python.
+
+    These are a list, or an object from index to name, from name to index (Keras), or with such an
+    object as ``id2label`` (Hugging Face). A byte order mark is passed over.
+    """
+    text = text.removeprefix("\ufeff")
     if text.lstrip().startswith(("[", "{")):
-        data = json.loads(text)
+        data = _literal(text)
         if isinstance(data, dict):
-            data = [data[key] for key in sorted(data, key=int)]
+            data = _in_order(data.get("id2label", data))
         return tuple(
             str(item[-1]) if isinstance(item, list) and item else str(item) for item in data
         )
     return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            raise ValueError("neither JSON nor a Python list or dict") from None
+
+
+def _in_order(data: Mapping[Any, Any]) -> list[Any]:
+    """Return names in the order of their indices, which are keys or values."""
+    if all(isinstance(v, int) for v in data.values()):
+        data = {index: name for name, index in data.items()}
+    try:
+        return [data[key] for key in sorted(data, key=int)]
+    except (TypeError, ValueError):
+        raise ValueError("the keys are no indices, and neither are the values") from None
 
 
 def read_labels(source: str | Path | Iterable[str]) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """Bring any model to the form that analysis and rules work on.
 
-1. inline model-local functions;
-2. lift the opset, if that is needed;
-3. fold small constant expressions;
-4. infer shapes, and fold once more what they determine.
+1. drop outputs that are no tensors;
+2. inline model-local functions;
+3. lift the opset, if that is needed;
+4. fold small constant expressions;
+5. infer shapes, and fold once more what they determine.
 
 What the model computes does not change.
 """
@@ -32,6 +33,7 @@ from onnxcam.model.skeleton import (
     skeleton,
     without_weights,
 )
+from onnxcam.model.tensor_outputs import keep_tensor_outputs
 from onnxcam.model.types import take_types
 
 _UNKNOWN_NAMES = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
@@ -124,6 +126,7 @@ def _prepare(
     proto: onnx.ModelProto, path: Path, opset: int | None, keep: frozenset[str]
 ) -> tuple[onnx.ModelProto, ir.Model]:
     _name_default_domain(proto, opset or BASE_OPSET)
+    keep_tensor_outputs(proto, path)
     _constants_to_initializers(proto.graph)
     if proto.functions:
         proto = _inline(proto, path)

@@ -114,7 +114,7 @@ rule("Mod", _same, formula(_modulus), broadcasts=True)
 
 
 def _pow_base(c: Call, g: ir.Value) -> ir.Value:
-    """d(x^p) = p x^(p-1); a zero exponent gives 0, also at x = 0."""
+    """d(x^p) = p x^(p-1); a zero exponent gives 0, also at x = 0, and so does one below 1 there."""
     x, p = c.x(0), c.x(1)
     known = constant(p)
     if known is not None and known.size == 1 and known.item() == 2:
@@ -124,6 +124,9 @@ def _pow_base(c: Call, g: ir.Value) -> ir.Value:
     slope = c.op("Mul", p, c.op("Pow", x, c.op("Sub", p, c.like(1.0))))
     if known is None or not known.all():
         slope = c.op("Where", c.op("Equal", p, c.like(0.0)), c.like(0.0), slope)
+    if known is None or (known < 1).any():  # as for Sqrt
+        flat = c.op("And", c.op("Equal", x, c.like(0.0)), c.op("Less", p, c.like(1.0)))
+        slope = c.op("Where", flat, c.like(0.0), slope)
     return c.op("Mul", g, slope)
 
 

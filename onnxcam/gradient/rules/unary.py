@@ -6,7 +6,7 @@ import math
 
 from onnxcam.gradient.registry import rule
 from onnxcam.gradient.terms import formula
-from onnxcam.graph.terms import Term, cos, cosh, exp, sin, sinh, sqrt
+from onnxcam.graph.terms import Term, cos, cosh, exp, sin, sinh, sqrt, where
 
 
 def _one_minus_square(v: Term) -> Term:
@@ -16,7 +16,9 @@ def _one_minus_square(v: Term) -> Term:
 
 rule("Exp", formula(lambda g, y: g * y))
 rule("Log", formula(lambda g, x: g / x))
-rule("Sqrt", formula(lambda g, y: g / (y * 2.0)))
+# At 0 the slope is infinite, and infinity times a zero that comes after would be NaN; 0 is taken
+# there, which is a subgradient of |x| = sqrt(x^2) too.
+rule("Sqrt", formula(lambda g, y: where(y > 0.0, g / (y * 2.0), 0.0)))
 rule("Erf", formula(lambda g, x: g * (exp(-(x * x)) * (2.0 / math.sqrt(math.pi)))))
 
 rule("Sin", formula(lambda g, x: g * cos(x)))

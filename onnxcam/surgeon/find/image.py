@@ -26,14 +26,15 @@ def find_image_input(graph: ir.Graph, file: str) -> ImageInput:
     Raises:
         NoImageInputError: every input is of another kind, as in a text model.
     """
-    for value in graph.inputs:
-        found = _as_image(value)
-        if found is not None:
-            return found
+    for as_image in (_as_image, _as_bands):
+        for value in graph.inputs:
+            found = as_image(value)
+            if found is not None:
+                return found
     shown = "; ".join(str(tensor_facts(v)) for v in graph.inputs) or "none"
     raise NoImageInputError(
         f"{file}: no input takes an image. Inputs: {shown}. An image input has four axes, "
-        "[N,C,H,W] or [N,H,W,C], with 1, 3 or 4 channels."
+        "[N,C,H,W] or [N,H,W,C]."
     )
 
 
@@ -81,6 +82,38 @@ def _as_image(value: ir.Value) -> ImageInput | None:
         height=height,
         width=width,
         batch=shape[0] if isinstance(shape[0], int) else None,
+    )
+
+
+def _as_bands(value: ir.Value) -> ImageInput | None:
+    """Return an image of any other number of channels, fewer than its rows and columns."""
+    shape = dims(value)
+    if shape is None or len(shape) != 4 or value.dtype not in _DTYPES:
+        return None
+
+    def least(first: int, last: int) -> bool:
+        channels, space = shape[first], [shape[i] for i in (1, 2, 3) if i != first]
+        known = [d for d in space if isinstance(d, int)]
+        return isinstance(channels, int) and all(channels < d for d in known) and last != first
+
+    first = least(1, 3)
+    if first == least(3, 1):
+        return None
+    layout, axis = ("NCHW", 1) if first else ("NHWC", 3)
+    height, width = (
+        shape[i] if isinstance(shape[i], int) else None for i in (1, 2, 3) if i != axis
+    )
+    channels = shape[axis]
+    assert isinstance(channels, int) and value.dtype is not None
+    batch = shape[0] if isinstance(shape[0], int) else None
+    return ImageInput(
+        name=value.name or "",
+        dtype=str(value.dtype.numpy()),
+        layout=layout,
+        channels=channels,
+        height=height,
+        width=width,
+        batch=batch,
     )
 
 
