@@ -74,7 +74,7 @@ class Job:
         targets: Sequence[Sequence[Wanted]],
     ) -> Iterator[list[Explanation]]:
         """Yield for each image its explanations, in the order of methods, then targets."""
-        size = self.plan.image.batch or BATCH
+        size = 1 if self.plan.single else self.plan.image.batch or BATCH
         device = self.program.session.device
         starts = range(0, len(images), size)
         if isinstance(images, np.ndarray):
@@ -125,6 +125,7 @@ class Job:
         rows = [[0]] * count
         if self.element is not None:
             shape = (self.plan.element.shape if self.plan.element else None) or ()
+            shape = (1, *shape) if self.plan.single else shape
             listed = list(dict.fromkeys(t for wanted in targets for t in wanted))
             elements = [t for t in listed if isinstance(t, ElementTarget)]
             feeds[ELEMENTS] = indices(elements, shape[1:])

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import LayerError, ScoreError, TargetError, nearest
 from onnxcam.graph.values import depends_on, dims, is_float, names
-from onnxcam.surgeon.find.heads import of_images
+from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
@@ -28,6 +28,8 @@ class Chosen:
         layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
             says so.
         element: the tensor whose elements are explained, in place of class scores.
+        whole: whether the element's tensor belongs to one image as a whole: its first axis is not
+            the images.
         layout: how the layer is read, where that is known.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
     """
@@ -37,6 +39,7 @@ class Chosen:
     layer: ir.Value | None
     why: LayerError | None
     element: ir.Value | None
+    whole: bool = False
     layout: Layout | None = None
     refusal: str = ""
 
@@ -89,21 +92,26 @@ def choose(
     """
     image = find_image_input(graph, path.name)
     tensor, refusal = None, ""
+    batch = (dims(names(graph)[image.name]) or [None])[0]
     if element is None:
-        batch = (dims(names(graph)[image.name]) or [None])[0]
         try:
             found = find_score(graph, score, batch)
         except ScoreError as error:
-            tensor = next(
-                (o for o in graph.outputs if of_images(o, batch) and _has_elements(o)), None
-            )
+            tensor = next((o for o in graph.outputs if is_float(o) and dims(o)), None)
             if tensor is None or score != "auto" or not stand_in:
                 raise
             refusal = str(error)
     else:
         tensor = _tensor(graph, element)
+    whole = False
     if tensor is not None:
         found = Score(tensor, None, (), None)
+        whole = not has_images_first(tensor, batch)
+    if whole and image.batch not in (None, 1):
+        raise TargetError(
+            f"target '{found.value.name}[...]': the tensor does not say which of the "
+            f"{image.batch} images of a run its numbers belong to."
+        )
     value, why, layout = None, None, None
     source = names(graph)[image.name]
     try:
@@ -115,7 +123,7 @@ def choose(
         value, why = None, error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor, layout, refusal)
+    return Chosen(image, found, value, why, tensor, whole, layout, refusal)
 
 
 def _tensor(graph: ir.Graph, name: str) -> ir.Value:
@@ -130,17 +138,10 @@ def _tensor(graph: ir.Graph, name: str) -> ir.Value:
     if not is_float(value):
         kind = "of unknown type" if value.dtype is None else value.dtype.name.lower()
         raise TargetError(f"target '{name}[...]': the tensor is {kind}, not floating point.")
-    if sizes is None or len(sizes) < 2:
-        shown = "unknown" if sizes is None else sizes
-        raise TargetError(
-            f"target '{name}[...]': the tensor has shape {shown}; its first axis must be the "
-            "images, and at least another one follow."
-        )
+    if not sizes:
+        shown = "of unknown shape" if sizes is None else "a single number"
+        raise TargetError(f"target '{name}[...]': the tensor is {shown}.")
     return value
-
-
-def _has_elements(value: ir.Value) -> bool:
-    return is_float(value) and len(dims(value) or []) > 1
 
 
 def _layout(graph: ir.Graph, source: ir.Value, image: ImageInput, layer: ir.Value) -> Layout | None:

@@ -131,7 +131,12 @@ def _write(
         assert chosen.layer is not None
         seeds = BuiltSeeds(builder, chosen.score, built, chosen.layer)
     elif chosen.element is not None:
-        seeds = ElementSeeds(builder, chosen.element)
+        tensor = chosen.element
+        if chosen.whole:
+            kind, sizes = tensor.type, [1, *(dims(tensor) or [])]
+            tensor = builder.op("Unsqueeze", tensor, builder.ints(0))
+            tensor.shape, tensor.type = ir.Shape(sizes), kind
+        seeds = ElementSeeds(builder, tensor)
     else:
         seeds = ClassSeeds(builder, chosen.score)
     seeds.add_outputs()
@@ -228,6 +233,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layer=None if chosen.layer is None else tensor_facts(chosen.layer),
         element=None if chosen.element is None else tensor_facts(chosen.element),
+        single=chosen.whole,
         refusal=chosen.refusal,
         parts={},
         feeds={},

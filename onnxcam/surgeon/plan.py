@@ -79,6 +79,7 @@ class Plan:
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
         element: name, dtype and shape of the tensor whose elements are explained, in place of
             class scores.
+        single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
         parts: what each part of the instrumented model gives.
         feeds: tensors that are inputs in place of what computes them, and the inputs' names.
@@ -94,6 +95,7 @@ class Plan:
     scores: str
     layer: TensorFacts | None
     element: TensorFacts | None
+    single: bool
     refusal: str
     parts: dict[str, PartFacts]
     feeds: dict[str, str]

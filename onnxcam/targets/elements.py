@@ -48,8 +48,8 @@ def indices(
     for target in targets:
         if len(target.index) != len(shape):
             raise TargetError(
-                f"target '{target}': an image's part of '{target.tensor}' has {len(shape)} axes, "
-                f"{list(shape)}; give an index for each."
+                f"target '{target}': an image's part of '{target.tensor}' has {len(shape)} "
+                f"{'axis' if len(shape) == 1 else 'axes'}, {list(shape)}; give an index for each."
             )
         for axis, (i, length) in enumerate(zip(target.index, shape, strict=True)):
             if i < 0 or (isinstance(length, int) and i >= length):

@@ -85,8 +85,7 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     if _has_unit_length(output):
         evidence = -9
         reasons.append("it is brought to length 1, as embeddings are")
-    nodes = (v.producer() for v in before[output])
-    suppression = next((n for n in nodes if n and n.op_type == "NonMaxSuppression"), None)
+    suppression = _suppression(before[output])
     if suppression is not None:
         evidence = -9
         reasons.append("it holds what NonMaxSuppression left, not one row an image")
@@ -116,6 +115,17 @@ def _shaped(value: ir.Value) -> bool:
     if shape is None or (len(shape) > 1 and class_axis(value) is None):
         return False
     return len(shape) > 0
+
+
+def has_images_first(value: ir.Value, batch: int | str | None) -> bool:
+    """Whether a tensor's first axis is the images, and others follow."""
+    several = len(dims(value) or []) > 1
+    return several and of_images(value, batch) and _suppression(leads_to(value)) is None
+
+
+def _suppression(before: set[ir.Value]) -> ir.Node | None:
+    nodes = (v.producer() for v in before)
+    return next((n for n in nodes if n and n.op_type == "NonMaxSuppression"), None)
 
 
 def of_images(value: ir.Value, batch: int | str | None) -> bool:

@@ -10,8 +10,10 @@ from onnxcam.errors import ScoreError, nearest
 from onnxcam.graph.values import describe, dims, is_float, names
 from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.endings import walk_back
-from onnxcam.surgeon.find.heads import CERTAIN, PLAUSIBLE, Head, heads, of_images
+from onnxcam.surgeon.find.heads import CERTAIN, PLAUSIBLE, Head, has_images_first, heads
 from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
+
+Batch = int | str | None  # the length of the image input's first axis
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Score:
     others: tuple[str, ...] = ()
 
 
-def find_score(graph: ir.Graph, requested: str = "auto", batch: int | str | None = None) -> Score:
+def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) -> Score:
     """Return the score of ``graph``.
 
     Args:
@@ -48,7 +50,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: int | str | None
             the requested tensor is unknown or has not exactly one class axis.
     """
     if requested != "auto":
-        return _named(graph, requested)
+        return _named(graph, requested, batch)
     found = heads(graph, batch)
     if not found:
         raise ScoreError(
@@ -57,7 +59,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: int | str | None
         )
     most = max(h.evidence for h in found)
     if most < PLAUSIBLE:
-        raise _unlikely(found)
+        raise _unlikely(found, batch)
     best = [h for h in found if h.evidence > most - 2]
     if len(best) > 1 and most < CERTAIN:
         raise ScoreError(
@@ -67,10 +69,10 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: int | str | None
     # Of several that are certain, the first computed: the order of outputs decides nothing.
     chosen = best[0]
     others = tuple(h.output.name or "" for h in best[1:])
-    return _of_output(chosen.output, others)
+    return _of_output(chosen.output, batch, others)
 
 
-def _named(graph: ir.Graph, requested: str) -> Score:
+def _named(graph: ir.Graph, requested: str, batch: Batch) -> Score:
     known = names(graph)
     if requested not in known:
         requested = requested.removesuffix(DEQUANTIZED)
@@ -78,20 +80,20 @@ def _named(graph: ir.Graph, requested: str) -> Score:
         raise ScoreError(f"score '{requested}': no such tensor.{nearest(requested, known)}")
     value = known[requested]
     if value in graph.outputs:
-        return _of_output(value)
+        return _of_output(value, batch)
     if class_axis(value) is None:
-        raise _shapeless(value)
+        raise _shapeless(value, batch)
     if not is_float(value) and scale_and_zero_point(value) is None:
         raise ScoreError(f"score '{requested}' is {value.dtype}, not floating point.")
     return Score(value, None, (), class_count(value))
 
 
-def _of_output(output: ir.Value, others: tuple[str, ...] = ()) -> Score:
+def _of_output(output: ir.Value, batch: Batch, others: tuple[str, ...] = ()) -> Score:
     """Return the score that an output's values are made of."""
     ending = walk_back(output)
     value = ending.value
     if class_axis(value) is None:
-        raise _shapeless(value)
+        raise _shapeless(value, batch)
     if not is_float(value) and scale_and_zero_point(value) is None:
         raise ScoreError(
             f"the class scores '{output.name}' are {output.dtype}, and no floating-point tensor "
@@ -101,40 +103,40 @@ def _of_output(output: ir.Value, others: tuple[str, ...] = ()) -> Score:
     return Score(value, output.name, passed, class_count(value), others)
 
 
-def _unlikely(found: list[Head]) -> ScoreError:
+def _unlikely(found: list[Head], batch: Batch) -> ScoreError:
     shown = "; ".join(f"'{h.output.name}' {_shape(h.output)} ({h.reason})" for h in found)
     suppressed = next((n for h in found if (n := h.suppression) is not None), None)
     if suppressed is not None and suppressed.inputs[1] is not None:
         return ScoreError(
             f"no output looks like class scores: {shown}. To explain a score before suppression, "
-            f"by class and box: {_indexed(suppressed.inputs[1])}."
+            f"by class and box: {_indexed(suppressed.inputs[1], batch)}."
         )
     name = found[0].output.name
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
-        f"{_indexed(found[0].output)}; to take them for class scores all the same: "
+        f"{_indexed(found[0].output, batch)}; to take them for class scores all the same: "
         f"--score '{name}'."
     )
 
 
-def _shapeless(value: ir.Value) -> ScoreError:
+def _shapeless(value: ir.Value, batch: Batch) -> ScoreError:
     rank = len(dims(value) or [])
-    element = f" For one of its numbers: {_indexed(value)}." if rank > 1 else ""
+    element = f" For one of its numbers: {_indexed(value, batch)}." if rank else ""
     return ScoreError(
         f"score '{value.name}' has shape {_shape(value)}; it must be [N, classes], up to axes of "
         f"length 1.{element}"
     )
 
 
-def _element(graph: ir.Graph, batch: int | str | None) -> str:
+def _element(graph: ir.Graph, batch: Batch) -> str:
     """Return the option that explains one number of an output, if there is one."""
-    ranked = (o for o in graph.outputs if len(dims(o) or []) > 1 and is_float(o))
-    first = next((o for o in ranked if of_images(o, batch)), None)
-    return "" if first is None else f", or one number with {_indexed(first)}"
+    first = next((o for o in graph.outputs if dims(o) and is_float(o)), None)
+    return "" if first is None else f", or one number with {_indexed(first, batch)}"
 
 
-def _indexed(value: ir.Value) -> str:
-    return f"-t '{value.name}[{','.join('0' for _ in (dims(value) or [])[1:])}]'"
+def _indexed(value: ir.Value, batch: Batch) -> str:
+    axes = (dims(value) or [])[1 if has_images_first(value, batch) else 0 :]
+    return f"-t '{value.name}[{','.join('0' for _ in axes)}]'"
 
 
 def _option(head: Head) -> str:
