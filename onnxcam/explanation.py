@@ -19,7 +19,7 @@ from onnxcam.imaging.pixels import captioned, centred, diverging, intensity
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import View, kernels
 from onnxcam.methods.base import Space
-from onnxcam.notes import TEXTS, Note
+from onnxcam.notes import CAPTIONS, TEXTS, Note
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
@@ -155,7 +155,7 @@ class Explanation:
         if self.space == "input":
             return Image.fromarray(self._pixels(alpha))
         if self.note:
-            return captioned(self._against(alpha), TEXTS[self.note])
+            return captioned(self._against(alpha), CAPTIONS[self.note])
         table = colour_table(colours)
         if self.on_device is None:
             return Image.fromarray(

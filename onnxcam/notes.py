@@ -17,6 +17,13 @@ TEXTS: dict[Note, str] = {
     "negative": "nothing speaks for the target: the map is nowhere above zero",
     "constant": "the map is the same everywhere, so it tells no place",
 }
+CAPTIONS: dict[Note, str] = {
+    "": "",
+    "zero": "no evidence",
+    "noise": "rounding noise",
+    "negative": "evidence against only",
+    "constant": "the same everywhere",
+}
 _NOISE = 10.0
 _EPS = float(np.finfo(np.float32).eps)
 _SAME = 1e-6

@@ -67,7 +67,7 @@ def test_options_and_content_make_the_key(save) -> None:
     path = save(small_cnn())
     explain(path)
     assert explain(path, layer="r1").layer == "r1"
-    assert explain(path, score="probabilities").score_name == "probabilities"
+    assert explain(path, score="logits").score_name == "logits"
     assert len(entries()) == 3
     before = explain(path)
     changed = small_cnn()

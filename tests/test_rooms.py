@@ -19,6 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),
     "files": {"errors"},
+    "notes": set(),
     "graph": {"errors"},
     "model": {"errors", "files", "graph"},
     "gradient": {"errors", "graph", "model"},
@@ -30,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"errors", "kernels", "graph", "surgeon"},
     "inputs": {"errors", "imaging", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
-    "explanation": {"errors", "files", "imaging", "kernels", "methods"},
+    "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
 }
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}

@@ -43,23 +43,14 @@ def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
 
 
 def captioned(picture: Pixels, text: str) -> Image.Image:
-    """Return a picture with a line of text over its lower edge, broken to fit."""
+    """Return a picture with a line of text over its lower edge, if it is large enough."""
     image = Image.fromarray(picture)
-    size = min(max(image.width // 36, 10), 40)
+    size = min(max(image.width // 30, 10), 40)
     font = ImageFont.load_default(size)
-    lines, room = [""], image.width - size
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= room or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    height = len(lines) * (size * 5 // 4) + size // 2
-    band = Image.new("RGB", (image.width, min(height, image.height)))
-    draw = ImageDraw.Draw(band)
-    for row, line in enumerate(lines):
-        draw.text((size // 2, size // 4 + row * (size * 5 // 4)), line, "white", font)
-    image.paste(band, (0, image.height - band.height))
+    band = Image.new("RGB", (image.width, size * 3 // 2))
+    if font.getlength(text) + size <= image.width and 4 * band.height <= image.height:
+        ImageDraw.Draw(band).text((size // 2, size // 8), text, "white", font)
+        image.paste(band, (0, image.height - band.height))
     return image
 
 

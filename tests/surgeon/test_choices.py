@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from onnxcam import default_model
 from onnxcam.errors import LayerError, NoImageInputError, ScoreError
@@ -112,8 +113,22 @@ def test_score_before_softmax_and_as_requested(save) -> None:
     assert plan.score == "logits"
     assert plan.score_note == "before Softmax of the output 'probabilities'"
     _, plan = instrument(path, score="probabilities")
+    assert plan.score == "logits"  # of the output that was asked for
+    _, plan = instrument(path, score="logits")
+    assert (plan.score, plan.score_note) == ("logits", "as requested")
+
+
+def test_an_inner_tensor_is_taken_as_it_is(save) -> None:
+    model = small_cnn()
+    model.graph.node.append(helper.make_node("Mul", ["probabilities", "hundred"], ["percent"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(100), "hundred"))
+    model.graph.output[0].name = "percent"
+    path = save(model)
+    assert instrument(path)[1].score == "logits"
+    _, plan = instrument(path, score="probabilities")
     assert plan.score == "probabilities"
     assert "lies after Softmax" in plan.warnings[0]
+    assert "--score 'logits' takes the tensor before it" in plan.warnings[0]
 
 
 def test_wrong_layers_and_scores_are_refused_with_the_nearest(save) -> None:

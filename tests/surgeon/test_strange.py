@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxcam
-from onnxcam.errors import LayerError, ModelError, NoGradientError, PreprocessError
+from onnxcam.errors import ModelError, NoGradientError, PreprocessError
 from onnxcam.surgeon.inspect import inspect
 
 from ..conftest import parse, runtime, shared, small_cnn
@@ -134,12 +134,18 @@ def test_a_value_before_the_scores_is_not_taken_for_them(save) -> None:
     assert plan.score == "scores"
 
 
-def test_channels_last_layers_are_refused(save) -> None:
+def test_channels_last_layers_are_read_as_maps(save) -> None:
     body = (
         "t = Transpose <perm=[0,2,3,1]> (maps)  r = Relu (t)  last = Transpose <perm=[0,3,1,2]> (r)"
     )
-    with pytest.raises(LayerError, match="seems to have its channels last"):
-        instrument(save(net(body)), layer="r")
+    path = save(net(body))
+    image = RNG.normal(size=(1, 3, 16, 16)).astype("f")
+    maps = {
+        layer: onnxcam.Explainer(path, layer=layer, preprocess="unit").explain(image)[0].signed
+        for layer in ("r", "last")
+    }
+    assert np.abs(maps["r"]).max() > 1e-3
+    np.testing.assert_allclose(maps["r"], maps["last"], rtol=1e-5, atol=1e-7)
 
 
 def test_the_default_domain_by_its_other_name(save) -> None:
@@ -294,9 +300,11 @@ def test_average_pool_whose_last_window_is_padding(save) -> None:
         gradient_agrees(full, plan, [-1])
 
 
-def test_real_models_that_cannot_be_explained_yet_say_why() -> None:
+def test_a_real_model_without_classes_says_why() -> None:
+    with pytest.warns(UserWarning, match="how its images are prepared"):
+        explainer = onnxcam.Explainer(shared("models", "vit-s-saliency-w8.onnx"))
     with pytest.raises(onnxcam.OnnxcamError, match="no output looks like class scores"):
-        onnxcam.Explainer(shared("models", "vit-s-saliency-w8.onnx"))
+        explainer.explain(onnxcam.default_photograph())
 
 
 def test_a_mask_is_not_the_default_layer(save) -> None:

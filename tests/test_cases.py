@@ -1,0 +1,245 @@
+"""Small models made after public reports, each with the value that is right."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxcam
+from onnxcam import cli
+from onnxcam.errors import ScoreError
+
+from .conftest import DATA
+
+CASES = DATA.parent / "cases"
+pytestmark = pytest.mark.skipif(
+    not (CASES / "cases.json").exists(), reason=f"no cases at {CASES} (set ONNXCAM_TEST_DATA)"
+)
+PHOTO = CASES / "photo.png"
+
+# Where the target is a class: explained as they are.
+CLASSES = [
+    "sigmoid-1",
+    "sigmoid-1-squeezed",
+    "regression-1",
+    "boxes-first",
+    "features-first",
+    "two-heads",
+    "ending-transposed",
+    "ending-handwritten",
+    "ending-stable",
+    "ending-percent",
+    "ending-log-softmax",
+    "ending-tanh",
+    "ending-hardsigmoid",
+    "ending-scaled-clipped",
+    "channels-last-convnext-dynamo",
+    "channels-last-convnext-script",
+    "channels-last-swin-script",
+    "tokens-vit",
+    "tokens-mean",
+    "tokens-swin",
+    "two-inputs-vector",
+    "two-inputs-text",
+    "channels-13",
+    "zipmap",
+    "zipmap-only",
+    "all-negative",
+    "grey",
+]
+# Where it is an element of a tensor: the case's want, and how it is asked for.
+ELEMENTS = {
+    "detector-ssd": ("fine", "coarse", "/Transpose_1_output_0[29,2]"),
+    "nms": ("score", "scores[0]"),
+    "nms-one": ("score", "scores[0]"),
+    "crnn": ("step-6", "logits[6,0,3]"),
+}
+REFUSED = ("embedding", "detector-yolo8", "detector-yolo5", "detector-ssd", "nms", "crnn",
+           "segmentation")  # fmt: skip
+
+
+def case(name: str) -> dict[str, Any]:
+    entries = json.loads((CASES / "cases.json").read_text("utf-8"))
+    found: dict[str, Any] = next(e for e in entries if e["name"] == name)
+    return found
+
+
+def arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(CASES / case(name)["arrays"]) as stored:
+        return dict(stored)
+
+
+def rewritten(
+    name: str, folder: Path, *, neutral: bool, turned: bool
+) -> tuple[Path, dict[str, str]]:
+    """A case's model with other names, or its outputs in reverse order; and the names."""
+    model = onnx.load(CASES / case(name)["model"])
+    graph, names = model.graph, dict[str, str]()
+    if turned:
+        outputs = list(graph.output)[::-1]
+        del graph.output[:]
+        graph.output.extend(outputs)
+
+    def other(name: str) -> str:
+        return names.setdefault(name, f"t{len(names)}") if name and neutral else name
+
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = other(value.name)
+    for node in graph.node:
+        node.input[:] = [other(n) for n in node.input]
+        node.output[:] = [other(n) for n in node.output]
+    path = folder / case(name)["model"]
+    onnx.save(model, path)
+    return path, names
+
+
+@pytest.mark.parametrize("variant", ["as it is", "neutral names", "outputs in reverse"])
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_map_of_a_class(name: str, variant: str, tmp_path: Path) -> None:
+    path, names = rewritten(
+        name, tmp_path, neutral=variant == "neutral names", turned=variant == "outputs in reverse"
+    )
+    stored = arrays(name)
+    image, *others = case(name)["inputs"]
+    for want in case(name)["wants"]:
+        target = want["target"]
+        score, layer = target.get("score", "auto"), want["layer"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            explainer = onnxcam.Explainer(
+                path, layer=names.get(layer, layer), score=names.get(score, score)
+            )
+        right = stored[f"{want['name']}.signed"]
+        batch = stored[f"input.{image}"]
+        for n in range(len(batch)):
+            fed = {names.get(o, o): stored[f"input.{o}"][n : n + 1] for o in others}
+            found = explainer.explain(batch[n : n + 1], target["index"], inputs=fed)[0]
+            np.testing.assert_allclose(
+                found.signed, right[n], atol=1e-4 * np.abs(right).max(), rtol=0
+            )
+            assert found.score == pytest.approx(stored[f"{want['name']}.number"][n], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_the_map_of_an_element(name: str) -> None:
+    *wants, target = ELEMENTS[name]
+    stored = arrays(name)
+    for want in case(name)["wants"]:
+        if want["name"] not in wants:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            explainer = onnxcam.Explainer(CASES / case(name)["model"], layer=want["layer"])
+        [image] = case(name)["inputs"]
+        found = explainer.explain(stored[f"input.{image}"][:1], target)[0]
+        right = stored[f"{want['name']}.signed"][0]
+        np.testing.assert_allclose(found.signed, right, atol=1e-4 * np.abs(right).max(), rtol=0)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_holds_no_classes_is_refused_with_a_way_out(
+    name: str, turned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """The option that the message names is tried on that very file."""
+    path, _ = rewritten(name, tmp_path, neutral=False, turned=turned)
+    call = ["onnxcam", "explain", str(PHOTO), "-m", str(path), "-o", str(tmp_path / "out")]
+    message = refused(call, monkeypatch, capsys)
+    assert "looks like class scores" in message and not (tmp_path / "out").exists()
+    option = re.search(r"-t '[^']+'", message)
+    assert option is not None, message
+    monkeypatch.setattr(sys, "argv", [*call, *shlex.split(option[0])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    assert left.value.code in (0, None), capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 2  # the overlay and the records
+
+
+def refused(call: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> str:
+    monkeypatch.setattr(sys, "argv", call)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    assert left.value.code == 2
+    message: str = capsys.readouterr().err
+    return message
+
+
+def test_of_two_plausible_outputs_neither_is_taken(tmp_path: Path) -> None:
+    """Two linear heads without names that tell: refused, and both options explain."""
+    path, names = rewritten("boxes-first", tmp_path, neutral=True, turned=False)
+    model = onnx.load(path)
+    softmax = next(n for n in model.graph.node if n.op_type == "Softmax")
+    softmax.op_type = "Identity"
+    del softmax.attribute[:]
+    onnx.save(model, path)
+    with pytest.raises(ScoreError, match="outputs may be the class scores") as refusal:
+        onnxcam.Explainer(path).explain(arrays("boxes-first")["input.image"][:1])
+    options = re.findall(r"--score '([^']+)'", str(refusal.value))
+    assert set(options) == {names["boxes"], names["scores"]}
+    for name in options:
+        explainer = onnxcam.Explainer(path, score=name)
+        assert (
+            np.abs(explainer.explain(arrays("boxes-first")["input.image"][:1])[0].signed).max() > 0
+        )
+
+
+def test_other_heads_are_named() -> None:
+    with pytest.warns(UserWarning, match="'gender' is explained. For the others: --score 'age'"):
+        onnxcam.Explainer(CASES / "two-heads.onnx")
+
+
+@pytest.mark.parametrize("name", ["ending-tanh", "ending-handwritten", "ending-percent"])
+def test_a_saturated_score_is_not_painted(name: str) -> None:
+    """The output itself, whose gradient is nothing or noise."""
+    explainer = onnxcam.Explainer(CASES / f"{name}.onnx", preprocess="unit")
+    found = explainer.explain(PHOTO, "scores[1]")[0]
+    assert found.note in ("zero", "noise") and found.peak is None
+    assert found.heatmap.max() == 0
+    record = found.to_dict()
+    assert record["peak"] is None and record["note"]
+    np.testing.assert_array_equal(np.asarray(found.overlay()), found.photo)
+
+
+def test_the_picture_carries_the_note() -> None:
+    explainer = onnxcam.Explainer(CASES / "all-negative.onnx", preprocess="unit")
+    found = explainer.explain(onnxcam.default_photograph())[0]
+    picture = np.asarray(found.overlay().convert("L"), np.int64)
+    below, above = picture[-6:], picture[-60:-30]
+    assert np.median(below) == 0 and np.median(above) > 30
+    assert (picture[-20:] > 200).any()
+
+
+def test_evidence_against_alone_is_said_and_shown_in_blue() -> None:
+    found = onnxcam.Explainer(CASES / "all-negative.onnx", preprocess="unit").explain(PHOTO)[0]
+    assert found.note == "negative" and found.peak is None and found.heatmap.max() == 0
+    picture = np.asarray(found.overlay(), np.int64)
+    assert (picture[..., 2] > picture[..., 0]).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["labels-bom.txt", "labels-keras.json"])
+def test_labels_of_other_tools(name: str) -> None:
+    explainer = onnxcam.Explainer(CASES / "grey.onnx", labels=CASES / name)
+    assert explainer.labels == ("cat", "dog")
+    found = explainer.explain(arrays("grey")["input.image"], "cat")[0]
+    assert (found.target, found.label) == (0, "cat")
+
+
+def test_the_labels_of_a_zipmap() -> None:
+    assert onnxcam.Explainer(CASES / "zipmap-only.onnx", preprocess="unit").labels == (
+        "cat",
+        "dog",
+        "crab",
+    )
