@@ -56,7 +56,7 @@ class Layouts:
     def __init__(self, graph: ir.Graph, image: ir.Value) -> None:
         self.graph, self.image = graph, image
         self.kinds: dict[ir.Value, Kind] = {}
-        self._patches: ir.Value | None = None  # the maps that were made tokens
+        self._grid: list[int | str | None] = []  # rows and columns of what was made tokens
         moving = depends_on(graph, {image})
         for node in graph:
             if node.outputs and node.outputs[0] in moving:
@@ -109,14 +109,29 @@ class Layouts:
         maps = reshaped.inputs[0]
         if maps is None or self.kinds.get(maps) is not Kind.MAPS:
             return None
-        self._patches = maps
+        self._grid = (dims(maps) or [])[2:]
         return Kind.TOKENS
+
+    def _reshaped(self, node: ir.Node, kind: Kind | None, rank: int) -> Kind | None:
+        """Return the layout where only rows and columns become one axis, or one becomes both."""
+        before, after = (
+            dims(v) or [] for v in (node.inputs[0] or node.outputs[0], node.outputs[0])
+        )
+        ends = [before[:1] + before[-1:], after[:1] + after[-1:]]
+        if not _fits(kind, len(before)) or kind is Kind.MAPS or ends[0] != ends[1]:
+            return None
+        if (kind, rank) == (Kind.LAST, 3):
+            self._grid = before[1:3]
+            return Kind.TOKENS
+        grid = [d for d in after[1:3] if isinstance(d, int)]
+        if (kind, rank) == (Kind.TOKENS, 4) and len(grid) == 2 and before[1] == grid[0] * grid[1]:
+            return Kind.LAST
+        return kind if before == after else None
 
     def _tokens(self, value: ir.Value) -> Layout | None:
         """Return the grid of patches among tokens, if the patch embedding tells it."""
         length = (dims(value) or [None, None])[1]
-        space = [] if self._patches is None else (dims(self._patches) or [])[2:]
-        rows, columns = space if len(space) == 2 else (None, None)
+        rows, columns = self._grid if len(self._grid) == 2 else (None, None)
         if not isinstance(rows, int) or not isinstance(columns, int):
             return None
         if not isinstance(length, int):  # a run in which it is another one fails
