@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.errors import LayerError, NotFiniteError, TargetError, WeightsError
+from onnxcam.errors import LayerError, MethodError, NotFiniteError, TargetError, WeightsError
 from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Preprocess
@@ -188,16 +188,23 @@ class Job:
             if len(maps) != batch.size:
                 raise LayerError(
                     f"{self.path}: {batch.size} image(s) went in, but the maps of "
-                    f"'{method.name}' have shape {list(np.shape(maps))}: the first axis of every "
-                    "tensor must be the images."
+                    f"'{method.name}' have shape {list(np.shape(maps))}: in the model, the first "
+                    "axis of every tensor must be the images; a method of your own returns "
+                    "[T, N, ...], or [1, N, ...] where targets do not matter."
                 )
         if method.space == "layer" and np.ndim(maps[0]) != 3:
+            shape, layer = list(np.shape(maps[0])[1:]), self.plan.layer
+            if layer is not None and len(layer.shape or ()) == 4:
+                raise MethodError(
+                    f"{self.path}: method '{method.name}' gave maps of shape {shape}; a map of the "
+                    f"layer '{layer.name}' has rows and columns."
+                )
             raise LayerError(
-                f"{self.path}: layer '{self.plan.layer.name if self.plan.layer else ''}' has "
-                f"{np.ndim(maps[0]) - 1} spatial axes; a heatmap on an image needs two."
+                f"{self.path}: layer '{layer.name if layer else ''}' has {len(shape)} spatial "
+                "axes; a heatmap on an image needs two."
             )
         scores = values[VALUES if self.element is not None else self.plan.scores]
-        self._check_finite(scores, maps)
+        self._check_finite(scores, maps, method)
         count = len(batch.feeds.get(ELEMENTS, batch.feeds.get(TARGETS, [PREDICTED])))
         # What is the same for every target has an axis of 1 there.
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
@@ -277,8 +284,11 @@ class Job:
         turned = last and signed.shape[-1] == self.plan.image.channels
         return np.moveaxis(signed, -1, 0) if turned else signed
 
-    def _check_finite(self, scores: NDArray[Any], maps: Sequence[NDArray[Any]]) -> None:
-        for what, array in (("scores", scores), *(("maps", m) for m in maps)):
+    def _check_finite(
+        self, scores: NDArray[Any], maps: Sequence[NDArray[Any]], method: Method
+    ) -> None:
+        named = f"maps of '{method.name}'"
+        for what, array in (("scores", scores), *((named, m) for m in maps)):
             # A finite sum is quickly seen; only where it is not, every value is looked at.
             if not math.isfinite(array.sum()) and not np.isfinite(array).all():
                 from onnxcam.model.weights import non_finite_weights

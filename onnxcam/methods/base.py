@@ -101,10 +101,25 @@ class Method:
         return {} if self.write is None else self.write(site, **dict(self.written))
 
     def finished(self, arrays: Arrays) -> NDArray[Any]:
-        """Return the map, images first, of what the graph gave."""
-        if self.finish is None:
-            return arrays["map"]
-        return self.finish(arrays, **self._of(self.finish))
+        """Return the map, images first, of what the graph gave.
+
+        Raises:
+            MethodError: no array comes of it.
+        """
+        if self.finish is not None:
+            found = self.finish(arrays, **self._of(self.finish))
+        elif "map" in arrays:
+            found = arrays["map"]
+        else:
+            raise MethodError(
+                f"method '{self.name}' gives {', '.join(arrays)}; without 'finish' it must give "
+                "its map, alone or as 'map'."
+            )
+        if not hasattr(found, "shape"):
+            raise MethodError(
+                f"method '{self.name}': 'finish' returned {type(found).__name__}, not an array."
+            )
+        return found
 
     def driven(self, runs: Runs) -> NDArray[Any]:
         """Return the map of one image, ``[T, ...]``, of many runs."""

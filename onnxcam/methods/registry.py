@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, get_args
 
 import onnxcam.methods
 from onnxcam.errors import MethodError, nearest
@@ -16,6 +17,7 @@ from onnxcam.methods.base import Method, Space
 
 METHODS: dict[str, Method] = {}
 _HERE = ("base", "registry")
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
 def register(
@@ -47,10 +49,22 @@ def register(
         on_device: whether ``finish`` takes arrays on the GPU as well.
         proportional: whether its maps are proportional to the score's gradient, so that rounding
             noise can be told by their size.
+
+    Raises:
+        MethodError: the name could not be typed, the space is unknown, a parameter no number.
     """
+    if not _NAME.fullmatch(name):
+        raise MethodError(f"method '{name}': a name is of letters, digits, '-', '_', '+', '.'.")
+    if space not in get_args(Space):
+        raise MethodError(f"method '{name}': space is one of {', '.join(get_args(Space))}.")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters = {**_defaults(function), **_defaults(finish)}
+        for parameter, value in parameters.items():
+            if not isinstance(value, (int, float)):
+                raise MethodError(
+                    f"method '{name}': the parameter '{parameter}' is {value!r}, not a number."
+                )
         METHODS[name] = Method(
             name=name,
             citation=citation,

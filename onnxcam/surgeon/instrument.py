@@ -7,6 +7,7 @@ method writes, adds outputs named ``onnxcam:PART`` or ``onnxcam:PART:VALUE``; th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,6 +162,7 @@ def _part(builder: Builder, site: Site, name: str, part: Part, on_device: bool) 
     last = last_node(builder.graph)
     with naming(f"method '{name}'", MethodError):
         made = part.graph(site)
+        _check_parts(made)
     values: dict[str, ir.Value] = {}
     first: list[str] = []  # with axes [N, T, ...]
     shapes: dict[str, list[int | str | None]] = {}
@@ -196,6 +198,17 @@ def _part(builder: Builder, site: Site, name: str, part: Part, on_device: bool) 
         add_output(builder, outputs["negative"], found, ir.DataType.BOOL, [len(flags)])
     changed = dict.fromkeys(n for walk in site.walks for n in walk.changed)
     return PartFacts(outputs, tuple(first), weighted, tuple(changed), tuple(negative))
+
+
+def _check_parts(made: object) -> None:
+    """Refuse what a method returned, if no map can come of it."""
+    values = made.values() if isinstance(made, Mapping) else [made]
+    for value in values:
+        if not isinstance(value, Term | Weighted):
+            raise MethodError(
+                f"it returned {type(value).__name__}; a method returns a term, a weighted sum "
+                "(s.weighted, s.weighted_pixels) or a dict of these."
+            )
 
 
 def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:

@@ -179,8 +179,18 @@ class Site:
 
     @staticmethod
     def relu(value: Term) -> Term:
-        """Return what is positive, and 0 elsewhere."""
+        """Return what is positive, and 0 elsewhere.
+
+        Raises:
+            MethodError: it is a weighted sum, which is finished.
+        """
+        if isinstance(value, Weighted):
+            raise MethodError("a weighted sum is rectified by s.weighted(w, relu=True).")
         return value.op("Relu")
+
+    def mean_space(self, value: Term, keepdims: bool = False) -> Term:
+        """Average over space."""
+        return self.sum_space(value, keepdims) / self.term(self.b.positions(self.layer))
 
     def sum_space(self, value: Term, keepdims: bool = False) -> Term:
         """Sum over space."""

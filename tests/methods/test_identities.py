@@ -329,7 +329,7 @@ def test_wrong_methods(dense: Path, method, message: str) -> None:
     [
         ("scores[4]", r"target 'scores\[4\]' is out of range: axis 0 counts from 0 to 3"),
         ("scores[-1]", "out of range"),
-        ("scores[0,1]", r"has 1 axes, \[4\]; give an index for each"),
+        ("scores[0,1]", r"has 1 axis, \[4\]; give an index for each"),
         ("score[1]", r"no tensor 'score'. Nearest: scores"),
         ("w4[0]", "no tensor 'w4'"),
     ],
