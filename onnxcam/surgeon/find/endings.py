@@ -148,19 +148,19 @@ def _written_out(node: ir.Node) -> Step | None:
     if node.op_type == "Div" and _number(inputs[0]) == 1:
         return _sigmoid((node,), inputs[1])
     if node.op_type in ("Div", "Mul"):
-        exp, total = _made(inputs[0], "Exp"), inputs[1]
-        inverse = _made(total, "Reciprocal") if node.op_type == "Mul" else None
-        if node.op_type == "Mul" and inverse is None:
-            return None
-        added = _made(total if inverse is None else inverse.inputs[0], "ReduceSum", "ReduceSumV13")
+        exp, divisor = _made(inputs[0], "Exp"), inputs[1]
+        if node.op_type == "Mul":
+            inverse = _made(divisor, "Reciprocal")
+            divisor = None if inverse is None else inverse.inputs[0]
+        added = _made(divisor, "ReduceSum")
         if exp is None or added is None or added.inputs[0] is not inputs[0]:
             return None
         return _unshifted((node, exp), exp.inputs[0])
     if node.op_type == "Sub":
         z = inputs[0]
-        total = _made(inputs[1], "ReduceLogSumExp")
+        whole = _made(inputs[1], "ReduceLogSumExp")
         log = _made(inputs[1], "Log")
-        if total is not None and total.inputs[0] is z:
+        if whole is not None and whole.inputs[0] is z:
             return _unshifted((node,), z)
         added = None if log is None else _made(log.inputs[0], "ReduceSum")
         exp = None if added is None else _made(added.inputs[0], "Exp")

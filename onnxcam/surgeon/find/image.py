@@ -91,21 +91,17 @@ def _as_bands(value: ir.Value) -> ImageInput | None:
     if shape is None or len(shape) != 4 or value.dtype not in _DTYPES:
         return None
 
-    def least(first: int, last: int) -> bool:
-        channels, space = shape[first], [shape[i] for i in (1, 2, 3) if i != first]
-        known = [d for d in space if isinstance(d, int)]
-        return isinstance(channels, int) and all(channels < d for d in known) and last != first
+    def fewest(axis: int) -> bool:
+        channels, space = shape[axis], [shape[i] for i in (1, 2, 3) if i != axis]
+        return isinstance(channels, int) and all(channels < d for d in space if isinstance(d, int))
 
-    first = least(1, 3)
-    if first == least(3, 1):
+    first = fewest(1)
+    if first == fewest(3):
         return None
     layout, axis = ("NCHW", 1) if first else ("NHWC", 3)
-    height, width = (
-        shape[i] if isinstance(shape[i], int) else None for i in (1, 2, 3) if i != axis
-    )
-    channels = shape[axis]
-    assert isinstance(channels, int) and value.dtype is not None
-    batch = shape[0] if isinstance(shape[0], int) else None
+    height, width = (_length(shape[i]) for i in (1, 2, 3) if i != axis)
+    channels = _length(shape[axis])
+    assert channels is not None and value.dtype is not None
     return ImageInput(
         name=value.name or "",
         dtype=str(value.dtype.numpy()),
@@ -113,8 +109,12 @@ def _as_bands(value: ir.Value) -> ImageInput | None:
         channels=channels,
         height=height,
         width=width,
-        batch=batch,
+        batch=_length(shape[0]),
     )
+
+
+def _length(length: int | str | None) -> int | None:
+    return length if isinstance(length, int) else None
 
 
 def _starts_with_transpose(value: ir.Value) -> bool:

@@ -114,9 +114,8 @@ class Layouts:
 
     def _reshaped(self, node: ir.Node, kind: Kind | None, rank: int) -> Kind | None:
         """Return the layout where only rows and columns become one axis, or one becomes both."""
-        before, after = (
-            dims(v) or [] for v in (node.inputs[0] or node.outputs[0], node.outputs[0])
-        )
+        source = node.inputs[0]
+        before, after = (dims(source) or [] if source else []), dims(node.outputs[0]) or []
         ends = [before[:1] + before[-1:], after[:1] + after[-1:]]
         if not _fits(kind, len(before)) or kind is Kind.MAPS or ends[0] != ends[1]:
             return None

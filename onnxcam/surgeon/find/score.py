@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -143,7 +144,7 @@ def _option(head: Head) -> str:
     return f"--score '{head.output.name}'"
 
 
-def _listed(outputs: list[ir.Value] | tuple[ir.Value, ...]) -> str:
+def _listed(outputs: Sequence[ir.Value]) -> str:
     return ", ".join(f"'{o.name}' {_shape(o)}" for o in outputs)
 
 
