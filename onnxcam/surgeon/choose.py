@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import LayerError, ScoreError, TargetError, nearest
 from onnxcam.graph.values import depends_on, dims, is_float, names
+from onnxcam.surgeon.find.attention import attention
 from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
@@ -31,6 +32,7 @@ class Chosen:
         whole: whether the element's tensor belongs to one image as a whole: its first axis is not
             the images.
         layout: how the layer is read, where that is known.
+        mixed: whether attention mixes the layer's places before the score is made of them.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
     """
 
@@ -41,6 +43,7 @@ class Chosen:
     element: ir.Value | None
     whole: bool = False
     layout: Layout | None = None
+    mixed: bool = False
     refusal: str = ""
 
     @property
@@ -112,18 +115,20 @@ def choose(
             f"target '{found.value.name}[...]': the tensor does not say which of the "
             f"{image.batch} images of a run its numbers belong to."
         )
-    value, why, layout = None, None, None
+    value, why, layout, mixed = None, None, None, False
     source = names(graph)[image.name]
     try:
         value = find_layer(graph, source, found.value, layer)
         layout = _layout(graph, source, image, value)
+        turned = layout is not None and layout.kind is not Kind.MAPS
+        mixed = turned and bool(attention(graph, value, found.value))
     except LayerError as error:
         if layer != "auto":
             raise
         value, why = None, error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor, whole, layout, refusal)
+    return Chosen(image, found, value, why, tensor, whole, layout, mixed, refusal)
 
 
 def _tensor(graph: ir.Graph, name: str) -> ir.Value:

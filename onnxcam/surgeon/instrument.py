@@ -236,6 +236,11 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
             f"Several outputs are class scores; '{score.output}' is explained. For the others: "
             f"{listed}."
         )
+    if chosen.mixed and chosen.layer is not None:
+        warnings.append(
+            f"Attention mixes the places of the layer '{chosen.layer.name}' before the score is "
+            "made of them: its map is coarser evidence than that of a convolution."
+        )
     flat = len(dims(score.value) or []) == 2
     return Plan(
         facts=facts,

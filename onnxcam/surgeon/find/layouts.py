@@ -86,12 +86,10 @@ class Layouts:
             keeps = node.op_type == "Concat" or constant(node.inputs[1]) is not None
             found = next((k for k in known if k is not None), None)
             return found if keeps and _fits(found, rank) else None
+        if node.op_type == "Reshape":
+            return self._reshaped(node, first, rank)
         if has(node, _KEEPING):
-            same = [
-                k for k, v in zip(known, node.inputs, strict=False) if len(dims(v) or []) == rank
-            ]
-            found = next((k for k in same if k is not None), None)
-            return found if _fits(found, rank) else None
+            return next((k for k in known if _fits(k, rank)), None)
         return None
 
     def _transposed(self, node: ir.Node, kind: Kind | None, rank: int) -> Kind | None:
