@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxcam.imaging.preprocess import Preprocess
     from onnxcam.methods.base import Method
     from onnxcam.methods.registry import register
+    from onnxcam.targets.weighted import Similarity
 
 __all__ = [
     "Explainer",
@@ -29,6 +30,7 @@ __all__ = [
     "Method",
     "OnnxcamError",
     "Preprocess",
+    "Similarity",
     "__version__",
     "add_gradients",
     "default_model",
@@ -42,6 +44,7 @@ _LAZY = {
     "Explanation": "onnxcam.explanation",
     "Method": "onnxcam.methods.base",
     "Preprocess": "onnxcam.imaging.preprocess",
+    "Similarity": "onnxcam.targets.weighted",
     "add_gradients": "onnxcam.gradient.differentiate",
     "explain_files": "onnxcam.image_files",
     "register": "onnxcam.methods.registry",

@@ -32,8 +32,10 @@ from onnxcam.methods.registry import find_method
 from onnxcam.runner import Runner
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
+from onnxcam.surgeon.request import EMBEDDING, WEIGHTED
 from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element
+from onnxcam.targets.weighted import Similarity, weighted
 
 _WIDER = " With ':wide=1' it acts on LeakyRelu, PRelu, gates and Gelu too."
 
@@ -146,8 +148,10 @@ class Explainer:
             image: a path, a PIL image, or a ready array ``[C,H,W]`` or ``[1,C,H,W]`` (channels
                 last where the model takes them so), which is not preprocessed.
             targets: a class index, a label, ``"top:K"``, an element ``"NAME[5,3]"`` of any tensor
-                (indices of one image's part of it), or a list of these; ``None`` is the predicted
-                class.
+                (indices of one image's part of it), a slice of one ``"NAME[:,3]:mean"``,
+                ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``, what :meth:`similar_to`
+                returns, or a list of these; ``None`` is the predicted class. See
+                ``docs/targets.md``.
             inputs: the model's other inputs by name, with a batch axis of 1 or without it.
 
         Returns:
@@ -217,16 +221,53 @@ class Explainer:
             listed = [targets]
         found: list[Wanted] = []
         for target in listed:
-            single = element(target)
-            if single is None:
-                if self.plan.refusal:
-                    raise ScoreError(f"{self.path.name}: {self.plan.refusal}")
+            one: Wanted | None = element(target)
+            if one is None and not self._is_class(target):
+                one = weighted(target, self._class_index)
+            if one is None:
+                self._check_classes()
                 found += resolve(target, self.plan.classes, self.labels)
             else:
-                found.append(single)
+                found.append(one)
         if not found:
             raise TargetError("no target given: the list is empty.")
         return found
+
+    def similar_to(
+        self, reference: ImageLike, *, inputs: Mapping[str, NDArray[Any]] | None = None
+    ) -> Similarity:
+        """Return the target of a model of embeddings: its cosine similarity with another image.
+
+        Args:
+            reference: the other image, prepared as those that are explained.
+            inputs: the model's other inputs, for the reference.
+
+        Raises:
+            OnnxcamError: as :meth:`explain`; there is no embedding.
+        """
+        name = str(reference) if isinstance(reference, (str, Path)) else "an image"
+        others = check_others(inputs or {}, self.plan, self.path)
+        job = Job(self._setup, f"{WEIGHTED}{EMBEDDING}", others)
+        return Similarity(job.read(reference), f"similarity to {name}")
+
+    @property
+    def _setup(self) -> Setup:
+        return Setup(self._runner, self.methods, self._inputs, self.preprocess, self.labels)
+
+    def _is_class(self, target: object) -> bool:
+        """Whether a text is a label as it stands."""
+        return isinstance(target, str) and target.strip() in (self.labels or ())
+
+    def _class_index(self, text: str) -> int:
+        """Return the index of a class that is part of a target."""
+        found = resolve(text, self.plan.classes, self.labels)
+        if len(found) != 1 or found[0].index is None:
+            raise TargetError(f"target '{text}': here it must be one class, by index or label.")
+        return found[0].index
+
+    def _check_classes(self) -> None:
+        if self.plan.refusal:
+            raise ScoreError(f"{self.path.name}: {self.plan.refusal}")
 
     def _fit_labels(
         self, requested: str | Path | Sequence[str] | None, at_hand: list[cards.Card]
@@ -251,7 +292,7 @@ class Explainer:
     ) -> list[list[Explanation]]:
         """Explain every kind of target in runs of its own, and put them in order again."""
         others = check_others(inputs or {}, self.plan, self.path)
-        setup = Setup(self._runner, self.methods, self._inputs, self.preprocess, self.labels)
+        setup = self._setup
         kinds = dict.fromkeys(kind_of(t) for wanted in targets for t in wanted)
         found: list[dict[tuple[int, int], Explanation]] = [{} for _ in targets]
         for kind in kinds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,23 +20,35 @@ from onnxcam.methods.base import Method
 from onnxcam.notes import Note, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner
 from onnxcam.runtime.batching import ahead
-from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES
+from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS
+from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
 from onnxcam.targets.elements import ElementTarget, indices
+from onnxcam.targets.weighted import WeightedTarget, stacked
 
-Wanted = ClassTarget | ElementTarget
+Wanted = ClassTarget | ElementTarget | WeightedTarget
+_READ = "read"
 
 
 def kind_of(target: Wanted) -> str | None:
-    """Return the tensor whose element a target is, ``None`` for a class."""
-    return target.tensor if isinstance(target, ElementTarget) else None
+    """Return what ``Request.element`` is for a target, ``None`` for a class."""
+    if isinstance(target, ClassTarget):
+        return None
+    weighted = not isinstance(target, ElementTarget)
+    return f"{WEIGHTED}{target.tensor}" if weighted else target.tensor
+
+
+@cache
+def _reading(name: str) -> Method:
+    """Return a method that gives a tensor of the model as it is."""
+    return Method(_READ, "", write=lambda s: {name: s.tensor(name)}, builtin=True)
 
 
 class Batch(NamedTuple):
     """What one run needs.
 
     ``size`` counts the images with those that only fill up; ``rows`` are the rows of the run's
-    targets that each image wants.
+    targets that each image wants; ``numbers`` are those of weighted targets, ``[T, N]``.
     """
 
     tensor: NDArray[Any]
@@ -44,6 +57,7 @@ class Batch(NamedTuple):
     items: Sequence[Item]
     targets: Sequence[Sequence[Wanted]]
     rows: list[list[int]]
+    numbers: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,8 +136,14 @@ class Job:
             tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
         feeds = {self.plan.image.name: self.program.session.upload(tensor)}
         feeds |= {n: np.repeat(v, len(tensor), 0) for n, v in self.others.items()}
-        rows = [[0]] * count
-        if self.element is not None:
+        rows, numbers = [[0]] * count, None
+        if self.element is not None and self.element.startswith(WEIGHTED):
+            wanted_here = list(dict.fromkeys(t for wanted in targets for t in wanted))
+            sums = [t for t in wanted_here if not isinstance(t, ClassTarget | ElementTarget)]
+            self._check_linear(sums)
+            feeds[WEIGHTS], numbers = stacked(sums, self._read(feeds, len(tensor)))
+            rows = [[wanted_here.index(t) for t in wanted] for wanted in targets]
+        elif self.element is not None:
             shape = (self.plan.element.shape if self.plan.element else None) or ()
             shape = (1, *shape) if self.plan.single else shape
             listed = list(dict.fromkeys(t for wanted in targets for t in wanted))
@@ -136,7 +156,42 @@ class Job:
             if missing:
                 codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
             feeds |= {TARGETS: codes, RANKS: ranks}
-        return Batch(tensor, feeds, len(tensor), items, targets, rows)
+        return Batch(tensor, feeds, len(tensor), items, targets, rows, numbers)
+
+    def read(self, image: ImageLike) -> NDArray[Any]:
+        """Return the tensor that is weighted, of one image, ``[*P]``."""
+        tensor, _ = self.setup.inputs.prepare(image, self.setup.preprocess)
+        full = np.concatenate([tensor] * (self.plan.image.batch or 1))
+        feeds = {self.plan.image.name: full}
+        feeds |= {n: np.repeat(v, len(full), 0) for n, v in self.others.items()}
+        return np.asarray(self._read(feeds, len(full))[0])
+
+    def _check_linear(self, targets: Sequence[WeightedTarget]) -> None:
+        """Refuse methods of many runs for numbers that are no sums: they would follow the sum."""
+        driven = next((m.name for m in self.setup.methods if m.drive is not None), None)
+        curved = next((t for t in targets if not t.linear), None)
+        if driven is not None and curved is not None:
+            raise MethodError(
+                f"method '{driven}' does not go with the target '{curved}'. Choose one of one run, "
+                "grad-cam for one."
+            )
+
+    def _read(self, feeds: Mapping[str, Any], count: int) -> NDArray[Any]:
+        """Return the tensor that is weighted, ``[N, *P]``, of a forward pass alone."""
+        assert self.plan.element is not None
+        name, rank = self.plan.element.name, len(self.plan.element.shape or ())
+        program = self.setup.runner.program([_reading(name)], self.element)
+        dtype = np.dtype(self.plan.element.dtype)
+        nothing = np.zeros((1,) * (rank + (2 if self.plan.single else 1)), dtype)
+        [output] = program.names(_READ)
+        values = np.asarray(program.run({**feeds, WEIGHTS: nothing}, [output])[output])
+        values = values[None] if self.plan.single else values
+        if len(values) != count:
+            raise TargetError(
+                f"{self.path}: '{name}' has shape {list(values.shape)} for {count} image(s): its "
+                "first axis is not the images."
+            )
+        return values
 
     def _run(self, batch: Batch) -> list[list[Explanation]]:
         """Run one batch and make its explanations."""
@@ -147,7 +202,7 @@ class Job:
             mine: list[Explanation] = []
             for method, (signed, raw) in zip(self.setup.methods, maps, strict=True):
                 for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
-                    one = self._explanation(method, item, signed[n][t], values, n, t, target)
+                    one = self._explanation(method, item, signed[n][t], values, batch, n, t, target)
                     mine.append(one if raw is None else replace(one, on_device=raw[n, t]))
             found.append(mine)
         return found
@@ -205,7 +260,8 @@ class Job:
             )
         scores = values[VALUES if self.element is not None else self.plan.scores]
         self._check_finite(scores, maps, method)
-        count = len(batch.feeds.get(ELEMENTS, batch.feeds.get(TARGETS, [PREDICTED])))
+        targets = (batch.feeds[k] for k in (WEIGHTS, ELEMENTS, TARGETS) if k in batch.feeds)
+        count = len(next(targets, [PREDICTED]))
         # What is the same for every target has an axis of 1 there.
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
         return signed, raw
@@ -215,7 +271,8 @@ class Job:
     ) -> NDArray[Any]:
         """Drive many runs of one image, its targets being those of the clean run."""
         if self.element is not None:
-            targets = {ELEMENTS: batch.feeds[ELEMENTS]}
+            targets = {k: batch.feeds[k] for k in (ELEMENTS,) if k in batch.feeds}
+            targets |= {k: batch.feeds[k][:, n : n + 1] for k in (WEIGHTS,) if k in batch.feeds}
         else:
             classes = values[CLASSES][:, n : n + 1]
             targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
@@ -229,14 +286,16 @@ class Job:
         item: Item,
         signed: NDArray[np.float32],
         values: dict[str, NDArray[Any]],
+        batch: Batch,
         n: int,
         t: int,
         target: Wanted,
     ) -> Explanation:
         index: int | None = None
         label, rank, element = None, None, None
-        if isinstance(target, ElementTarget):
-            element, score = str(target), float(values[VALUES][n, t])
+        if not isinstance(target, ClassTarget):
+            found = values[VALUES][n, t] if batch.numbers is None else batch.numbers[t, n]
+            element, score = str(target), float(found)
         else:
             scores, index = values[self.plan.scores][n], int(values[CLASSES][t, n])
             if index >= len(scores):

@@ -24,7 +24,7 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
-from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.plan import WEIGHTS, Plan
 from onnxcam.surgeon.request import Cut, Request
 
 Array = NDArray[Any]
@@ -250,6 +250,8 @@ class ImageRuns:
         """Add what stays fixed, repeated as often as there are variants."""
         count = max(map(len, varied.values()))
         fixed = {n: v for n, v in self._targets.items() if n in program.inputs}
+        if WEIGHTS in fixed:  # some rules need one for each image
+            fixed[WEIGHTS] = np.repeat(fixed[WEIGHTS], count, 1)
         repeated = {*program.others, *program.plan.feeds.values()}
         return {
             n: np.repeat(v, count, 0) if n in repeated and len(v) == 1 else v

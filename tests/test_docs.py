@@ -98,3 +98,13 @@ def check_made_up(name: str, forward: Callable[[np.ndarray], np.ndarray]) -> Non
         e[i] = step
         slope = (forward(x + e) - forward(x - e)) / (2 * step)
         np.testing.assert_allclose(found[:, *i], (seed * slope).sum((1, 2)), rtol=1e-5, atol=1e-7)
+
+
+def test_the_example_of_the_page_of_targets_runs() -> None:
+    text = (DOCS / "targets.md").read_text("utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    found = scope["found"]
+    assert isinstance(found, onnxcam.Explanation) and found.score > 0
+    assert np.abs(found.signed).max() > 0

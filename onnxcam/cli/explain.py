@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,8 +46,8 @@ def explain(
         typer.Option(
             "-t",
             "--target",
-            help="Class index, label, top:K, or NAME[5,3], an element of any tensor; repeatable. "
-            "Default: the predicted class.",
+            help="Class index, label, top:K, 'dog - cat', 'best of dog,cat', region:CLASS, "
+            "NAME[5,3] or NAME[:,3]:mean of any tensor; repeatable. Default: the predicted class.",
         ),
     ] = None,
     layer: Annotated[
@@ -57,6 +57,13 @@ def explain(
     method: Annotated[
         list[str] | None,
         typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="An image: explain how similar the model's embedding is to this one's.",
+            metavar="IMAGE",
+        ),
     ] = None,
     input_: Annotated[
         list[str] | None,
@@ -125,8 +132,17 @@ def explain(
         method=method or "grad-cam",
     )
     others = read_others(input_ or [])
+    targets: list[Any] = list(target or [])
+    if reference is not None:
+        targets.append(explainer.similar_to(reference, inputs=others))
     run = explain_files(
-        explainer, images, target, out=out, format=format_.value, arrays=arrays, inputs=others
+        explainer,
+        images,
+        targets or None,
+        out=out,
+        format=format_.value,
+        arrays=arrays,
+        inputs=others,
     )
     if not json_:
         _introduce(explainer)

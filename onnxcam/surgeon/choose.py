@@ -16,7 +16,9 @@ from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Score, find_score
+from onnxcam.surgeon.find.tensors import find_dense, find_embedding
 from onnxcam.surgeon.plan import ImageInput
+from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, WEIGHTED
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Chosen:
         layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
             says so.
         element: the tensor whose elements are explained, in place of class scores.
+        weighted: whether weighted sums of it are explained, not single elements.
         whole: whether the element's tensor belongs to one image as a whole: its first axis is not
             the images.
         layout: how the layer is read, where that is known.
@@ -41,6 +44,7 @@ class Chosen:
     layer: ir.Value | None
     why: LayerError | None
     element: ir.Value | None
+    weighted: bool = False
     whole: bool = False
     layout: Layout | None = None
     mixed: bool = False
@@ -67,7 +71,8 @@ class Chosen:
         score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
         layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
         layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
-        return replace(self, score=score, layer=layer)
+        element = None if self.element is None else score.value
+        return replace(self, score=score, layer=layer, element=element)
 
 
 def choose(
@@ -95,6 +100,7 @@ def choose(
     """
     image = find_image_input(graph, path.name)
     tensor, refusal = None, ""
+    weighted = element is not None and element.startswith(WEIGHTED)
     batch = (dims(names(graph)[image.name]) or [None])[0]
     if element is None:
         try:
@@ -104,6 +110,8 @@ def choose(
             if tensor is None or score != "auto" or not stand_in:
                 raise
             refusal = str(error)
+    elif weighted:
+        tensor = _weighted(graph, element.removeprefix(WEIGHTED), score, image, batch)
     else:
         tensor = _tensor(graph, element)
     whole = False
@@ -128,7 +136,20 @@ def choose(
         value, why = None, error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor, whole, layout, mixed, refusal)
+    return Chosen(image, found, value, why, tensor, weighted, whole, layout, mixed, refusal)
+
+
+def _weighted(
+    graph: ir.Graph, name: str, score: str, image: ImageInput, batch: int | str | None
+) -> ir.Value:
+    """Return the tensor whose weighted sums are explained."""
+    if name == SCORES:
+        return find_score(graph, score, batch).value
+    if name == DENSE:
+        return find_dense(graph, image, batch, score)
+    if name == EMBEDDING:
+        return find_embedding(graph, batch, score)
+    return _tensor(graph, name)
 
 
 def _tensor(graph: ir.Graph, name: str) -> ir.Value:

@@ -41,6 +41,7 @@ from onnxcam.surgeon.request import Part, Request
 from onnxcam.surgeon.seeds.built import BuiltSeeds
 from onnxcam.surgeon.seeds.classes import ClassSeeds, add_output
 from onnxcam.surgeon.seeds.elements import ElementSeeds
+from onnxcam.surgeon.seeds.weights import WeightSeeds
 from onnxcam.surgeon.site import Seeds, Site, Weighted, combined, images_first
 from onnxcam.surgeon.tail import cut
 
@@ -137,7 +138,7 @@ def _write(
             kind, sizes = tensor.type, [1, *(dims(tensor) or [])]
             tensor = builder.op("Unsqueeze", tensor, builder.ints(0))
             tensor.shape, tensor.type = ir.Shape(sizes), kind
-        seeds = ElementSeeds(builder, tensor)
+        seeds = (WeightSeeds if chosen.weighted else ElementSeeds)(builder, tensor)
     else:
         seeds = ClassSeeds(builder, chosen.score)
     seeds.add_outputs()
@@ -215,7 +216,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
     """Return the plan of a graph to which nothing was added yet."""
     score, warnings = chosen.score, []
     if chosen.element is not None:
-        note = "single elements of a tensor"
+        note = "weighted sums of a tensor" if chosen.weighted else "single elements of a tensor"
     elif score.output is None:
         note = "as requested"
         squashed = probability(score.value)

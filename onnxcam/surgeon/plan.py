@@ -17,6 +17,7 @@ SCORES = "onnxcam:scores"
 CLASSES = "onnxcam:classes"
 ELEMENTS = "onnxcam:elements"
 VALUES = "onnxcam:values"
+WEIGHTS = "onnxcam:weights"
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Plan:
         classes: number of classes, when known before the run.
         scores: name of the output that gives the scores as ``[N, C]``.
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
-        element: name, dtype and shape of the tensor whose elements are explained, in place of
-            class scores.
+        element: name, dtype and shape of the tensor whose elements, or whose weighted sums, are
+            explained in place of class scores.
         single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
         parts: what each part of the instrumented model gives.

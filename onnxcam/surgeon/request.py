@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Cut = Literal["", "layer", "input"]  # from the start, or the image's first floating tensor
 
 
+WEIGHTED = "onnxcam:weighted:"  # before a tensor's name, or one of these, in ``Request.element``
+SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
+
+
 class Part(Protocol):
     """What a method writes into the graph."""
 
@@ -35,7 +39,8 @@ class Request:
         parts: what is written, by name.
         layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
-        element: the tensor whose elements are explained, ``None`` for class scores.
+        element: the tensor whose elements are explained, or after :data:`WEIGHTED` the one whose
+            weighted sums are; ``None`` for class scores.
         engine: the gradient engine.
         on_device: whether weighted sums are left to a kernel on the GPU, which is given weights and
             activations; everything is then written with images first.

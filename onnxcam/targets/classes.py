@@ -33,8 +33,8 @@ def resolve(
     """Return what targets mean.
 
     Args:
-        targets: an index, a label, ``"top:K"``, a list of these, or ``None`` for the predicted
-            class.
+        targets: an index, a label, ``"top:K"``, ``"rank:K"``, the K-th best alone, a list of these,
+            or ``None`` for the predicted class.
         classes: number of classes, ``None`` when only the run knows.
         labels: names of the classes.
 
@@ -98,6 +98,8 @@ def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> l
     text = target.strip()
     if text.lower().startswith("top:"):
         return _top(text, classes)
+    if text.lower().startswith("rank:"):
+        return _top(f"top:{text[5:]}", classes)[-1:]
     if re.fullmatch(r"[-+]?[0-9]+", text):
         return [ClassTarget(_index(int(text), classes))]
     return [ClassTarget(_label(text, labels))]

@@ -82,7 +82,7 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     node = _last_computation(ending.value)
     if node is not None and has(node, Trait.LINEAR):
         evidence += _LINEAR
-    if _has_unit_length(output):
+    if has_unit_length(output):
         evidence = -9
         reasons.append("it is brought to length 1, as embeddings are")
     suppression = _suppression(before[output])
@@ -147,7 +147,7 @@ def _last_computation(value: ir.Value) -> ir.Node | None:
     return node
 
 
-def _has_unit_length(value: ir.Value) -> bool:
+def has_unit_length(value: ir.Value) -> bool:
     """Whether a tensor is divided by its own length at last."""
     node = value.producer()
     while node is not None and has(node, Trait.PASSES | Trait.RESHAPES):

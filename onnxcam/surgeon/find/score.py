@@ -14,6 +14,7 @@ from onnxcam.surgeon.find.endings import walk_back
 from onnxcam.surgeon.find.heads import CERTAIN, PLAUSIBLE, Head, has_images_first, heads
 from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
+_PAGE = "docs/targets.md lists what can be explained."
 Batch = int | str | None  # the length of the image input's first axis
 
 
@@ -56,7 +57,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) ->
     if not found:
         raise ScoreError(
             f"no output looks like class scores [N, classes]: {_listed(graph.outputs)}. Name a "
-            f"tensor of scores with --score{_element(graph, batch)}."
+            f"tensor of scores with --score{_element(graph, batch)}{_region(graph)}. {_PAGE}"
         )
     most = max(h.evidence for h in found)
     if most < PLAUSIBLE:
@@ -110,14 +111,26 @@ def _unlikely(found: list[Head], batch: Batch) -> ScoreError:
     if suppressed is not None and suppressed.inputs[1] is not None:
         return ScoreError(
             f"no output looks like class scores: {shown}. To explain a score before suppression, "
-            f"by class and box: {_indexed(suppressed.inputs[1], batch)}."
+            f"by class and box: {_indexed(suppressed.inputs[1], batch)}. {_PAGE}"
         )
     name = found[0].output.name
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
         f"{_indexed(found[0].output, batch)}; to take them for class scores all the same: "
-        f"--score '{name}'."
+        f"--score '{name}'.{_similar(found)} {_PAGE}"
     )
+
+
+def _similar(found: list[Head]) -> str:
+    if not any(has_unit_length(h.output) for h in found):
+        return ""
+    return " To explain how similar it is to another image's: --reference IMAGE."
+
+
+def _region(graph: ir.Graph) -> str:
+    """Return the option that explains a region, where an output has scores of pixels."""
+    dense = any(len(dims(o) or []) == 4 for o in graph.outputs)
+    return ", or a segmented region with -t region:CLASS" if dense else ""
 
 
 def _shapeless(value: ir.Value, batch: Batch) -> ScoreError:

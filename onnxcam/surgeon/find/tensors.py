@@ -1,0 +1,77 @@
+"""Find scores of every pixel, and embeddings."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxcam.errors import ScoreError, nearest
+from onnxcam.graph.operators import Trait, has
+from onnxcam.graph.values import dims, is_float, names
+from onnxcam.surgeon.find.heads import has_images_first, has_unit_length, of_images
+from onnxcam.surgeon.plan import ImageInput
+
+_MOST = 4  # an output of fewer numbers is rather coordinates than an embedding
+
+
+def find_dense(
+    graph: ir.Graph, image: ImageInput, batch: int | str | None, requested: str = "auto"
+) -> ir.Value:
+    """Return the scores of every pixel, ``[N, C, H, W]``, before Softmax, Sigmoid or ArgMax.
+
+    Raises:
+        ScoreError: no output has them, or they have their channels last.
+    """
+    for output in _outputs(graph, requested):
+        value = _before(output)
+        shape = dims(value) or []
+        if len(shape) != 4 or not is_float(value) or not of_images(value, batch):
+            continue
+        space = [d for d in shape[1:3] if isinstance(d, int)]
+        if isinstance(shape[3], int) and space and all(shape[3] < d // 4 for d in space):
+            raise ScoreError(
+                f"the scores of pixels '{value.name}' {shape} have their channels last; name the "
+                "tensor before that with --score."
+            )
+        return value
+    raise ScoreError(
+        "no output has scores of pixels, [N, C, H, W]. Name their tensor with --score, or choose "
+        "another kind of target."
+    )
+
+
+def find_embedding(graph: ir.Graph, batch: int | str | None, requested: str = "auto") -> ir.Value:
+    """Return the embedding: an output of length 1 if there is one, else the first of many numbers.
+
+    Raises:
+        ScoreError: there is none.
+    """
+    flat = [
+        o
+        for o in _outputs(graph, requested)
+        if is_float(o) and has_images_first(o, batch) and len(dims(o) or []) == 2
+    ]
+    found = next((o for o in flat if has_unit_length(o)), None)
+    many = (o for o in flat if not isinstance(n := (dims(o) or [])[1], int) or n > _MOST)
+    found = found or next(many, None)
+    if found is None:
+        raise ScoreError("no output is an embedding, [N, D]. Name its tensor with --score.")
+    return found
+
+
+def _outputs(graph: ir.Graph, requested: str) -> list[ir.Value]:
+    if requested == "auto":
+        return list(graph.outputs)
+    known = names(graph)
+    if requested not in known:
+        raise ScoreError(f"score '{requested}': no such tensor.{nearest(requested, known)}")
+    return [known[requested]]
+
+
+def _before(value: ir.Value) -> ir.Value:
+    """Return the scores before what squashes them or takes the best."""
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
+        squashes = has(node, Trait.SQUASHES | Trait.PASSES) or node.op_type == "ArgMax"
+        if not squashes and not (has(node, Trait.RESHAPES) and not is_float(value)):
+            break
+        value = node.inputs[0]
+    return value
