@@ -11,7 +11,14 @@ from onnxcam.errors import ScoreError, nearest
 from onnxcam.graph.values import describe, dims, is_float, names
 from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.endings import walk_back
-from onnxcam.surgeon.find.heads import CERTAIN, PLAUSIBLE, Head, has_images_first, heads
+from onnxcam.surgeon.find.heads import (
+    CERTAIN,
+    PLAUSIBLE,
+    Head,
+    has_images_first,
+    has_unit_length,
+    heads,
+)
 from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
 _PAGE = "docs/targets.md lists what can be explained."
