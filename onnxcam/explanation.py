@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnxcam.errors import OutputError, PictureError
-from onnxcam.files import write_atomically
+from onnxcam.files import shown, write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
 from onnxcam.imaging.pixels import captioned, centred, diverging, intensity
 from onnxcam.imaging.preprocess import Geometry
@@ -226,7 +226,7 @@ class Explanation:
         rows, columns = self.view.rows, self.view.columns
         peak = self.peak
         return {
-            "image": self.source,
+            "image": None if self.source is None else shown(self.source),
             "method": self.method,
             "space": self.space,
             "layer": self.layer,

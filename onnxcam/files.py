@@ -50,3 +50,8 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "onnxcam"
+
+
+def shown(path: object) -> str:
+    """Return a path as text that can be printed and stored, whatever bytes its name holds."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")

@@ -13,6 +13,7 @@ from onnxcam._version import __version__
 from onnxcam.errors import ImageError, NotFiniteError, PictureError
 from onnxcam.explainer import Explainer
 from onnxcam.explanation import Explanation
+from onnxcam.files import shown
 from onnxcam.inputs.files import find_images
 from onnxcam.inputs.others import check_others
 from onnxcam.outputs import Outputs
@@ -86,12 +87,12 @@ class FileRun:
         try:
             if isinstance(found, Exception):
                 raise found
-            records = self._outputs.save(found, path.stem)
+            records = self._outputs.save(found, shown(path.stem))
         except (ImageError, NotFiniteError, PictureError) as error:
-            self.document["failed"].append({"image": str(path), "error": str(error)})
+            self.document["failed"].append({"image": shown(path), "error": shown(error)})
             what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
-            return FileResult(path, error=what)
-        self.document["images"].append({"image": str(path), "explanations": records})
+            return FileResult(path, error=shown(what))
+        self.document["images"].append({"image": shown(path), "explanations": records})
         return FileResult(path, found, records)
 
 
@@ -139,7 +140,7 @@ def describe(explainer: Explainer) -> dict[str, Any]:
     plan = explainer.plan
     shape = None if plan.layer is None else plan.layer.shape
     return {
-        "file": str(explainer.path),
+        "file": shown(explainer.path),
         "layer": None if plan.layer is None else plan.layer.name,
         "layer_shape": None if shape is None else list(shape),
         "methods": [m.label for m in explainer.methods],

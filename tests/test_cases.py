@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -18,7 +20,7 @@ import onnxcam
 from onnxcam import cli
 from onnxcam.errors import ScoreError
 
-from .conftest import DATA
+from .conftest import DATA, shared
 
 CASES = DATA.parent / "cases"
 pytestmark = pytest.mark.skipif(
@@ -243,3 +245,44 @@ def test_the_labels_of_a_zipmap() -> None:
         "dog",
         "crab",
     )
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    named = os.fsencode(folder) + b"/caf\xe9.png"
+    try:
+        shutil.copyfile(PHOTO, named)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    call = ["onnxcam", "explain", str(folder), "-m", str(CASES / "boxes-first.onnx")]
+    monkeypatch.setattr(sys, "argv", [*call, "--preprocess", "unit", "-o", str(out)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code in (0, None)
+    records = json.loads((out / "explanations.json").read_text("utf-8"))
+    assert [e["image"].rpartition("/")[2] for e in records["images"]] == ["caf?.png"]
+    assert len(list(out.glob("*.jpg"))) == 1
+
+
+def test_a_recurrent_state_begins_with_zeros() -> None:
+    path = shared("models", "pong-policy-a3c.onnx")
+    explainer = onnxcam.Explainer(path, preprocess={"color": "grey", "divide": 255})
+    frame = np.random.default_rng(2).random((1, 1, 80, 80), np.float32)
+    with pytest.warns(UserWarning, match="state h_in is not given; zeros are taken"):
+        [begun] = explainer.explain(frame)
+    [given] = explainer.explain(frame, inputs={"h_in": np.zeros((1, 256), np.float32)})
+    np.testing.assert_array_equal(begun.signed, given.signed)
+    [other] = explainer.explain(frame, inputs={"h_in": np.float32(0.5)})
+    assert np.abs(other.signed - given.signed).max() > 1e-4
+
+
+def test_the_region_of_a_real_saliency_model() -> None:
+    """A transformer without classes: what it takes for salient of a dog and a cat is explained."""
+    path = shared("models", "vit-s-saliency-w8.onnx")
+    preprocess = {"divide": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    explainer = onnxcam.Explainer(path, preprocess=preprocess)
+    [found] = explainer.explain(shared("images", "two_objects", "both.png"), "region:0")
+    assert found.note == "" and found.peak is not None
+    x, y = found.peak[0] / found.view.size[1], found.peak[1] / found.view.size[0]
+    assert 0.35 < x < 0.6 and 0.05 < y < 0.45  # the dog's head

@@ -39,7 +39,8 @@ ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["outputs"] = {"errors", "explanation", "files"}
 ROOMS["image_files"] = {
-    *("_version", "errors", "explainer", "explanation", "inputs", "outputs", "runtime", "targets"),
+    *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
+    "targets",
 }
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["cli"] = {*ROOMS, "__init__"}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxcam.files import shown
+
 if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
     from onnxcam.image_files import FileResult, FileRun
@@ -67,7 +69,9 @@ def explain(
     ] = None,
     input_: Annotated[
         list[str] | None,
-        typer.Option("--input", help="Another input of the model.", metavar="NAME=FILE.npy"),
+        typer.Option(
+            "--input", help="Another input of the model.", metavar="NAME=FILE.npy|zeros|NUMBER"
+        ),
     ] = None,
     score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
     preprocess: Annotated[
@@ -162,7 +166,7 @@ def explain(
 
 def _introduce(explainer: Explainer) -> None:
     plan = explainer.plan
-    typer.echo(f"model  {explainer.path}")
+    typer.echo(f"model  {shown(explainer.path)}")
     typer.echo(f"score  {plan.score} ({plan.score_note})")
     typer.echo(f"layer  {plan.layer or 'none'}")
     typer.echo(f"images prepared as in {explainer.preprocess_from}")
@@ -171,7 +175,7 @@ def _introduce(explainer: Explainer) -> None:
 
 
 def _report(result: FileResult, out: Path, methods: bool) -> None:
-    typer.echo(str(result.path))
+    typer.echo(shown(result.path))
     for record in result.records:
         named = isinstance(record["target"], int)
         label = record["label"] or (f"class {record['target']}" if named else record["target"])
