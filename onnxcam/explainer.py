@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from onnxcam.errors import (
     InputArrayError,
     LabelsError,
     MethodError,
+    ModelError,
     ScoreError,
     TargetError,
 )
@@ -37,6 +39,9 @@ from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element
 from onnxcam.targets.weighted import Similarity, weighted
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 _WIDER = " With ':wide=1' it acts on LeakyRelu, PRelu, gates and Gelu too."
 
 
@@ -54,7 +59,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | bytes | ModelProto,
         *,
         layer: str | int = "auto",
         score: str = "auto",
@@ -64,11 +69,12 @@ class Explainer:
         cache: bool = False,
         engine: Engine = "rules",
         method: str | Method | Sequence[str | Method] = "grad-cam",
+        pixel_range: tuple[float, float] | None = None,
     ) -> None:
         """Instrument a model and load it.
 
         Args:
-            model: the .onnx file.
+            model: the .onnx file, its content, or an ``onnx.ModelProto``.
             layer: the tensor to explain: ``"auto"``, the name of a tensor or node, or -1, -2,
                 ... counting back from the default.
             score: the tensor of class scores: ``"auto"`` or a name.
@@ -84,11 +90,15 @@ class Explainer:
             method: how to explain, by name (``onnxcam methods`` lists them; with parameters
                 ``"occlusion:size=24,stride=8"``), a :class:`~onnxcam.methods.base.Method`, or
                 several, which share one run.
+            pixel_range: what is black and what white in grey pictures of more than 8 bits, in
+                their own numbers; by default what the file or its type says.
 
         Raises:
             OnnxcamError: see :mod:`onnxcam.errors`; each says what to do.
         """
-        self.path = Path(model)
+        self.path = self._file(model)
+        if pixel_range is not None and not pixel_range[0] < pixel_range[1]:
+            raise ImageError(f"pixel_range {pixel_range}: the first must be below the second.")
         wanted = [method] if isinstance(method, (str, Method)) else list(method)
         self.methods = [find_method(m) for m in wanted]
         if not self.methods:
@@ -114,7 +124,24 @@ class Explainer:
                 warnings.warn(message, stacklevel=2)
         self.labels = self._fit_labels(labels, at_hand)
         self._session = self._default.session
-        self._inputs = Inputs(self.plan.image, self.path)
+        self._inputs = Inputs(self.plan.image, self.path, pixel_range)
+
+    def _file(self, model: str | Path | bytes | ModelProto) -> Path:
+        """Return the model's file; one that lies in memory is written to a temporary one."""
+        if isinstance(model, (str, Path)):
+            return Path(model)
+        if isinstance(model, bytes):
+            data = model
+        elif hasattr(model, "SerializeToString"):
+            data = model.SerializeToString()
+        else:
+            raise ModelError(
+                f"{type(model).__name__} is no model: give a path, bytes or an onnx.ModelProto."
+            )
+        self._folder = TemporaryDirectory(prefix="onnxcam-")  # removed with the explainer
+        path = Path(self._folder.name) / "model.onnx"
+        path.write_bytes(data)
+        return path
 
     def _without_effect(self) -> list[str]:
         """Return a warning for each method that acts on rectifiers and found none."""
@@ -145,8 +172,9 @@ class Explainer:
         """Explain one image.
 
         Args:
-            image: a path, a PIL image, or a ready array ``[C,H,W]`` or ``[1,C,H,W]`` (channels
-                last where the model takes them so), which is not preprocessed.
+            image: a path, a PIL image, the bytes of a file or an open one, or a ready array
+                ``[C,H,W]`` or ``[1,C,H,W]`` (channels last where the model takes them so), which is
+                not preprocessed.
             targets: a class index, a label, ``"top:K"``, an element ``"NAME[5,3]"`` of any tensor
                 (indices of one image's part of it), a slice of one ``"NAME[:,3]:mean"``,
                 ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``, what :meth:`similar_to`

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import onnxcam
@@ -286,3 +287,57 @@ def test_the_region_of_a_real_saliency_model() -> None:
     assert found.note == "" and found.peak is not None
     x, y = found.peak[0] / found.view.size[1], found.peak[1] / found.view.size[0]
     assert 0.35 < x < 0.6 and 0.05 < y < 0.45  # the dog's head
+
+
+PICTURES = {
+    "bits-12.png": (0, 4095),
+    "bits-12-said.png": None,
+    "float-4095.tif": (0, 4095),
+    "float-hounsfield.tif": (-1000, 3095),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_more_than_8_bits(name: str) -> None:
+    """With their range said the map is right to what 8 bits leave of it; a guess is said."""
+    right = arrays("grey")["class-0.signed"][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explainer = onnxcam.Explainer(CASES / "grey.onnx", pixel_range=PICTURES[name])
+        found = explainer.explain(CASES / name, 0)[0]
+    np.testing.assert_allclose(found.signed, right, rtol=0, atol=2.5e-2 * np.abs(right).max())
+    if PICTURES[name] is not None:
+        with pytest.warns(UserWarning, match=r"guessed that 0 is black .* --range LOW:HIGH"):
+            onnxcam.Explainer(CASES / "grey.onnx").explain(CASES / name, 0)
+
+
+def test_models_and_images_in_memory() -> None:
+    file = CASES / "boxes-first.onnx"
+    expected = onnxcam.Explainer(file, preprocess="unit").explain(PHOTO, 3)[0].signed
+    for model in (file.read_bytes(), onnx.load(file)):
+        explainer = onnxcam.Explainer(model, preprocess="unit")
+        with PHOTO.open("rb") as opened:
+            for image in (PHOTO.read_bytes(), opened):
+                np.testing.assert_array_equal(explainer.explain(image, 3)[0].signed, expected)
+    with pytest.raises(onnxcam.OnnxcamError, match="int is no model"):
+        onnxcam.Explainer(3)  # type: ignore[arg-type]
+
+
+def test_a_file_in_the_runtimes_own_format(tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(CASES / "boxes-first.onnx", options)
+    with pytest.raises(onnxcam.OnnxcamError, match=r"own format \(.ort\)"):
+        onnxcam.Explainer(tmp_path / "model.ort")
+
+
+@pytest.mark.parametrize("batch", [-1, 0])
+def test_batches_declared_oddly(batch: int, tmp_path: Path) -> None:
+    model = onnx.load(CASES / "boxes-first.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, tmp_path / "odd.onnx")
+    expected = onnxcam.Explainer(CASES / "boxes-first.onnx", preprocess="unit").explain(PHOTO)
+    found = onnxcam.Explainer(tmp_path / "odd.onnx", preprocess="unit").explain(PHOTO)
+    np.testing.assert_allclose(found[0].signed, expected[0].signed, rtol=1e-5, atol=1e-8)

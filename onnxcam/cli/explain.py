@@ -77,6 +77,14 @@ def explain(
     preprocess: Annotated[
         str, typer.Option(help="Name or file of a card that says how images are prepared.")
     ] = "auto",
+    range_: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            help="What is black and what white in pictures of more than 8 bits.",
+            metavar="LOW:HIGH",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="File of class names, one a line or JSON.")
     ] = None,
@@ -134,6 +142,7 @@ def explain(
         cache=cache,
         engine=engine.value,
         method=method or "grad-cam",
+        pixel_range=_range(range_),
     )
     others = read_others(input_ or [])
     targets: list[Any] = list(target or [])
@@ -162,6 +171,16 @@ def explain(
     if failed:
         typer.echo(f"{failed} of {len(run.paths)} images failed.", err=True)
         raise typer.Exit(1)
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}': write it as 0:4095.", param_hint="--range") from None
 
 
 def _introduce(explainer: Explainer) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from onnxcam.errors import InputArrayError, PreprocessError
-from onnxcam.imaging.decode import decode
+from onnxcam.imaging.decode import Limits, decode
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.surgeon.plan import ImageInput
 
-ImageLike = str | Path | Image.Image | NDArray[Any]
+ImageLike = str | Path | Image.Image | bytes | BinaryIO | NDArray[Any]
 
 
 class Item(NamedTuple):
@@ -28,9 +28,9 @@ class Item(NamedTuple):
 class Inputs:
     """Prepares images for one model."""
 
-    def __init__(self, takes: ImageInput, path: Path) -> None:
-        """Take the model's image input, and its file for messages."""
-        self._takes, self._path = takes, path
+    def __init__(self, takes: ImageInput, path: Path, limits: Limits | None = None) -> None:
+        """Take the model's image input, its file for messages, and the range of deep greys."""
+        self._takes, self._path, self._limits = takes, path, limits
         sizes = (takes.height, takes.width)
         channels_last = takes.layout == "NHWC"
         self._shape = (*sizes, takes.channels) if channels_last else (takes.channels, *sizes)
@@ -53,7 +53,7 @@ class Inputs:
                 f"{self._path}: '{takes.name}' takes {takes.channels} channels, which no "
                 "photograph has; pass ready arrays."
             )
-        photo = decode(image)
+        photo = decode(image, self._limits)
         tensor, geometry = preprocess.apply(photo, takes.layout, takes.dtype)
         source = str(image) if isinstance(image, (str, Path)) else None
         return tensor, Item(geometry, photo, source)

@@ -166,10 +166,16 @@ def _unknown_rank(model: ir.Model) -> bool:
 
 
 def _forget_unknown_names(proto: onnx.ModelProto) -> None:
-    """Clear names that tools give to every unknown length; by the standard they would be equal."""
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param.lower() in _UNKNOWN_NAMES:
+    """Clear names that tools give to every unknown length; by the standard they would be equal.
+
+    Older exporters of Paddle write -1, or 0 for the batch.
+    """
+    ends = [*proto.graph.input, *proto.graph.output]
+    for value in (*ends, *proto.graph.value_info):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            length = dim.dim_value if dim.HasField("dim_value") else 1
+            unknown = length < 0 or (length == 0 and axis == 0 and value in ends)
+            if unknown or dim.dim_param.lower() in _UNKNOWN_NAMES:
                 dim.Clear()
 
 

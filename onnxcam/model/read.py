@@ -11,6 +11,7 @@ from onnxcam.graph.protos import opset_of, stored_tensors
 
 MIN_OPSET = 7
 MIN_IR = 3
+_ORT_FORMAT = b"ORTM"  # file identifier of the flatbuffers schema
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:
@@ -34,6 +35,11 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
     if not data:
         raise ModelError(f"{path}: the file is empty.")
+    if data[4:8] == _ORT_FORMAT:
+        raise ModelError(
+            f"{path}: is in ONNX Runtime's own format (.ort), which holds no ONNX graph. Give the "
+            ".onnx file that it was made from."
+        )
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
