@@ -261,6 +261,32 @@ class Explainer:
             raise TargetError("no target given: the list is empty.")
         return found
 
+    def scores(
+        self,
+        image: ImageLike,
+        preprocess: Preprocess | None = None,
+        *,
+        inputs: Mapping[str, NDArray[Any]] | None = None,
+    ) -> NDArray[Any]:
+        """Return all class scores of an image, ``[C]``, before Softmax or Sigmoid.
+
+        Args:
+            image: as :meth:`explain` takes it.
+            preprocess: how it is prepared, in place of the explainer's own way.
+            inputs: the model's other inputs.
+
+        Raises:
+            OnnxcamError: as :meth:`explain`.
+        """
+        self._check_classes()
+        others = check_others(inputs or {}, self.plan, self.path)
+        tensor, _ = self._inputs.prepare(image, preprocess or self.preprocess)
+        full = np.concatenate([tensor] * (self.plan.image.batch or 1))
+        feeds = {self.plan.image.name: full}
+        feeds |= {n: np.repeat(v, len(full), 0) for n, v in others.items()}
+        program = self._runner.program([])
+        return np.asarray(program.run(feeds, [program.plan.scores])[program.plan.scores][0])
+
     def similar_to(
         self, reference: ImageLike, *, inputs: Mapping[str, NDArray[Any]] | None = None
     ) -> Similarity:

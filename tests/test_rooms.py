@@ -42,6 +42,7 @@ ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
     "targets",
 }
+ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}

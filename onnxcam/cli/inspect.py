@@ -15,9 +15,20 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[Path, typer.Argument(help="The .onnx file.", metavar="MODEL")],
     score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
+    try_: Annotated[
+        str | None,
+        typer.Option(
+            "--try",
+            help="Prepare this photograph by every known card, and show how sure the model is.",
+            metavar="IMAGE",
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List what can be explained in a model: score, layers, operators without a rule."""
+    if try_ is not None:
+        _try(model, score, try_)
+        return
     from onnxcam.surgeon.inspect import inspect as look
 
     found = look(model, score)
@@ -25,6 +36,20 @@ def inspect(
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:
         _show(found)
+
+
+def _try(model: Path, score: str, image: str) -> None:
+    import warnings
+
+    from onnxcam.explainer import Explainer
+    from onnxcam.trials import table, try_cards
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that preprocessing is guessed is known
+        explainer = Explainer(model, score=score, providers="cpu")
+    for line in table(try_cards(explainer, image)):
+        typer.echo(line)
+    typer.echo("A sure answer is no proof. Is the class what the picture shows?")
 
 
 def _show(found: Inspection) -> None:
@@ -47,7 +72,9 @@ def _show(found: Inspection) -> None:
         place = "auto" if layer.place == 0 else f"{layer.place:+d}"
         stride = "" if layer.stride is None else f"  stride {'x'.join(map(str, layer.stride))}"
         typer.echo(f"  {mark} {place:>5}  {layer.tensor}{stride}")
-    if not found.layers:
+    if found.default is not None and all(c.tensor.name != found.default for c in found.layers):
+        typer.echo(f"  *  auto  {found.default} (tokens, or channels last)")
+    elif not found.layers:
         typer.echo("          none")
     for operator, entry in found.missing.items():
         where = "after the default layer" if entry["after_layer"] else "before the default layer"

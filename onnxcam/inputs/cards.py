@@ -286,17 +286,17 @@ def find_preprocess(
     """
     for card in cards:
         if card.preprocess is not None:
-            return _fitted(card.preprocess, image, card.where), card.where, None
+            return fitted(card.preprocess, image, card.where), card.where, None
     if image.channels not in (1, 3):
         return None, "nothing: only ready arrays fit", None
     guess, why = _guess(image)
     warning = (
         f"{model.name}: how its images are prepared is not known; guessed {why}. A wrong guess "
         "gives wrong predictions and heatmaps: name it with --preprocess NAME|FILE "
-        f"(known: {', '.join(known_cards())}), or in a card "
-        f"'{model.with_suffix('.toml').name}' beside the model."
+        f"(known: {', '.join(known_cards())}; 'onnxcam inspect {model.name} --try IMAGE' tries "
+        f"them), or in a card '{model.with_suffix('.toml').name}' beside the model."
     )
-    return _fitted(guess, image, "guess"), "guess", warning
+    return fitted(guess, image, "guess"), "guess", warning
 
 
 def _requested(name: str) -> Card:
@@ -312,8 +312,12 @@ def _requested(name: str) -> Card:
     )
 
 
-def _fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
-    """Fill in the model's size, and refuse preprocessing that does not fit the model."""
+def fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
+    """Fill in the model's size.
+
+    Raises:
+        PreprocessError: the preprocessing does not fit the model; ``where`` names it.
+    """
     own = (image.height, image.width)
     height, width = preprocess.size or (own[0] or 224, own[1] or 224)
     if (own[0] or height, own[1] or width) != (height, width):
