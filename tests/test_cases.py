@@ -21,7 +21,7 @@ import onnxcam
 from onnxcam import cli
 from onnxcam.errors import ScoreError
 
-from .conftest import DATA, shared
+from .conftest import DATA, parse, runtime, shared
 
 CASES = DATA.parent / "cases"
 pytestmark = pytest.mark.skipif(
@@ -341,3 +341,39 @@ def test_batches_declared_oddly(batch: int, tmp_path: Path) -> None:
     expected = onnxcam.Explainer(CASES / "boxes-first.onnx", preprocess="unit").explain(PHOTO)
     found = onnxcam.Explainer(tmp_path / "odd.onnx", preprocess="unit").explain(PHOTO)
     np.testing.assert_allclose(found[0].signed, expected[0].signed, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["stft-script", "stft-dynamo", "stft-fixed"])
+def test_the_gradient_to_a_waveform(name: str) -> None:
+    """Through STFT, of a signal of any length and without its last axis, as PyTorch exports it."""
+    stored, want = arrays(name), case(name)["wants"][0]
+    assert want["expects"] == "gradient"
+    model = onnxcam.add_gradients(onnx.load(CASES / f"{name}.onnx"), "logits", "wave")
+    session = runtime(model)
+    seed = stored[f"{want['name']}.seed"].astype(np.float32)
+    feeds = {"wave": stored["input.wave"], "seed:logits": seed[None]}
+    [found] = session.run(["gradient:wave"], feeds)
+    right = stored[f"{want['name']}.gradient"]
+    np.testing.assert_allclose(found[0], right, rtol=0, atol=1e-4 * np.abs(right).max())
+
+
+def test_a_square_root_at_zero_gives_no_nan() -> None:
+    """The slope is infinite there; 0 is taken, so that a 0 after it stays 0."""
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        roots (float[1,4] x) => (float[1,4] y) {
+            root = Sqrt (x)
+            power = Pow (x, half)
+            mask = Sign (x)
+            sum = Add (root, power)
+            y = Mul (sum, mask)
+        }
+        """,
+        {"half": np.float32(0.5)},
+    )
+    session = runtime(onnxcam.add_gradients(model, "y", "x"))
+    x = np.array([[0, 0, 4, 1]], np.float32)
+    feeds = {"x": x, "seed:y": np.ones((1, 1, 4), np.float32)}
+    [found] = session.run(["gradient:x"], feeds)
+    np.testing.assert_allclose(found[0], [[0, 0, 0.5, 1]], rtol=1e-6)

@@ -249,7 +249,27 @@ def _halves(w: _Writer) -> None:
     )
 
 
+def _stft(w: _Writer) -> None:
+    """Frames of a signal ``[N, L]`` or ``[N, L, 1]``, counted as a convolution counts them.
+
+    ``onnx`` infers neither other than static lengths nor a signal without its last axis.
+    """
+    step, length = w.numbers(1), w.numbers(3)
+    if length is None:
+        length = w.shapes.get(w.name(2)) and list(w.shapes[w.name(2)])
+    if not step or not length or (w.rank(0) == 3 and w.shapes[w.name(0)][2] == 2):
+        return
+    [size] = length
+    bins = size // 2 + 1 if w.attribute("onesided", 1) else size
+    signal = w.op("Reshape", w.name(0), w.ints(0, 1, -1))
+    kernel = w.op("ConstantOfShape", w.ints(bins, 1, size))
+    frames = w.op("Conv", signal, kernel, strides=[step[0]])
+    turned = w.op("Unsqueeze", w.op("Transpose", frames, perm=[0, 2, 1]), w.ints(3))
+    w.op("Concat", turned, turned, into=w.output(), axis=3)
+
+
 _TABLE: dict[str, Writing] = {
+    "STFT": _stft,
     # the optimizer's
     "FusedConv": _as("Conv", 0, 1, 2, drop=_ACTIVATION),
     "FusedGemm": _as("Gemm", 0, 1, 2, drop=_ACTIVATION),
@@ -295,7 +315,7 @@ _TABLE |= dict.fromkeys([
 # fmt: on
 
 # Only these are replaced in the default domain: some versions of onnx do not infer them.
-_NOT_INFERRED = {"GroupNormalization", "SimplifiedLayerNormalization"}
+_NOT_INFERRED = {"GroupNormalization", "SimplifiedLayerNormalization", "STFT"}
 
 
 def put_stand_ins(graph: onnx.GraphProto, opset: int) -> None:

@@ -93,6 +93,8 @@ rule("DFT", _dft, None, None, opset=17, refuses=[_LENGTH, must_be_known("axes")]
 def _stft(c: Call) -> list[ir.Value]:
     """Gather the frames, multiply them by the window, and transform each."""
     signal, op, ints = c.x(0), c.op, c.builder.ints
+    if c.rank(signal) == 2:  # ONNX Runtime takes what has no axis of real and imaginary parts
+        signal = op("Unsqueeze", signal, ints(2))
     step, window = given(c, 1), c.operand(2)
     if c.operand(3) is not None:
         size = given(c, 3)
