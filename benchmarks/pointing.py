@@ -61,7 +61,7 @@ def main() -> None:
             found = explainer.explain(DATA / "images" / item["file"], targets)
             for target, explanation in zip(item["targets"], found, strict=True):
                 boxes = [o["bbox"] for o in item["objects"] if o["category"] == target["category"]]
-                hits += hit(explanation.peak, boxes)
+                hits += explanation.peak is not None and hit(explanation.peak, boxes)
                 centre += hit((item["width"] / 2, item["height"] / 2), boxes)
                 count += 1
         print(

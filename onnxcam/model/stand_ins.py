@@ -254,9 +254,7 @@ def _stft(w: _Writer) -> None:
 
     ``onnx`` infers neither other than static lengths nor a signal without its last axis.
     """
-    step, length = w.numbers(1), w.numbers(3)
-    if length is None:
-        length = w.shapes.get(w.name(2)) and list(w.shapes[w.name(2)])
+    step, length = w.numbers(1), w.numbers(3) or list(w.shapes.get(w.name(2), ()))
     if not step or not length or (w.rank(0) == 3 and w.shapes[w.name(0)][2] == 2):
         return
     [size] = length
