@@ -42,12 +42,13 @@ def note_on(signed: NDArray[np.float32], largest: float, *, proportional: bool) 
         proportional: whether the map is proportional to the score's gradient, so that noise can be
             told by its size.
     """
-    if not signed.any():
-        return "zero"
-    size = float(np.abs(signed, dtype=np.float64).sum())
-    if proportional and size < _NOISE * _EPS * largest:
-        return "noise"
     low, high = float(signed.min()), float(signed.max())
+    if low == high == 0:
+        return "zero"
+    least = _NOISE * _EPS * largest
+    small = proportional and max(high, -low) < least  # else the sum is larger, too
+    if small and float(np.abs(signed, dtype=np.float64).sum()) < least:
+        return "noise"
     if high <= 0:
         return "negative"
     return "constant" if high - low <= _SAME * high else ""
