@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
     from onnxcam.image_files import FileResult, FileRun
 
+MANY = 8  # images of one class are no accident
 FEW = 3  # more images than this get a progress bar
 
 
@@ -159,13 +160,20 @@ def explain(
     )
     if not json_:
         _introduce(explainer)
-    failed = 0
+    failed, best = 0, set()
     for result in _progress(run):
         if result.error is not None:
             failed += 1
             typer.echo(f"onnxcam: skipped: {result.error}", err=True)
         elif not json_:
             _report(result, out, len(explainer.methods) > 1)
+        best |= {e.target for e in result.explanations if e.rank == 1}
+    if len(run.paths) >= MANY and targets == [] and len(best) == 1:
+        typer.echo(
+            "onnxcam: hint: every image got one class. If that is unlikely, they may be prepared "
+            f"wrongly: 'onnxcam inspect {explainer.path} --try IMAGE' tries other ways.",
+            err=True,
+        )
     if json_:
         typer.echo(json.dumps(run.document, indent=2, ensure_ascii=False))
     if failed:

@@ -23,6 +23,9 @@ def inspect(
             metavar="IMAGE",
         ),
     ] = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List every tensor: any of them can be explained.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List what can be explained in a model: score, layers, operators without a rule."""
@@ -30,7 +33,12 @@ def inspect(
         _try(model, score, try_)
         return
     from onnxcam.surgeon.inspect import inspect as look
+    from onnxcam.surgeon.inspect import tensors as every
 
+    if tensors:
+        for facts, operator in every(model):
+            typer.echo(f"{facts}  {operator}")
+        return
     found = look(model, score)
     if json_:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -121,6 +121,17 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
     )
 
 
+def tensors(path: str | Path) -> list[tuple[TensorFacts, str]]:
+    """Return every computed tensor in graph order, and the operator that computes it.
+
+    Raises:
+        ModelError, ExternalDataError: the file cannot be read.
+    """
+    path = Path(path)
+    graph = Prepared(read_model(path), path).model.graph
+    return [(tensor_facts(v), operator(n)) for n in graph for v in n.outputs if v.name]
+
+
 def _candidates(
     graph: ir.Graph, source: ir.Value, score: ir.Value, image: ImageInput
 ) -> tuple[Candidate, ...]:
