@@ -1,6 +1,6 @@
 """Bring any model to the form that analysis and rules work on.
 
-1. drop outputs that are no tensors;
+1. drop outputs that are maps;
 2. inline model-local functions;
 3. lift the opset, if that is needed;
 4. fold small constant expressions;
@@ -22,6 +22,7 @@ import onnx_ir as ir
 from onnxcam.errors import ModelError, OnnxcamError
 from onnxcam.graph.protos import all_nodes, opset_of
 from onnxcam.model.fold import fold_constants
+from onnxcam.model.map_outputs import drop_map_outputs
 from onnxcam.model.opset import BASE_OPSET, lift
 from onnxcam.model.read import read_model
 from onnxcam.model.runtime_ops import set_aside
@@ -33,7 +34,6 @@ from onnxcam.model.skeleton import (
     skeleton,
     without_weights,
 )
-from onnxcam.model.tensor_outputs import keep_tensor_outputs
 from onnxcam.model.types import take_types
 
 _UNKNOWN_NAMES = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
@@ -126,7 +126,7 @@ def _prepare(
     proto: onnx.ModelProto, path: Path, opset: int | None, keep: frozenset[str]
 ) -> tuple[onnx.ModelProto, ir.Model]:
     _name_default_domain(proto, opset or BASE_OPSET)
-    keep_tensor_outputs(proto, path)
+    drop_map_outputs(proto, path)
     _constants_to_initializers(proto.graph)
     if proto.functions:
         proto = _inline(proto, path)

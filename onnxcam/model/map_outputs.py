@@ -1,4 +1,4 @@
-"""Pass over outputs that are no tensors: sequences of maps, as ZipMap gives them, and the like."""
+"""Pass over outputs that are maps or sequences of maps, as ZipMap gives them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from onnxcam.errors import ModelError
 _LABELS = "names"  # where exporters keep labels, see onnxcam.inputs.cards
 
 
-def keep_tensor_outputs(proto: onnx.ModelProto, path: Path) -> None:
-    """Drop outputs that are no tensors, and what computes nothing else.
+def drop_map_outputs(proto: onnx.ModelProto, path: Path) -> None:
+    """Drop outputs that are maps or sequences of maps, and what computes nothing else.
 
     ZipMap (``ai.onnx.ml``) turns probabilities into maps from labels to numbers. Where they are
     not an output themselves they take its place, and its labels become the model's.
@@ -47,7 +47,11 @@ def keep_tensor_outputs(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _is_tensor(output: onnx.ValueInfoProto) -> bool:
-    return output.type.WhichOneof("value") in ("tensor_type", None)
+    """Whether a value is a tensor, or a sequence of tensors, which does no harm."""
+    kind = output.type
+    if kind.WhichOneof("value") == "sequence_type":
+        kind = kind.sequence_type.elem_type
+    return kind.WhichOneof("value") != "map_type"
 
 
 def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
