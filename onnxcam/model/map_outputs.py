@@ -51,7 +51,7 @@ def _is_tensor(output: onnx.ValueInfoProto) -> bool:
     kind = output.type
     if kind.WhichOneof("value") == "sequence_type":
         kind = kind.sequence_type.elem_type
-    return kind.WhichOneof("value") != "map_type"
+    return bool(kind.WhichOneof("value") != "map_type")
 
 
 def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
