@@ -6,6 +6,7 @@ Every message names the file or the node with its operator and opset, and says t
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,11 @@ def naming(what: Path | str, *kinds: type[OnnxcamError], advice: str = "") -> It
         after = f" {advice}" if advice else ""
         name = what.name if isinstance(what, Path) else what
         raise type(error)(f"{name}: {error}{after}") from error
+
+
+def quoted(text: str) -> str:
+    """Return a name in quotes, as a shell takes it."""
+    return shlex.quote(text) if "'" in text else f"'{text}'"
 
 
 def nearest(name: str, known: Iterable[str], count: int = 5) -> str:

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.errors import LayerError, MethodError, NotFiniteError, TargetError, WeightsError
+from onnxcam.errors import (
+    InferenceError,
+    LayerError,
+    MethodError,
+    NotFiniteError,
+    TargetError,
+    WeightsError,
+)
 from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Preprocess
@@ -214,7 +221,15 @@ class Job:
         outputs = [*record, *(o for m in written for o in self.program.names(m.label))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
             flags = [self.plan.parts[m.label].outputs.get("negative", "") for m in written]
-            return self.program.run_there(feeds, outputs, [*record, *flags])
+            try:
+                return self.program.run_there(feeds, outputs, [*record, *flags])
+            except InferenceError as error:
+                if ELEMENTS not in feeds:
+                    raise
+                raise TargetError(
+                    f"{self.path}: the run failed. Is the target '{self.element}[...]' out of "
+                    f"range? Some of its lengths only the run knows. ({error})"
+                ) from error
         runs = [
             self.program.run({**feeds, TARGETS: row[None], RANKS: rank[None]}, outputs)
             for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
@@ -305,6 +320,8 @@ class Job:
             score = float(scores[index])
             labels = self.setup.labels
             label = labels[index] if labels and index < len(labels) else None
+            if self.plan.classes == 1 and not labels:
+                label = self.plan.output  # one number an image has no class
             known = target.rank
             rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
         layer = self.plan.layer.name if self.plan.layer and method.space == "layer" else None

@@ -11,7 +11,8 @@ Note = Literal["", "zero", "noise", "negative", "constant"]
 
 TEXTS: dict[Note, str] = {
     "": "",
-    "zero": "the map is zero everywhere: nothing speaks for the target, nothing against it",
+    "zero": "the map is zero everywhere: here the score does not depend on these maps. Where it is "
+    "squashed or clipped, --score names the tensor before that",
     "noise": "the map is rounding noise: the score hardly depends on these maps. Where it is "
     "squashed, --score names the tensor before that",
     "negative": "nothing speaks for the target: the map is nowhere above zero",

@@ -194,7 +194,8 @@ def _range(text: str | None) -> tuple[float, float] | None:
 def _introduce(explainer: Explainer) -> None:
     plan = explainer.plan
     typer.echo(f"model  {shown(explainer.path)}")
-    typer.echo(f"score  {plan.score} ({plan.score_note})")
+    if not plan.refusal:
+        typer.echo(f"score  {plan.score} ({plan.score_note})")
     typer.echo(f"layer  {plan.layer or 'none'}")
     typer.echo(f"images prepared as in {explainer.preprocess_from}")
     if explainer.providers[0] != "CPUExecutionProvider":

@@ -15,7 +15,7 @@ from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.quantized import as_numbers
-from onnxcam.surgeon.find.score import Score, find_score
+from onnxcam.surgeon.find.score import Score, find_score, numbers
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
 from onnxcam.surgeon.plan import ImageInput
 from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, WEIGHTED
@@ -106,8 +106,8 @@ def choose(
         try:
             found = find_score(graph, score, batch)
         except ScoreError as error:
-            tensor = next((o for o in graph.outputs if is_float(o) and dims(o)), None)
-            if tensor is None or score != "auto" or not stand_in:
+            tensor = numbers(graph) if score == "auto" else names(graph).get(score)
+            if tensor is None or not dims(tensor) or not is_float(tensor) or not stand_in:
                 raise
             refusal = str(error)
     elif weighted:

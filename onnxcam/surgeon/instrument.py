@@ -22,6 +22,7 @@ from onnxcam.errors import (
     ScoreError,
     TargetError,
     naming,
+    quoted,
 )
 from onnxcam.gradient.add import needed_opset
 from onnxcam.gradient.appended import appended, infer_appended, last_node
@@ -34,7 +35,8 @@ from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
 from onnxcam.surgeon.choose import Chosen, choose
-from onnxcam.surgeon.find.endings import probability, walk_back
+from onnxcam.surgeon.find.axes import class_axis
+from onnxcam.surgeon.find.endings import probability, squashed_before, walk_back
 from onnxcam.surgeon.find.image import first_floating
 from onnxcam.surgeon.plan import SCORES, PartFacts, Plan
 from onnxcam.surgeon.request import Part, Request
@@ -66,7 +68,7 @@ def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
     proto = read_model(path)
     origin = origin_of(proto, path)
     prepared = Prepared(proto, path)
-    advice = "Choose a layer after that operator (--layer)."
+    advice = "Choose a layer after that operator (--layer), or a score before it (--score)."
     with (
         naming(path, LayerError, ScoreError, EngineError, TargetError, MethodError),
         naming(path, NoGradientError, advice=advice),
@@ -212,6 +214,24 @@ def _check_parts(made: object) -> None:
             )
 
 
+def _after_squashing(score: ir.Value) -> list[str]:
+    """Return a warning where a score is made of probabilities that the walk back did not pass."""
+    node = squashed_before(score)
+    source = None if node is None else node.inputs[0]
+    if node is None or source is None:
+        return []
+    zeros = ",".join("0" for _ in (dims(source) or [])[1:])
+    way_out = (
+        f"-t {quoted(f'{source.name}[{zeros}]')}"
+        if class_axis(source) is None
+        else f"--score {quoted(source.name or '')}"
+    )
+    return [
+        f"The score '{score.name}' is made of what {node.op_type} gives, where gradients may "
+        f"vanish and classes compete. For the numbers before it: {way_out}."
+    ]
+
+
 def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
     """Return the plan of a graph to which nothing was added yet."""
     score, warnings = chosen.score, []
@@ -229,10 +249,14 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
     elif score.passed:
         kinds = dict.fromkeys(text.split(" ")[0] for text in reversed(score.passed))
         note = f"before {', '.join(kinds)} of the output '{score.output}'"
-    else:
+    elif score.value.name == score.output:
         note = "the model's output"
+    else:
+        note = f"what the output '{score.output}' is picked from"
+    if chosen.element is None and not warnings:
+        warnings += _after_squashing(score.value)
     if score.others:
-        listed = ", ".join(f"--score '{name}'" for name in score.others)
+        listed = ", ".join(f"--score {quoted(name)}" for name in score.others)
         warnings.append(
             f"Several outputs are class scores; '{score.output}' is explained. For the others: "
             f"{listed}."
@@ -248,6 +272,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         image=chosen.image,
         score=score.value.name or "",
         score_note=note,
+        output=score.output,
         classes=score.classes,
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layer=None if chosen.layer is None else tensor_facts(chosen.layer),

@@ -75,6 +75,7 @@ class Plan:
         image: the image input.
         score: name of the score tensor.
         score_note: how it was found, for the reader.
+        output: the output that it was found from, if it was.
         classes: number of classes, when known before the run.
         scores: name of the output that gives the scores as ``[N, C]``.
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
@@ -92,6 +93,7 @@ class Plan:
     image: ImageInput
     score: str
     score_note: str
+    output: str | None
     classes: int | None
     scores: str
     layer: TensorFacts | None

@@ -99,7 +99,12 @@ def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> l
     if text.lower().startswith("top:"):
         return _top(text, classes)
     if text.lower().startswith("rank:"):
-        return _top(f"top:{text[5:]}", classes)[-1:]
+        try:
+            return _top(f"top:{text[5:]}", classes)[-1:]
+        except TargetError:
+            raise TargetError(
+                f"target '{text}': write rank:2 for the second best of {classes or 'the'} classes."
+            ) from None
     if re.fullmatch(r"[-+]?[0-9]+", text):
         return [ClassTarget(_index(int(text), classes))]
     return [ClassTarget(_label(text, labels))]
@@ -125,7 +130,7 @@ def _label(text: str, labels: Sequence[str] | None) -> int:
     if not labels:
         raise TargetError(
             f"target '{text}': the model's labels are not known. Give them with --labels FILE, "
-            "or name the class by its index."
+            f"or name the class by its index.{_forms(text)}"
         )
     wanted = text.casefold()
     found = [i for i, name in enumerate(labels) if wanted in _names(name)]
@@ -138,7 +143,13 @@ def _label(text: str, labels: Sequence[str] | None) -> int:
     found = [i for i, name in enumerate(labels) if parts & _names(name)] if len(parts) > 1 else []
     if len(found) == 1:  # a list of synonyms, one of which is the label
         return found[0]
-    raise TargetError(f"target '{text}': no such label.{nearest(text, labels)}")
+    raise TargetError(f"target '{text}': no such label.{nearest(text, labels)}{_forms(text)}")
+
+
+def _forms(text: str) -> str:
+    """Return where other forms are described, for what may be one with a mistake."""
+    other = not text or any(c in text for c in "[]:-.") or text.lower().startswith("best")
+    return " docs/targets.md lists what else can be named." if other else ""
 
 
 def _names(label: str) -> set[str]:

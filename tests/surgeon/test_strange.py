@@ -122,7 +122,9 @@ def test_the_operator_without_a_rule_is_named_not_its_neighbour(save) -> None:
     message = str(error.value)
     assert message.startswith("model.onnx: no gradient rule for com.microsoft.Strange (producing")
     assert "which lies between 'maps' and '" in message
-    assert message.endswith("Choose a layer after that operator (--layer).")
+    assert message.endswith(
+        "Choose a layer after that operator (--layer), or a score before it (--score)."
+    )
 
 
 def test_a_value_before_the_scores_is_not_taken_for_them(save) -> None:

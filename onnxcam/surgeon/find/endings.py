@@ -89,6 +89,28 @@ def walk_back(output: ir.Value) -> Ending:
     return Ending(best, tuple(passed), kind)
 
 
+def squashed_before(value: ir.Value) -> ir.Node | None:
+    """Return a Softmax or the like between the last linear layer and a score.
+
+    Unlike the walk back, this passes whatever picks, adds or multiplies classes; of several the one
+    of most classes is returned.
+    """
+    pending, seen, found = [value], set[ir.Value](), list[Step]()
+    while pending:
+        one = pending.pop()
+        node = one.producer()
+        if one in seen or node is None or has(node, Trait.LINEAR) or len(dims(one) or []) > 3:
+            continue
+        seen.add(one)
+        step = _step(one)
+        if step is not None and step.kind in (Kind.PROBABILITIES, Kind.SQUASHES):
+            found.append(step)
+        pending += [v for v in node.inputs if v is not None]
+    if not found:
+        return None
+    return max(found, key=lambda s: class_count(s.source) or 0).nodes[-1]
+
+
 def probability(value: ir.Value) -> ir.Node | None:
     """Return the node that has turned an inner tensor into probabilities already."""
     step = _step(value)
@@ -111,7 +133,8 @@ def _step(value: ir.Value) -> Step | None:
         return Step(first, (node,), Kind.PROBABILITIES)
     if node.op_type in _ALSO_SQUASH:
         return Step(first, (node,), Kind.SQUASHES)
-    if has(node, _KEEPS) or _moves_classes(node):
+    best = node.op_type == "TopK" and value is node.outputs[0]  # what it picks from has classes
+    if has(node, _KEEPS) or _moves_classes(node) or best:
         return Step(first, (node,), Kind.KEEPS)
     if node.op_type == "Log":
         return Step(first, (node,), Kind.SCALES)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcam.graph.operators import Trait, has
-from onnxcam.graph.values import dims, is_float, leads_to
+from onnxcam.graph.values import depends_on, dims, is_float, leads_to
 from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.endings import Ending, Kind, walk_back
 
@@ -21,9 +21,9 @@ _OTHERS = re.compile(
     r"feat(s|ures?)?|hidden|keypoints?|kps|landmarks?|latent|loc|masks?|offsets?|pose|rois|states?"
 )
 # Points of evidence. What a Softmax gives are class scores whatever the name.
-_PROBABILITIES, _NAME, _LINEAR = 5, 2, 1
-_OTHER_NAME, _READ_ON, _ONE, _FOUR = -4, -4, -1, -1
-CERTAIN = _PROBABILITIES - 1
+_SOFTMAX, _SIGMOID, _NAME, _LINEAR = 5, 3, 2, 1
+_OTHER_NAME, _READ_ON, _ONE, _FOUR = -5, -4, -1, -1
+CERTAIN = 4
 PLAUSIBLE = 0
 
 
@@ -54,12 +54,15 @@ def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
         graph: a prepared graph.
         batch: the length of the image input's first axis.
     """
-    before = {o: leads_to(o) for o in graph.outputs}
+    moving = depends_on(graph, set(graph.inputs))
+    before = {o: leads_to(o) for o in graph.outputs if o in moving}
     found = [
-        _head(o, before, several=len(graph.outputs) > 1)
-        for o in graph.outputs
+        _head(o, before, several=len(before) > 1)
+        for o in before
         if _shaped(o) and of_images(o, batch)
     ]
+    if not found:
+        found = [_chosen_of(o, p) for o in before if (p := _picked_from(o)) is not None]
     order = {node: i for i, node in enumerate(graph)}
     return sorted(found, key=lambda h: order.get(h.output.producer(), -1))  # type: ignore[arg-type]
 
@@ -70,9 +73,10 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
         re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", output.name or "").lower())
     )
     count, evidence, reasons = class_count(output), 0, []
-    certain = ending.kind is Kind.PROBABILITIES
-    if certain:
-        evidence += _PROBABILITIES
+    sigmoid = any("Sigmoid" in n.op_type for n in ending.passed)
+    certain = ending.kind is Kind.PROBABILITIES and not sigmoid  # a box may pass a Sigmoid, too
+    if ending.kind is Kind.PROBABILITIES:
+        evidence += _SIGMOID if sigmoid else _SOFTMAX
     other = next((w for w in words if _OTHERS.fullmatch(w)), None)
     if any(_SCORES.fullmatch(w) for w in words):
         evidence += _NAME
@@ -98,6 +102,23 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     if several and count == 4 and not certain:
         evidence += _FOUR
     return Head(output, ending, evidence, "; ".join(reasons), suppression)
+
+
+def _picked_from(output: ir.Value) -> ir.Value | None:
+    """Return the class scores whose best is an output of whole numbers."""
+    value = output
+    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
+        source = node.inputs[0]
+        if node.op_type in ("ArgMax", "TopK"):
+            return source if _shaped(source) and class_axis(source) is not None else None
+        if not has(node, Trait.PASSES | Trait.RESHAPES):
+            return None
+        value = source
+    return None
+
+
+def _chosen_of(output: ir.Value, scores: ir.Value) -> Head:
+    return Head(output, walk_back(scores), CERTAIN, "")
 
 
 def _words(name: str) -> list[str]:
@@ -131,9 +152,9 @@ def _suppression(before: set[ir.Value]) -> ir.Node | None:
 def of_images(value: ir.Value, batch: int | str | None) -> bool:
     """Whether the first axis may be the images."""
     shape = dims(value) or []
-    if len(shape) < 2 or not isinstance(shape[0], int) or not isinstance(batch, int):
+    if len(shape) < 2 or not isinstance(shape[0], int):
         return True
-    return shape[0] == batch
+    return shape[0] == batch if isinstance(batch, int) else batch not in shape[1:]
 
 
 def _last_computation(value: ir.Value) -> ir.Node | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcam.errors import ScoreError, nearest
-from onnxcam.graph.values import describe, dims, is_float, names
+from onnxcam.errors import ScoreError, nearest, quoted
+from onnxcam.graph.values import depends_on, describe, dims, is_float, names
 from onnxcam.surgeon.find.axes import class_axis, class_count
-from onnxcam.surgeon.find.endings import walk_back
+from onnxcam.surgeon.find.endings import Ending, walk_back
 from onnxcam.surgeon.find.heads import (
     CERTAIN,
     PLAUSIBLE,
@@ -78,7 +78,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) ->
     # Of several that are certain, the first computed: the order of outputs decides nothing.
     chosen = best[0]
     others = tuple(h.output.name or "" for h in best[1:])
-    return _of_output(chosen.output, batch, others)
+    return _of_head(chosen.output, chosen.ending, batch, others)
 
 
 def _named(graph: ir.Graph, requested: str, batch: Batch) -> Score:
@@ -99,7 +99,10 @@ def _named(graph: ir.Graph, requested: str, batch: Batch) -> Score:
 
 def _of_output(output: ir.Value, batch: Batch, others: tuple[str, ...] = ()) -> Score:
     """Return the score that an output's values are made of."""
-    ending = walk_back(output)
+    return _of_head(output, walk_back(output), batch, others)
+
+
+def _of_head(output: ir.Value, ending: Ending, batch: Batch, others: tuple[str, ...] = ()) -> Score:
     value = ending.value
     if class_axis(value) is None:
         raise _shapeless(value, batch)
@@ -124,7 +127,7 @@ def _unlikely(found: list[Head], batch: Batch) -> ScoreError:
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
         f"{_indexed(found[0].output, batch)}; to take them for class scores all the same: "
-        f"--score '{name}'.{_similar(found)} {_PAGE}"
+        f"--score {quoted(name or '')}.{_similar(found)} {_PAGE}"
     )
 
 
@@ -151,17 +154,30 @@ def _shapeless(value: ir.Value, batch: Batch) -> ScoreError:
 
 def _element(graph: ir.Graph, batch: Batch) -> str:
     """Return the option that explains one number of an output, if there is one."""
-    first = next((o for o in graph.outputs if dims(o) and is_float(o)), None)
+    first = numbers(graph)
     return "" if first is None else f", or one number with {_indexed(first, batch)}"
+
+
+def numbers(graph: ir.Graph) -> ir.Value | None:
+    """Return a tensor whose numbers can be explained: an output, or what one is made of."""
+    moving = depends_on(graph, set(graph.inputs))
+    pending = [o for o in graph.outputs if o in moving]
+    for value in pending:  # grows while it is walked
+        if dims(value) and is_float(value):
+            return value
+        node = value.producer()
+        pending += [] if node is None else [v for v in node.inputs if v in moving]
+    return None
 
 
 def _indexed(value: ir.Value, batch: Batch) -> str:
     axes = (dims(value) or [])[1 if has_images_first(value, batch) else 0 :]
-    return f"-t '{value.name}[{','.join('0' for _ in axes)}]'"
+    zeros = ",".join("0" for _ in axes)
+    return f"-t {quoted(f'{value.name}[{zeros}]')}"
 
 
 def _option(head: Head) -> str:
-    return f"--score '{head.output.name}'"
+    return f"--score {quoted(head.output.name or '')}"
 
 
 def _listed(outputs: Sequence[ir.Value]) -> str:
