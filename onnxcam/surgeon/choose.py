@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, ScoreError, TargetError, nearest
+from onnxcam.errors import LayerError, OnnxcamError, ScoreError, TargetError, nearest
 from onnxcam.graph.values import depends_on, dims, is_float, names
 from onnxcam.surgeon.find.attention import attention
 from onnxcam.surgeon.find.heads import has_images_first
@@ -42,7 +42,7 @@ class Chosen:
     image: ImageInput
     score: Score
     layer: ir.Value | None
-    why: LayerError | None
+    why: OnnxcamError | None
     element: ir.Value | None
     weighted: bool = False
     whole: bool = False
@@ -119,11 +119,14 @@ def choose(
         found = Score(tensor, None, (), None)
         whole = not has_images_first(tensor, batch)
     if whole and image.batch not in (None, 1):
+        if refusal:
+            raise ScoreError(refusal)
         raise TargetError(
             f"target '{found.value.name}[...]': the tensor does not say which of the "
             f"{image.batch} images of a run its numbers belong to."
         )
-    value, why, layout, mixed = None, None, None, False
+    value, layout, mixed = None, None, False
+    why: OnnxcamError | None = None
     source = names(graph)[image.name]
     try:
         value = find_layer(graph, source, found.value, layer)
@@ -133,7 +136,7 @@ def choose(
     except LayerError as error:
         if layer != "auto":
             raise
-        value, why = None, error
+        value, why = None, ScoreError(refusal) if refusal else error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
     return Chosen(image, found, value, why, tensor, weighted, whole, layout, mixed, refusal)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, MethodError
+from onnxcam.errors import LayerError, MethodError, OnnxcamError
 from onnxcam.gradient.backward import Backward
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.gradient.overrides.policies import STANDARD, find_policy
@@ -69,7 +69,7 @@ class Site:
         seeds: Seeds,
         layer: ir.Value | None,
         image: ir.Value,
-        why: LayerError | None = None,
+        why: OnnxcamError | None = None,
     ) -> None:
         self.b, self.op, self._seeds, self._layer, self._image = b, b.op, seeds, layer, image
         self._why = why or LayerError("the model has no layer of maps.")
