@@ -250,17 +250,17 @@ def _halves(w: _Writer) -> None:
 
 
 def _stft(w: _Writer) -> None:
-    """Frames of a signal ``[N, L]`` or ``[N, L, 1]``, counted as a convolution counts them.
+    """Frames of a real signal ``[N, L]`` or ``[N, L, 1]``, counted as a convolution counts them.
 
-    ``onnx`` infers neither other than static lengths nor a signal without its last axis.
+    ``onnx`` infers neither other than static lengths nor a signal without its last axis. A
+    two-sided transform, which complex signals need, is left to it.
     """
     step, length = w.numbers(1), w.numbers(3) or list(w.shapes.get(w.name(2), ()))
-    if not step or not length or (w.rank(0) == 3 and w.shapes[w.name(0)][2] == 2):
+    if not step or not length or not w.attribute("onesided", 1):
         return
     [size] = length
-    bins = size // 2 + 1 if w.attribute("onesided", 1) else size
     signal = w.op("Reshape", w.name(0), w.ints(0, 1, -1))
-    kernel = w.op("ConstantOfShape", w.ints(bins, 1, size))
+    kernel = w.op("ConstantOfShape", w.ints(size // 2 + 1, 1, size))
     frames = w.op("Conv", signal, kernel, strides=[step[0]])
     turned = w.op("Unsqueeze", w.op("Transpose", frames, perm=[0, 2, 1]), w.ints(3))
     w.op("Concat", turned, turned, into=w.output(), axis=3)
