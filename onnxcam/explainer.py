@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -31,7 +30,7 @@ from onnxcam.inputs.others import check_others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import find_method
-from onnxcam.runner import Runner
+from onnxcam.runner import Runner, feeds_of
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
 from onnxcam.surgeon.request import EMBEDDING, WEIGHTED
@@ -138,6 +137,8 @@ class Explainer:
             raise ModelError(
                 f"{type(model).__name__} is no model: give a path, bytes or an onnx.ModelProto."
             )
+        from tempfile import TemporaryDirectory
+
         self._folder = TemporaryDirectory(prefix="onnxcam-")  # removed with the explainer
         path = Path(self._folder.name) / "model.onnx"
         path.write_bytes(data)
@@ -281,9 +282,7 @@ class Explainer:
         self._check_classes()
         others = check_others(inputs or {}, self.plan, self.path)
         tensor, _ = self._inputs.prepare(image, preprocess or self.preprocess)
-        full = np.concatenate([tensor] * (self.plan.image.batch or 1))
-        feeds = {self.plan.image.name: full}
-        feeds |= {n: np.repeat(v, len(full), 0) for n, v in others.items()}
+        feeds = feeds_of(self.plan.image, tensor, others)
         program = self._runner.program([])
         return np.asarray(program.run(feeds, [program.plan.scores])[program.plan.scores][0])
 

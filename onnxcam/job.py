@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.methods.base import Method
 from onnxcam.notes import Note, note_on
-from onnxcam.runner import BATCH, ImageRuns, Runner
+from onnxcam.runner import BATCH, ImageRuns, Runner, feeds_of, reading
 from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS
 from onnxcam.surgeon.request import WEIGHTED
@@ -34,7 +33,6 @@ from onnxcam.targets.elements import ElementTarget, indices
 from onnxcam.targets.weighted import WeightedTarget, stacked
 
 Wanted = ClassTarget | ElementTarget | WeightedTarget
-_READ = "read"
 
 
 def kind_of(target: Wanted) -> str | None:
@@ -43,12 +41,6 @@ def kind_of(target: Wanted) -> str | None:
         return None
     weighted = not isinstance(target, ElementTarget)
     return f"{WEIGHTED}{target.tensor}" if weighted else target.tensor
-
-
-@cache
-def _reading(name: str) -> Method:
-    """Return a method that gives a tensor of the model as it is."""
-    return Method(_READ, "", write=lambda s: {name: s.tensor(name)}, builtin=True)
 
 
 class Batch(NamedTuple):
@@ -138,29 +130,25 @@ class Job:
     ) -> Batch:
         """Make one run's inputs, the images already on the session's device."""
         count = len(items)
-        missing = (self.plan.image.batch or count) - count
-        if missing:  # the model takes no fewer: repeat the last image
-            tensor = np.concatenate([tensor, *[tensor[-1:]] * missing])
-        feeds = {self.plan.image.name: self.program.session.upload(tensor)}
-        feeds |= {n: np.repeat(v, len(tensor), 0) for n, v in self.others.items()}
+        feeds: dict[str, Any] = feeds_of(self.plan.image, tensor, self.others)
+        tensor = feeds[self.plan.image.name]  # filled up where the model takes no fewer
+        feeds[self.plan.image.name] = self.program.session.upload(tensor)
         rows, numbers = [[0]] * count, None
-        if self.element is not None and self.element.startswith(WEIGHTED):
-            wanted_here = list(dict.fromkeys(t for wanted in targets for t in wanted))
-            sums = [t for t in wanted_here if not isinstance(t, ClassTarget | ElementTarget)]
-            self._check_linear(sums)
-            feeds[WEIGHTS], numbers = stacked(sums, self._read(feeds, len(tensor)))
-            rows = [[wanted_here.index(t) for t in wanted] for wanted in targets]
-        elif self.element is not None:
-            shape = (self.plan.element.shape if self.plan.element else None) or ()
-            shape = (1, *shape) if self.plan.single else shape
+        if self.element is not None:
+            assert self.plan.element is not None
             listed = list(dict.fromkeys(t for wanted in targets for t in wanted))
-            elements = [t for t in listed if isinstance(t, ElementTarget)]
-            feeds[ELEMENTS] = indices(elements, shape[1:])
             rows = [[listed.index(t) for t in wanted] for wanted in targets]
+            sums = [t for t in listed if not isinstance(t, ClassTarget | ElementTarget)]
+            if sums:
+                self._check_linear(sums)
+                feeds[WEIGHTS], numbers = stacked(sums, self._read(feeds, len(tensor)))
+            else:
+                elements = [t for t in listed if isinstance(t, ElementTarget)]
+                feeds[ELEMENTS] = indices(elements, (self.plan.element.shape or ())[1:])
         elif any(list(wanted) != [PREDICTED] for wanted in targets):
             classes = [[t for t in w if isinstance(t, ClassTarget)] for w in targets]
             codes, ranks, rows = arrange(classes)
-            if missing:
+            if missing := len(tensor) - count:
                 codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
             feeds |= {TARGETS: codes, RANKS: ranks}
         return Batch(tensor, feeds, len(tensor), items, targets, rows, numbers)
@@ -168,10 +156,8 @@ class Job:
     def read(self, image: ImageLike) -> NDArray[Any]:
         """Return the tensor that is weighted, of one image, ``[*P]``."""
         tensor, _ = self.setup.inputs.prepare(image, self.setup.preprocess)
-        full = np.concatenate([tensor] * (self.plan.image.batch or 1))
-        feeds = {self.plan.image.name: full}
-        feeds |= {n: np.repeat(v, len(full), 0) for n, v in self.others.items()}
-        return np.asarray(self._read(feeds, len(full))[0])
+        feeds = feeds_of(self.plan.image, tensor, self.others)
+        return np.asarray(self._read(feeds, len(feeds[self.plan.image.name]))[0])
 
     def _check_linear(self, targets: Sequence[WeightedTarget]) -> None:
         """Refuse methods of many runs for numbers that are no sums: they would follow the sum."""
@@ -187,10 +173,10 @@ class Job:
         """Return the tensor that is weighted, ``[N, *P]``, of a forward pass alone."""
         assert self.plan.element is not None
         name, rank = self.plan.element.name, len(self.plan.element.shape or ())
-        program = self.setup.runner.program([_reading(name)], self.element)
-        dtype = np.dtype(self.plan.element.dtype)
-        nothing = np.zeros((1,) * (rank + (2 if self.plan.single else 1)), dtype)
-        [output] = program.names(_READ)
+        method = reading(name)
+        program = self.setup.runner.program([method], self.element)
+        nothing = np.zeros((1,) * (rank + 1), np.dtype(self.plan.element.dtype))
+        [output] = program.names(method.label)
         values = np.asarray(program.run({**feeds, WEIGHTS: nothing}, [output])[output])
         values = values[None] if self.plan.single else values
         if len(values) != count:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
-from onnxcam.surgeon.plan import WEIGHTS, Plan
+from onnxcam.surgeon.plan import WEIGHTS, ImageInput, Plan
 from onnxcam.surgeon.request import Cut, Request
 
 Array = NDArray[Any]
@@ -202,9 +202,9 @@ class ImageRuns:
 
     def _clean(self, tensors: tuple[str, ...]) -> list[Array]:
         """Return tensors of the model on the clean image, with a batch axis of 1."""
-        method = Method("crossing", "", write=_reader(tensors))
+        method = reading(*tensors)
         program = self._runner.program([method], self._element)
-        outputs = program.plan.parts["crossing"].outputs
+        outputs = program.plan.parts[method.label].outputs
         feeds = self._feeds(program, {self._facts.name: _filled(self._tensor, self._facts.batch)})
         values = program.run(feeds, list(outputs.values()))
         return [np.asarray(values[outputs[tensor]])[:1] for tensor in tensors]
@@ -262,8 +262,17 @@ class ImageRuns:
         return np.moveaxis(images, -1, 1) if self._facts.layout == "NHWC" else images
 
 
-def _reader(tensors: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
-    return lambda s: {name: s.tensor(name) for name in tensors}
+@cache
+def reading(*tensors: str) -> Method:
+    """Return a method that gives tensors of the model as they are; the same one each time."""
+    name = f"reading {','.join(tensors)}"  # tells its graph from others in the cache
+    return Method(name, "", write=lambda s: {t: s.tensor(t) for t in tensors}, builtin=True)
+
+
+def feeds_of(image: ImageInput, tensor: Array, others: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what is fed for images: as many as the model takes, and its other inputs for each."""
+    full = _filled(tensor, image.batch)
+    return {image.name: full, **{n: np.repeat(v, len(full), 0) for n, v in others.items()}}
 
 
 def _filled(images: Array, batch: int | None) -> Array:

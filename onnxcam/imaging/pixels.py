@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 Pixels = NDArray[np.uint8]
 _SPREAD = 0.1  # the grey levels, of 1, that one standard deviation takes
@@ -44,6 +44,8 @@ def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
 
 def captioned(picture: Pixels, text: str) -> Image.Image:
     """Return a picture with a line of text over its lower edge, if it is large enough."""
+    from PIL import ImageDraw, ImageFont  # few pictures need them, and they take time to import
+
     image = Image.fromarray(picture)
     size = min(max(image.width // 30, 10), 40)
     font = ImageFont.load_default(size)

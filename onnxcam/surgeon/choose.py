@@ -15,7 +15,7 @@ from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.quantized import as_numbers
-from onnxcam.surgeon.find.score import Score, find_score, numbers
+from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
 from onnxcam.surgeon.plan import ImageInput
 from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, WEIGHTED
@@ -111,7 +111,7 @@ def choose(
                 raise
             refusal = str(error)
     elif weighted:
-        tensor = _weighted(graph, element.removeprefix(WEIGHTED), score, image, batch)
+        tensor = _weighted(graph, element.removeprefix(WEIGHTED), score, batch)
     else:
         tensor = _tensor(graph, element)
     whole = False
@@ -129,8 +129,9 @@ def choose(
     why: OnnxcamError | None = None
     source = names(graph)[image.name]
     try:
-        value = find_layer(graph, source, found.value, layer)
-        layout = _layout(graph, source, image, value)
+        layouts = Layouts(graph, source)
+        value = find_layer(graph, source, found.value, layer, layouts)
+        layout = _layout(layouts, image, value)
         turned = layout is not None and layout.kind is not Kind.MAPS
         mixed = turned and bool(attention(graph, value, found.value))
     except LayerError as error:
@@ -142,14 +143,12 @@ def choose(
     return Chosen(image, found, value, why, tensor, weighted, whole, layout, mixed, refusal)
 
 
-def _weighted(
-    graph: ir.Graph, name: str, score: str, image: ImageInput, batch: int | str | None
-) -> ir.Value:
+def _weighted(graph: ir.Graph, name: str, score: str, batch: Batch) -> ir.Value:
     """Return the tensor whose weighted sums are explained."""
     if name == SCORES:
         return find_score(graph, score, batch).value
     if name == DENSE:
-        return find_dense(graph, image, batch, score)
+        return find_dense(graph, batch, score)
     if name == EMBEDDING:
         return find_embedding(graph, batch, score)
     return _tensor(graph, name)
@@ -173,14 +172,14 @@ def _tensor(graph: ir.Graph, name: str) -> ir.Value:
     return value
 
 
-def _layout(graph: ir.Graph, source: ir.Value, image: ImageInput, layer: ir.Value) -> Layout | None:
+def _layout(layouts: Layouts, image: ImageInput, layer: ir.Value) -> Layout | None:
     """Return how a layer is read.
 
     Raises:
         LayerError: its places cannot be told from its channels.
     """
     shape = dims(layer) or []
-    layout = Layouts(graph, source).of(layer) if len(shape) in (3, 4) else None
+    layout = layouts.of(layer) if len(shape) in (3, 4) else None
     if layout is None and _seems_last(image, shape):
         layout = Layout(Kind.LAST)
     if layout is None and len(shape) == 3:

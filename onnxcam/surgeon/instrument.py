@@ -30,7 +30,7 @@ from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.terms import Term
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
-from onnxcam.model.facts import ModelFacts
+from onnxcam.model.facts import ModelFacts, TensorFacts
 from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
@@ -38,6 +38,7 @@ from onnxcam.surgeon.choose import Chosen, choose
 from onnxcam.surgeon.find.axes import class_axis
 from onnxcam.surgeon.find.endings import probability, squashed_before, walk_back
 from onnxcam.surgeon.find.image import first_floating
+from onnxcam.surgeon.find.options import element_option, score_option
 from onnxcam.surgeon.plan import SCORES, PartFacts, Plan
 from onnxcam.surgeon.request import Part, Request
 from onnxcam.surgeon.seeds.built import BuiltSeeds
@@ -214,21 +215,22 @@ def _check_parts(made: object) -> None:
             )
 
 
+def _element_facts(element: ir.Value, whole: bool) -> TensorFacts:
+    """Describe the tensor of elements, with an axis of images."""
+    facts = tensor_facts(element)
+    return replace(facts, shape=(1, *(facts.shape or ()))) if whole else facts
+
+
 def _after_squashing(score: ir.Value) -> list[str]:
     """Return a warning where a score is made of probabilities that the walk back did not pass."""
     node = squashed_before(score)
     source = None if node is None else node.inputs[0]
     if node is None or source is None:
         return []
-    zeros = ",".join("0" for _ in (dims(source) or [])[1:])
-    way_out = (
-        f"-t {quoted(f'{source.name}[{zeros}]')}"
-        if class_axis(source) is None
-        else f"--score {quoted(source.name or '')}"
-    )
+    way_out = element_option if class_axis(source) is None else score_option
     return [
         f"The score '{score.name}' is made of what {node.op_type} gives, where gradients may "
-        f"vanish and classes compete. For the numbers before it: {way_out}."
+        f"vanish and classes compete. For the numbers before it: {way_out(source)}."
     ]
 
 
@@ -276,7 +278,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         classes=score.classes,
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layer=None if chosen.layer is None else tensor_facts(chosen.layer),
-        element=None if chosen.element is None else tensor_facts(chosen.element),
+        element=None if chosen.element is None else _element_facts(chosen.element, chosen.whole),
         single=chosen.whole,
         refusal=chosen.refusal,
         parts={},

@@ -80,7 +80,7 @@ class Plan:
         scores: name of the output that gives the scores as ``[N, C]``.
         layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
         element: name, dtype and shape of the tensor whose elements, or whose weighted sums, are
-            explained in place of class scores.
+            explained in place of class scores, with an axis of images.
         single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
         parts: what each part of the instrumented model gives.

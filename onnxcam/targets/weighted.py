@@ -49,17 +49,23 @@ class WeightedTarget(Protocol):
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A class's score less another's: why this one and not that one."""
+class _Written:
+    """A target as the user wrote it."""
 
     text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Difference(_Written):
+    """A class's score less another's: why this one and not that one."""
+
     more: int
     less: int
     tensor: str = SCORES
     linear: bool = True
-
-    def __str__(self) -> str:
-        return self.text
 
     def weigh(self, values: Array) -> Weights:
         """Return 1 for one class and -1 for the other."""
@@ -71,16 +77,12 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Best:
+class Best(_Written):
     """The score of the best of several classes."""
 
-    text: str
     classes: tuple[int, ...]
     tensor: str = SCORES
     linear: bool = True
-
-    def __str__(self) -> str:
-        return self.text
 
     def weigh(self, values: Array) -> Weights:
         """Return 1 for the best."""
@@ -92,17 +94,13 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Slices:
+class Slices(_Written):
     """Sum, mean or maximum of a part of a tensor, ``NAME[:,3:5,16]:mean``."""
 
-    text: str
     tensor: str
     index: tuple[int | slice, ...]
     reduce: str
     linear: bool = True
-
-    def __str__(self) -> str:
-        return self.text
 
     def __hash__(self) -> int:  # slices have no hash before Python 3.12
         return hash(self.text)
@@ -135,20 +133,15 @@ class Slices:
 
 
 @dataclass(frozen=True)
-class Region:
+class Region(_Written):
     """The sum of a class's scores over the pixels that the model gives to that class.
 
     Vinogradova et al. 2020 (Seg-Grad-CAM), eq. 2, with the predicted pixels.
     """
 
-    text: str
     index: int
-    name: str
     tensor: str = DENSE
     linear: bool = True
-
-    def __str__(self) -> str:
-        return self.text
 
     def weigh(self, values: Array) -> Weights:
         """Return 1 for the class's scores in its pixels."""
@@ -226,8 +219,7 @@ def weighted(target: object, classes: Callable[[str], int]) -> WeightedTarget | 
     if found is not None:
         return _slices(text, found["name"], found["index"], found["reduce"] or "sum")
     if text.lower().startswith("region:"):
-        name = text[7:].strip()
-        return Region(text, classes(name), name)
+        return Region(text, classes(text[7:].strip()))
     if text.lower().startswith("best of "):
         names = [n.strip() for n in text[8:].split(",") if n.strip()]
         return Best(text, tuple(classes(n) for n in names)) if names else None

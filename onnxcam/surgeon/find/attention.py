@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
 from onnxcam.graph.operators import Trait, has
-from onnxcam.graph.values import constant, depends_on, dims, leads_to
+from onnxcam.graph.values import constant, depends_on, leads_to
 from onnxcam.surgeon.find.layouts import Layouts
 
 _BETWEEN = Trait.PASSES | Trait.RESHAPES | Trait.ELEMENTWISE | Trait.QUANTIZES
 _PRODUCTS = ("MatMul", "Einsum", "FusedMatMul", "QLinearMatMul", "Gemm")
+_FAR = 50  # values looked at
 
 
 def attention(graph: ir.Graph, after: ir.Value, score: ir.Value) -> list[ir.Node]:
@@ -51,28 +53,41 @@ def attended(last: ir.Node, layouts: Layouts) -> ir.Value | None:
 
 def _weighs(weights: ir.Value) -> bool:
     """Whether a matrix product of weights and something computed follows."""
-    queue, steps = deque([weights]), 0
-    while queue and steps < 50:
-        value, steps = queue.popleft(), steps + 1
-        for node in value.consumers():
-            if node.op_type in _PRODUCTS:
-                if all(v is value or constant(v) is None for v in node.inputs[:2]):
-                    return True
-            elif node.op_type == "Transpose" or has(node, _BETWEEN):
-                queue.append(node.outputs[0])
-    return False
+
+    def moves(node: ir.Node) -> bool:
+        products = node.op_type in _PRODUCTS
+        return not products and (node.op_type == "Transpose" or has(node, _BETWEEN))
+
+    return any(
+        node.op_type in _PRODUCTS
+        and all(v is value or constant(v) is None for v in node.inputs[:2])
+        for value, node in _readers(weights, moves)
+    )
 
 
 def _is_read_by_linear(value: ir.Value) -> bool:
     """Whether a linear layer reads the value, perhaps in windows: queries, keys, values."""
+
+    def moves(node: ir.Node) -> bool:
+        shifts = node.op_type in ("Transpose", "Concat", "Slice", "Pad")
+        return shifts or has(node, Trait.MOVES | Trait.RESHAPES | Trait.QUANTIZES)
+
+    return any(
+        node.op_type in (*_PRODUCTS, "Attention")
+        and len(node.inputs) > 1
+        and constant(node.inputs[1]) is not None
+        for _, node in _readers(value, moves)
+    )
+
+
+def _readers(
+    value: ir.Value, moves: Callable[[ir.Node], bool]
+) -> Iterator[tuple[ir.Value, ir.Node]]:
+    """Yield what reads a value, and what reads it behind nodes that only move it."""
     queue, steps = deque([value]), 0
-    while queue and steps < 50:
+    while queue and steps < _FAR:
         one, steps = queue.popleft(), steps + 1
         for node in one.consumers():
-            weights = node.inputs[1] if len(node.inputs) > 1 else None
-            if node.op_type in (*_PRODUCTS, "Attention") and constant(weights) is not None:
-                return True
-            moves = has(node, Trait.MOVES | Trait.RESHAPES | Trait.QUANTIZES)
-            if moves or node.op_type in ("Transpose", "Concat", "Slice", "Pad"):
+            yield one, node
+            if moves(node):
                 queue.append(node.outputs[0])
-    return len(dims(value) or []) == 0

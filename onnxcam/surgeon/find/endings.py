@@ -7,6 +7,7 @@ also where these are written out in other operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -66,8 +67,7 @@ def walk_back(output: ir.Value) -> Ending:
     pending: list[ir.Node] = []
     value, waits, strongest = output, False, Kind.KEEPS
     while (step := _step(value)) is not None:
-        squashed = strongest in (Kind.SQUASHES, Kind.PROBABILITIES)
-        if squashed and step.kind in (Kind.SCALES, Kind.SQUASHES):
+        if strongest is not Kind.KEEPS and step.kind in (Kind.SCALES, Kind.SQUASHES):
             break
         if step.source.shape is None and not _reshapes(step.nodes[-1]):
             step.source.shape = value.shape  # the other operators keep the shape
@@ -79,14 +79,26 @@ def walk_back(output: ir.Value) -> Ending:
         value = step.source
         waits = step.kind is Kind.SCALES or (waits and step.kind is Kind.KEEPS)
         if step.kind in (Kind.SQUASHES, Kind.PROBABILITIES):
-            strongest, squashed = step.kind, True
+            strongest = step.kind
         if waits:
             continue
-        if is_float(value) or (squashed and scale_and_zero_point(value) is not None):
+        quantized = strongest is not Kind.KEEPS and scale_and_zero_point(value) is not None
+        if is_float(value) or quantized:
             best, kind = value, strongest
             passed += pending
             pending = []
     return Ending(best, tuple(passed), kind)
+
+
+def behind(value: ir.Value, passed: Callable[[ir.Node], bool] | None = None) -> ir.Value:
+    """Return what a value was before nodes that are passed: by default those that only move it."""
+    passes = passed or (lambda n: has(n, Trait.PASSES | Trait.RESHAPES))
+    while (node := value.producer()) is not None and passes(node):
+        source = node.inputs[0]
+        if source is None:
+            break
+        value = source
+    return value
 
 
 def squashed_before(value: ir.Value) -> ir.Node | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import depends_on, dims, is_float, leads_to
 from onnxcam.surgeon.find.axes import class_axis, class_count
-from onnxcam.surgeon.find.endings import Ending, Kind, walk_back
+from onnxcam.surgeon.find.endings import Ending, Kind, behind, walk_back
 
 _SCORES = re.compile(
     r"class(es|ification|ifier)?|cls|confidence|labels?|logits?|pred(ictions?)?|"
@@ -23,6 +23,7 @@ _OTHERS = re.compile(
 # Points of evidence. What a Softmax gives are class scores whatever the name.
 _SOFTMAX, _SIGMOID, _NAME, _LINEAR = 5, 3, 2, 1
 _OTHER_NAME, _READ_ON, _ONE, _FOUR = -5, -4, -1, -1
+_NEVER = -9
 CERTAIN = 4
 PLAUSIBLE = 0
 
@@ -69,9 +70,7 @@ def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
 
 def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool) -> Head:
     ending = walk_back(output)
-    words = set(
-        re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", output.name or "").lower())
-    )
+    words = _words(output.name or "")
     count, evidence, reasons = class_count(output), 0, []
     sigmoid = any("Sigmoid" in n.op_type for n in ending.passed)
     certain = ending.kind is Kind.PROBABILITIES and not sigmoid  # a box may pass a Sigmoid, too
@@ -87,11 +86,11 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     if node is not None and has(node, Trait.LINEAR):
         evidence += _LINEAR
     if has_unit_length(output):
-        evidence = -9
+        evidence = _NEVER
         reasons.append("it is brought to length 1, as embeddings are")
     suppression = _suppression(before[output])
     if suppression is not None:
-        evidence = -9
+        evidence = _NEVER
         reasons.append("it holds what NonMaxSuppression left, not one row an image")
     read = any(ending.value in b for o, b in before.items() if o is not output)
     if read and not certain:
@@ -106,15 +105,10 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
 
 def _picked_from(output: ir.Value) -> ir.Value | None:
     """Return the class scores whose best is an output of whole numbers."""
-    value = output
-    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
-        source = node.inputs[0]
-        if node.op_type in ("ArgMax", "TopK"):
-            return source if _shaped(source) and class_axis(source) is not None else None
-        if not has(node, Trait.PASSES | Trait.RESHAPES):
-            return None
-        value = source
-    return None
+    node = behind(output).producer()
+    source = node.inputs[0] if node is not None and node.op_type in ("ArgMax", "TopK") else None
+    fits = source is not None and _shaped(source) and class_axis(source) is not None
+    return source if fits else None
 
 
 def _chosen_of(output: ir.Value, scores: ir.Value) -> Head:
@@ -170,10 +164,7 @@ def _last_computation(value: ir.Value) -> ir.Node | None:
 
 def has_unit_length(value: ir.Value) -> bool:
     """Whether a tensor is divided by its own length at last."""
-    node = value.producer()
-    while node is not None and has(node, Trait.PASSES | Trait.RESHAPES):
-        source = node.inputs[0]
-        node = None if source is None else source.producer()
+    node = behind(value).producer()
     if node is None:
         return False
     if node.op_type == "LpNormalization":

@@ -71,18 +71,7 @@ def _as_image(value: ir.Value) -> ImageInput | None:
         return None  # some other kind of maps
     else:
         layout = "NHWC" if _starts_with_transpose(value) else "NCHW"
-    channels, spatial = (first, shape[2:]) if layout == "NCHW" else (last, shape[1:3])
-    height, width = (d if isinstance(d, int) else None for d in spatial)
-    assert value.dtype is not None
-    return ImageInput(
-        name=value.name or "",
-        dtype=str(value.dtype.numpy()),
-        layout=layout,
-        channels=channels if isinstance(channels, int) else 3,
-        height=height,
-        width=width,
-        batch=shape[0] if isinstance(shape[0], int) else None,
-    )
+    return _laid_out(value, layout)
 
 
 def _as_bands(value: ir.Value) -> ImageInput | None:
@@ -98,23 +87,23 @@ def _as_bands(value: ir.Value) -> ImageInput | None:
     first = fewest(1)
     if first == fewest(3):
         return None
-    layout, axis = ("NCHW", 1) if first else ("NHWC", 3)
-    height, width = (_length(shape[i]) for i in (1, 2, 3) if i != axis)
-    channels = _length(shape[axis])
-    assert channels is not None and value.dtype is not None
+    return _laid_out(value, "NCHW" if first else "NHWC")
+
+
+def _laid_out(value: ir.Value, layout: str) -> ImageInput:
+    """Describe an image input whose layout is known; 3 channels where their number is not."""
+    assert value.dtype is not None
+    sizes = [d if isinstance(d, int) else None for d in dims(value) or []]
+    at = {axis: sizes[layout.index(axis)] for axis in "NCHW"}
     return ImageInput(
         name=value.name or "",
         dtype=str(value.dtype.numpy()),
         layout=layout,
-        channels=channels,
-        height=height,
-        width=width,
-        batch=_length(shape[0]),
+        channels=at["C"] or 3,
+        height=at["H"],
+        width=at["W"],
+        batch=at["N"],
     )
-
-
-def _length(length: int | str | None) -> int | None:
-    return length if isinstance(length, int) else None
 
 
 def _starts_with_transpose(value: ir.Value) -> bool:

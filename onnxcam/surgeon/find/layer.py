@@ -58,7 +58,11 @@ def candidates(graph: ir.Graph, image: ir.Value, score: ir.Value) -> list[Layer]
 
 
 def find_layer(
-    graph: ir.Graph, image: ir.Value, score: ir.Value, requested: str | int = "auto"
+    graph: ir.Graph,
+    image: ir.Value,
+    score: ir.Value,
+    requested: str | int = "auto",
+    layouts: Layouts | None = None,
 ) -> ir.Value:
     """Return the tensor to explain.
 
@@ -68,19 +72,22 @@ def find_layer(
         score: the score tensor.
         requested: ``"auto"``; a tensor's or node's name; or -1, -2, ... counting back from the
             default.
+        layouts: those of the graph, if they are known already.
 
     Raises:
         LayerError: nothing fits; the message lists what there is.
     """
     requested = str(requested)
     if requested == "auto":
-        return _default(graph, image, score)
+        return _default(graph, image, score, layouts)
     if re.fullmatch(r"[-+]?[0-9]+", requested) and requested not in names(graph):
         return _counted(candidates(graph, image, score), int(requested))
     return _named(graph, image, score, requested)
 
 
-def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
+def _default(
+    graph: ir.Graph, image: ir.Value, score: ir.Value, layouts: Layouts | None
+) -> ir.Value:
     found = candidates(graph, image, score)
     default = next((c.value for c in found if c.place == 0), None)
     producer = None if default is None else default.producer()
@@ -94,7 +101,7 @@ def _default(graph: ir.Graph, image: ir.Value, score: ir.Value) -> ir.Value:
         )
     mixing = attention(graph, default, score)
     if mixing:
-        tokens = attended(mixing[-1], Layouts(graph, image))
+        tokens = attended(mixing[-1], layouts or Layouts(graph, image))
         if tokens is not None:
             return tokens
         raise LayerError(

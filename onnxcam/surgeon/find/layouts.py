@@ -54,12 +54,12 @@ class Layouts:
     """The layouts of a graph's tensors that are computed from the image."""
 
     def __init__(self, graph: ir.Graph, image: ir.Value) -> None:
-        self.graph, self.image = graph, image
+        self.graph = graph
         self.kinds: dict[ir.Value, Kind] = {}
         self._grid: list[int | str | None] = []  # rows and columns of what was made tokens
-        moving = depends_on(graph, {image})
+        self._moving = depends_on(graph, {image})
         for node in graph:
-            if node.outputs and node.outputs[0] in moving:
+            if node.outputs and node.outputs[0] in self._moving:
                 kind = self._kind(node)
                 if kind is not None:
                     self.kinds[node.outputs[0]] = kind
@@ -138,7 +138,7 @@ class Layouts:
             if others >= 0:
                 if others > _MOST_OTHERS:
                     return None
-                last = self._patches_come_first(value) if others else False
+                last = others > 0 and self._patches_come_first()
                 before, after = (0, others) if last else (others, 0)
                 return Layout(Kind.TOKENS, (rows, columns), before, after)
             if rows % 2 or columns % 2:  # stages merge two by two
@@ -146,9 +146,8 @@ class Layouts:
             rows, columns = rows // 2, columns // 2
         return None
 
-    def _patches_come_first(self, value: ir.Value) -> bool:
+    def _patches_come_first(self) -> bool:
         """Whether the patches were joined with other tokens that come after them."""
-        moving = depends_on(self.graph, {self.image})
         joins = [
             n
             for n in self.graph
@@ -156,7 +155,7 @@ class Layouts:
             and self.kinds.get(n.outputs[0]) is Kind.TOKENS
             and n.attributes.get_int("axis", 0) in (1, -2)
         ]
-        return any(n.inputs[0] in moving and n.inputs[-1] not in moving for n in joins)
+        return any(n.inputs[0] in self._moving and n.inputs[-1] not in self._moving for n in joins)
 
 
 def as_maps(graph: ir.Graph, value: ir.Value, layout: Layout | None, opset: int) -> ir.Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcam.errors import ScoreError, nearest, quoted
+from onnxcam.errors import ScoreError, nearest
 from onnxcam.graph.values import depends_on, describe, dims, is_float, names
 from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.endings import Ending, walk_back
@@ -19,6 +19,7 @@ from onnxcam.surgeon.find.heads import (
     has_unit_length,
     heads,
 )
+from onnxcam.surgeon.find.options import element_option, score_option
 from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
 _PAGE = "docs/targets.md lists what can be explained."
@@ -59,7 +60,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) ->
             the requested tensor is unknown or has not exactly one class axis.
     """
     if requested != "auto":
-        return _named(graph, requested, batch)
+        return _requested(graph, requested, batch)
     found = heads(graph, batch)
     if not found:
         raise ScoreError(
@@ -73,7 +74,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) ->
     if len(best) > 1 and most < CERTAIN:
         raise ScoreError(
             f"{len(best)} outputs may be the class scores: {_listed([h.output for h in best])}. "
-            f"Choose one: {', or '.join(_option(h) for h in best)}."
+            f"Choose one: {', or '.join(score_option(h.output) for h in best)}."
         )
     # Of several that are certain, the first computed: the order of outputs decides nothing.
     chosen = best[0]
@@ -81,25 +82,29 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) ->
     return _of_head(chosen.output, chosen.ending, batch, others)
 
 
-def _named(graph: ir.Graph, requested: str, batch: Batch) -> Score:
+def named(graph: ir.Graph, requested: str) -> ir.Value:
+    """Return a tensor by the name that ``--score`` gives.
+
+    Raises:
+        ScoreError: there is none.
+    """
     known = names(graph)
     if requested not in known:
         requested = requested.removesuffix(DEQUANTIZED)
     if requested not in known:
         raise ScoreError(f"score '{requested}': no such tensor.{nearest(requested, known)}")
-    value = known[requested]
+    return known[requested]
+
+
+def _requested(graph: ir.Graph, requested: str, batch: Batch) -> Score:
+    value = named(graph, requested)
     if value in graph.outputs:
-        return _of_output(value, batch)
+        return _of_head(value, walk_back(value), batch)
     if class_axis(value) is None:
         raise _shapeless(value, batch)
     if not is_float(value) and scale_and_zero_point(value) is None:
-        raise ScoreError(f"score '{requested}' is {value.dtype}, not floating point.")
+        raise ScoreError(f"score '{value.name}' is {value.dtype}, not floating point.")
     return Score(value, None, (), class_count(value))
-
-
-def _of_output(output: ir.Value, batch: Batch, others: tuple[str, ...] = ()) -> Score:
-    """Return the score that an output's values are made of."""
-    return _of_head(output, walk_back(output), batch, others)
 
 
 def _of_head(output: ir.Value, ending: Ending, batch: Batch, others: tuple[str, ...] = ()) -> Score:
@@ -123,11 +128,11 @@ def _unlikely(found: list[Head], batch: Batch) -> ScoreError:
             f"no output looks like class scores: {shown}. To explain a score before suppression, "
             f"by class and box: {_indexed(suppressed.inputs[1], batch)}. {_PAGE}"
         )
-    name = found[0].output.name
+    first = found[0].output
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
-        f"{_indexed(found[0].output, batch)}; to take them for class scores all the same: "
-        f"--score {quoted(name or '')}.{_similar(found)} {_PAGE}"
+        f"{_indexed(first, batch)}; to take them for class scores all the same: "
+        f"{score_option(first)}.{_similar(found)} {_PAGE}"
     )
 
 
@@ -171,13 +176,7 @@ def numbers(graph: ir.Graph) -> ir.Value | None:
 
 
 def _indexed(value: ir.Value, batch: Batch) -> str:
-    axes = (dims(value) or [])[1 if has_images_first(value, batch) else 0 :]
-    zeros = ",".join("0" for _ in axes)
-    return f"-t {quoted(f'{value.name}[{zeros}]')}"
-
-
-def _option(head: Head) -> str:
-    return f"--score {quoted(head.output.name or '')}"
+    return element_option(value, has_images_first(value, batch))
 
 
 def _listed(outputs: Sequence[ir.Value]) -> str:

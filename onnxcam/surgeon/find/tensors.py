@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcam.errors import ScoreError, nearest
+from onnxcam.errors import ScoreError
 from onnxcam.graph.operators import Trait, has
-from onnxcam.graph.values import dims, is_float, names
+from onnxcam.graph.values import dims, is_float
+from onnxcam.surgeon.find.endings import behind
 from onnxcam.surgeon.find.heads import has_images_first, has_unit_length, of_images
-from onnxcam.surgeon.plan import ImageInput
+from onnxcam.surgeon.find.score import Batch, named
 
 _MOST = 4  # an output of fewer numbers is rather coordinates than an embedding
 
 
-def find_dense(
-    graph: ir.Graph, image: ImageInput, batch: int | str | None, requested: str = "auto"
-) -> ir.Value:
+def find_dense(graph: ir.Graph, batch: Batch, requested: str = "auto") -> ir.Value:
     """Return the scores of every pixel, ``[N, C, H, W]``, before Softmax, Sigmoid or ArgMax.
 
     Raises:
@@ -39,7 +38,7 @@ def find_dense(
     )
 
 
-def find_embedding(graph: ir.Graph, batch: int | str | None, requested: str = "auto") -> ir.Value:
+def find_embedding(graph: ir.Graph, batch: Batch, requested: str = "auto") -> ir.Value:
     """Return the embedding: an output of length 1 if there is one, else the first of many numbers.
 
     Raises:
@@ -59,19 +58,14 @@ def find_embedding(graph: ir.Graph, batch: int | str | None, requested: str = "a
 
 
 def _outputs(graph: ir.Graph, requested: str) -> list[ir.Value]:
-    if requested == "auto":
-        return list(graph.outputs)
-    known = names(graph)
-    if requested not in known:
-        raise ScoreError(f"score '{requested}': no such tensor.{nearest(requested, known)}")
-    return [known[requested]]
+    return list(graph.outputs) if requested == "auto" else [named(graph, requested)]
 
 
 def _before(value: ir.Value) -> ir.Value:
     """Return the scores before what squashes them or takes the best."""
-    while (node := value.producer()) is not None and node.inputs and node.inputs[0] is not None:
+
+    def passed(node: ir.Node) -> bool:
         squashes = has(node, Trait.SQUASHES | Trait.PASSES) or node.op_type == "ArgMax"
-        if not squashes and not (has(node, Trait.RESHAPES) and not is_float(value)):
-            break
-        value = node.inputs[0]
-    return value
+        return squashes or (has(node, Trait.RESHAPES) and not is_float(node.outputs[0]))
+
+    return behind(value, passed)
