@@ -173,9 +173,11 @@ class Explainer:
         """Explain one image.
 
         Args:
-            image: a path, a PIL image, the bytes of a file or an open one, or a ready array
-                ``[C,H,W]`` or ``[1,C,H,W]`` (channels last where the model takes them so), which is
-                not preprocessed.
+            image: a path, a PIL image, the bytes of a file or an open one, 8-bit RGB pixels
+                ``[H,W,3]`` (OpenCV's are BGR: turn them around) or greys ``[H,W]``; or a ready
+                array as the model takes it, which is not preprocessed: ``[C,H,W]`` or
+                ``[1,C,H,W]`` of images, ``[C,L]`` of signals, ``[C,D,H,W]`` of volumes. A path may
+                be that of a .npy, .wav or NIfTI file.
             targets: a class index, a label, ``"top:K"``, an element ``"NAME[5,3]"`` of any tensor
                 (indices of one image's part of it), a slice of one ``"NAME[:,3]:mean"``,
                 ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``, what :meth:`similar_to`
@@ -189,7 +191,7 @@ class Explainer:
         Raises:
             OnnxcamError: a bad image, array, input or target, or a run that is not finite.
         """
-        if isinstance(image, np.ndarray):
+        if isinstance(image, np.ndarray) and not self._inputs.is_photograph(image):
             tensor = self._inputs.check(image)
             if len(tensor) != 1:
                 raise InputArrayError(
@@ -231,7 +233,9 @@ class Explainer:
             raise TargetError(f"per_image has {len(per_image)} entries for {count} images.")
         else:
             resolved = [self.resolve(t) for t in per_image]
-        if isinstance(images, np.ndarray):
+        if isinstance(images, np.ndarray) and count and self._inputs.is_photograph(images[0]):
+            images = list(images)
+        elif isinstance(images, np.ndarray):
             images = self._inputs.check(images, batch=True)
         return self._explained(images, resolved, inputs)
 

@@ -15,9 +15,11 @@ from PIL import Image
 from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import shown, write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
-from onnxcam.imaging.pixels import captioned, centred, diverging, intensity
+from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
+from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, intensity
 from onnxcam.imaging.preprocess import Geometry
-from onnxcam.kernels import View, kernels
+from onnxcam.kernels import Axis, View, kernels
+from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
 from onnxcam.notes import CAPTIONS, TEXTS, Note
 
@@ -40,10 +42,13 @@ class Explanation:
         score: value of the score, before Softmax or Sigmoid.
         rank: place of the target in the prediction, 1 the predicted class; ``None`` for elements.
         signed: map before the ReLU, float32: ``[*S]`` at the layer's own resolution; at the input
-            ``[C, H, W]``, or ``[H, W]`` where the method has no channels.
+            ``[C, *S]``, or ``[*S]`` where the method has no channels. ``S`` is ``[H, W]`` of
+            images, ``[L]`` of signals, ``[D, H, W]`` of volumes.
         source: the image's name, ``None`` for arrays and PIL images.
         photo: the explained photograph, ``[H, W, 3]`` uint8, ``None`` for arrays.
-        geometry: where the photograph lies in the input tensor.
+        geometry: where the photograph, signal or volume lies in the input tensor.
+        given: the explained signal, volume or array, ``[C, *S]``; ``None`` for photographs, and for
+            the map of a spectrum, which has other axes than its signal.
         changed: nodes that the method changed on the way back: how many rectifiers were guided.
         negative: nodes that read negative activations, where the method takes none.
         note: what keeps the map from being an explanation, see :mod:`onnxcam.notes`; ``""`` for
@@ -68,12 +73,13 @@ class Explanation:
     changed: tuple[str, ...] = field(default=(), repr=False)
     negative: tuple[str, ...] = ()
     note: Note = ""
+    given: NDArray[Any] | None = field(default=None, repr=False)
     bgr: bool = field(default=False, repr=False)
     on_device: Any = field(default=None, repr=False)
 
     @cached_property
     def raw(self) -> NDArray[np.float32]:
-        """The map without its sign, ``[*S]`` or ``[H, W]`` float32, not normalised.
+        """The map without its sign, ``[*S]`` float32, not normalised.
 
         Of a layer's map what speaks for the target, rectified; of a map at the input the largest
         absolute value over channels.
@@ -81,56 +87,69 @@ class Explanation:
         if self.space == "layer":
             return np.maximum(self.signed, 0)
         size = np.abs(self.signed)
-        return size.max(axis=0) if size.ndim == 3 else size
+        return size.max(axis=0) if size.ndim > self.axes else size
+
+    @property
+    def axes(self) -> int:
+        """The number of spatial axes: 2 of images, 1 of signals, 3 of volumes."""
+        return len(self.geometry.placements)
 
     @cached_property
+    def places(self) -> list[Axis]:
+        """Where the map lies on what was explained, axis by axis."""
+        return self.geometry.axes(self.signed.shape[-self.axes :])
+
+    @property
     def view(self) -> View:
-        """Where the map lies on the photograph."""
-        height, width = self.signed.shape[-2:]
-        return self.geometry.view(height, width)
+        """Where the map lies on the photograph; of a volume on each slice."""
+        *others, columns = self.places
+        return View(others[-1] if others else Axis.whole(1, 1), columns)
 
     @cached_property
     def heatmap(self) -> NDArray[np.float32]:
-        """The map on the photograph, ``[H, W]`` float32 in 0..1.
+        """The map on the photograph, ``[H, W]`` float32 in 0..1; on a signal or volume ``[*S]``.
 
-        The raw map is resized once, bilinear with half-pixel centres, and divided by its maximum
-        over the visible pixels; an all-zero map stays zero, and rounding noise is taken for zero.
-        Where the network did not look it is 0, see :attr:`visible`.
+        The raw map is resized once, linear along each axis with half-pixel centres, and divided by
+        its maximum over the visible pixels; an all-zero map stays zero, and rounding noise is taken
+        for zero. Where the network did not look it is 0, see :attr:`visible`.
         """
         if self.note == "noise":
-            return np.zeros(self.view.size, np.float32)
+            return np.zeros([a.length for a in self.places], np.float32)
         if self.on_device is not None:
             from onnxcam.kernels import cuda
 
             made = cuda.upsample(self.on_device, self.view, normalise=True).copy_to_host()
             return np.asarray(np.minimum(made, np.float32(1)))
-        heat = kernels().upsample(self.raw, self.view)
+        heat = upsample(self.raw, self.places)
         peak = float(heat.max(initial=0.0))
         return np.minimum(heat / np.float32(peak), np.float32(1)) if peak > 0 else heat
 
     @property
     def visible(self) -> NDArray[np.bool_]:
-        """Mask ``[H, W]`` of the pixels that the network saw; cropped borders are ``False``."""
-        mask = np.zeros(self.view.size, np.bool_)
-        rows, columns = self.view.rows, self.view.columns
-        mask[rows.first : rows.last, columns.first : columns.last] = True
+        """Mask ``[*S]`` of the pixels that the network saw; cropped borders are ``False``."""
+        mask = np.zeros([a.length for a in self.places], np.bool_)
+        mask[tuple(slice(a.first, a.last) for a in self.places)] = True
         return mask
 
     @property
-    def peak(self) -> tuple[int, int] | None:
+    def peak(self) -> tuple[int, ...] | None:
         """Column and row of the heatmap's largest value, in pixels of the photograph.
 
-        ``None`` where the map says nothing, see ``note``.
+        Of a signal its place alone, of a volume the slice too: ``(x, y, z)``. ``None`` where the
+        map says nothing, see ``note``.
         """
         if self.note:
             return None
-        row, column = np.unravel_index(int(self.heatmap.argmax()), self.view.size)
-        return int(column), int(row)
+        found = np.unravel_index(int(self.heatmap.argmax()), self.heatmap.shape)
+        return tuple(int(i) for i in found[::-1])
 
     def overlay(
         self, *, alpha: float = 0.5, colours: str = DEFAULT_COLOURS, shade: float = 0.5
     ) -> Image.Image:
         """Return the photograph with the heatmap over it, or a map at the input as a picture.
+
+        Ready arrays are shown in grey levels, a signal as lines before coloured places, a volume as
+        up to sixteen of its slices.
 
         Maps at the input with channels are shown in their own colours, centred on grey; without
         channels in red and blue, for and against the target; ``saliency`` as its size. A map that
@@ -142,16 +161,12 @@ class Explanation:
             shade: brightness of the photograph where the network did not look, 0 to 1.
 
         Raises:
-            PictureError: a ready array was explained, so there is no photograph to paint on;
-                or an unknown colour map.
+            PictureError: an unknown colour map, or a weight out of range.
         """
-        if self.photo is None:
-            raise PictureError(
-                "an array was explained, not a photograph: there is nothing to paint on. Use "
-                "heatmap, raw or signed, or save to .npz."
-            )
         if not (0 <= alpha <= 1 and 0 <= shade <= 1):
             raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
+        if self.axes != 2 or (self.photo is None and self.given is None):
+            return self._drawn(alpha, colour_table(colours))
         if self.space == "input":
             return Image.fromarray(self._pixels(alpha))
         if self.note:
@@ -159,27 +174,61 @@ class Explanation:
         table = colour_table(colours)
         if self.on_device is None:
             return Image.fromarray(
-                kernels().paint(self.photo, self.raw, self.view, table, alpha, shade)
+                kernels().paint(self._backdrop, self.raw, self.view, table, alpha, shade)
             )
         from onnxcam.kernels import cuda
 
-        photo, colour_map = cuda.sent(self.photo), cuda.sent(table)
+        photo, colour_map = cuda.sent(self._backdrop), cuda.sent(table)
         painted = cuda.paint(photo, self.on_device, self.view, colour_map, alpha, shade)
         return Image.fromarray(painted.copy_to_host())
 
     def _against(self, alpha: float) -> NDArray[np.uint8]:
         """Return the photograph with what speaks against the target, if anything does."""
-        assert self.photo is not None
         if self.note != "negative":
+            return self._backdrop
+        return diverging(kernels().upsample(self.signed, self.view), self._backdrop, alpha)
+
+    @cached_property
+    def _backdrop(self) -> NDArray[np.uint8]:
+        """What is painted on, ``[*S, 3]``: the photograph, or an array in grey levels."""
+        if self.photo is not None:
             return self.photo
-        return diverging(kernels().upsample(self.signed, self.view), self.photo, alpha)
+        assert self.given is not None
+        return grey(self.given)
+
+    def _drawn(self, alpha: float, table: NDArray[np.uint8]) -> Image.Image:
+        """Return the picture of a signal, a volume, or a map alone."""
+        if self.given is None:
+            levels = np.rint(self.heatmap * 255).astype(np.intp)
+            return (
+                enlarged(table[levels])
+                if self.axes == 2
+                else lines(levels[None], table[levels][None])
+            )
+        if self.space == "layer" and self.note != "negative":
+            heat = self.heatmap[None]
+            weight = np.where(self.visible, alpha, 0)[None, ..., None] * bool(heat.any())
+            colours = table[np.rint(heat * 255).astype(np.intp)]
+        else:
+            signed = upsample(np.ascontiguousarray(self.signed), self.places)
+            signed = signed if signed.ndim > self.axes else signed[None]
+            if self.axes == 3:
+                signed = signed.sum(axis=0, keepdims=True)
+            colours, weight = evidence(signed)
+        if self.axes == 1:
+            white = np.full(colours.shape, 255, np.uint8)
+            picture = lines(self.given, blended(white, colours, weight))
+        else:
+            peak = self.peak
+            slices = blended(self._backdrop, colours[0], weight[0])
+            picture = montage(slices, None if peak is None else peak[2])
+        return captioned(np.asarray(picture), CAPTIONS[self.note]) if self.note else picture
 
     def _pixels(self, alpha: float) -> NDArray[np.uint8]:
         """Return the picture of a map at the input."""
         maps = kernels().upsample(np.ascontiguousarray(self.signed), self.view)
         if maps.ndim == 2:
-            assert self.photo is not None
-            return diverging(maps, self.photo, alpha)
+            return diverging(maps, self._backdrop, alpha)
         if self.method == "saliency" or len(maps) != 3:
             return intensity(np.abs(maps).max(axis=0))
         return centred(maps[::-1] if self.bgr else maps)
@@ -223,8 +272,11 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record without its arrays, ready for JSON."""
-        rows, columns = self.view.rows, self.view.columns
-        peak = self.peak
+        peak, axes = self.peak, self.places[::-1]
+        sizes = ("width", "height", "depth") if len(axes) > 1 else ("length",)
+        first, last = ("left", "top", "front"), ("right", "bottom", "back")
+        visible = {name: a.first for name, a in zip(first, axes, strict=False)}
+        visible |= {name: a.last for name, a in zip(last, axes, strict=False)}
         return {
             "image": None if self.source is None else shown(self.source),
             "method": self.method,
@@ -235,14 +287,9 @@ class Explanation:
             "label": self.label,
             "score": self.score,
             "rank": self.rank,
-            "size": {"width": columns.length, "height": rows.length},
-            "visible": {
-                "left": columns.first,
-                "top": rows.first,
-                "right": columns.last,
-                "bottom": rows.last,
-            },
-            "peak": None if peak is None else {"x": peak[0], "y": peak[1]},
+            "size": {name: a.length for name, a in zip(sizes, axes, strict=False)},
+            "visible": visible,
+            "peak": None if peak is None else dict(zip("xyz", peak, strict=False)),
             "note": TEXTS[self.note] or None,
             "raw": {
                 "shape": list(self.raw.shape),

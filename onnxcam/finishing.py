@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxcam.kernels import is_on_device, kernels_for
 from onnxcam.methods.base import Method
 from onnxcam.runtime.device import DeviceTensor, Traffic
-from onnxcam.surgeon.plan import PartFacts
+from onnxcam.surgeon.plan import ImageInput, PartFacts
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,23 @@ class Maps:
     raw: Any = None
 
 
-def finish(method: Method, facts: PartFacts, values: Mapping[str, Any], traffic: Traffic) -> Maps:
+def finish(
+    method: Method,
+    facts: PartFacts,
+    values: Mapping[str, Any],
+    traffic: Traffic,
+    image: ImageInput,
+) -> Maps:
     """Return the maps of what a method's part of the graph gave.
+
+    Gradients at the input are brought to channels first, ``[N, T, C, *S]``.
 
     Args:
         method: what wrote the part, and finishes it.
         facts: what the part gives.
         values: outputs of the run by name, arrays or tensors on the GPU.
         traffic: counts what is copied to the host.
+        image: how the input is laid out.
     """
     arrays = {
         key: _placed(values[name])
@@ -52,7 +61,19 @@ def finish(method: Method, facts: PartFacts, values: Mapping[str, Any], traffic:
             raw = kernels_for(a).combine_weighted(a, w, relu=True)
     if not method.on_device:
         arrays = {key: _to_host(array, traffic) for key, array in arrays.items()}
+    if method.space == "input":
+        arrays = {
+            key: array if key in facts.sums else _channels_first(array, image, traffic)
+            for key, array in arrays.items()
+        }
     return Maps(_to_host(method.finished(arrays), traffic), raw)
+
+
+def _channels_first(array: Any, image: ImageInput, traffic: Traffic) -> Any:
+    """Return what has the input's shape with channels first; anything else as it is."""
+    if image.layout.startswith("NC") or not image.takes(array.shape[2:]):
+        return array
+    return np.ascontiguousarray(image.channels_first(_to_host(array, traffic), 2))
 
 
 def _placed(value: Any) -> Any:

@@ -20,7 +20,7 @@ from onnxcam.errors import (
 )
 from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
-from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.methods.base import Method
 from onnxcam.notes import Note, note_on
@@ -196,7 +196,9 @@ class Job:
             for method, (signed, raw) in zip(self.setup.methods, maps, strict=True):
                 for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
                     one = self._explanation(method, item, signed[n][t], values, batch, n, t, target)
-                    mine.append(one if raw is None else replace(one, on_device=raw[n, t]))
+                    mine.append(
+                        one if raw is None or raw.ndim != 4 else replace(one, on_device=raw[n, t])
+                    )
             found.append(mine)
         return found
 
@@ -239,7 +241,7 @@ class Job:
             maps = [self._driven(method, values, batch, n) for n in range(len(batch.items))]
         else:
             facts, traffic = self.plan.parts[method.label], self.program.session.traffic
-            found = finish(method, facts, values, traffic)
+            found = finish(method, facts, values, traffic, self.plan.image)
             maps, raw = list(found.signed), found.raw
             if len(maps) != batch.size:
                 raise LayerError(
@@ -248,17 +250,8 @@ class Job:
                     "axis of every tensor must be the images; a method of your own returns "
                     "[T, N, ...], or [1, N, ...] where targets do not matter."
                 )
-        if method.space == "layer" and np.ndim(maps[0]) != 3:
-            shape, layer = list(np.shape(maps[0])[1:]), self.plan.layer
-            if layer is not None and len(layer.shape or ()) == 4:
-                raise MethodError(
-                    f"{self.path}: method '{method.name}' gave maps of shape {shape}; a map of the "
-                    f"layer '{layer.name}' has rows and columns."
-                )
-            raise LayerError(
-                f"{self.path}: layer '{layer.name if layer else ''}' has {len(shape)} spatial "
-                "axes; a heatmap on an image needs two."
-            )
+        if method.space == "layer":
+            self._check_axes(method, np.shape(maps[0])[1:])
         scores = values[VALUES if self.element is not None else self.plan.scores]
         self._check_finite(scores, maps, method)
         targets = (batch.feeds[k] for k in (WEIGHTS, ELEMENTS, TARGETS) if k in batch.feeds)
@@ -266,6 +259,21 @@ class Job:
         # What is the same for every target has an axis of 1 there.
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
         return signed, raw
+
+    def _check_axes(self, method: Method, shape: tuple[int, ...]) -> None:
+        """Refuse a map whose spatial axes are not the layer's, or do not lie on the input's."""
+        layer, own = self.plan.layer, self.plan.image.axes
+        name, rank = ("", 0) if layer is None else (layer.name, len(layer.shape or ()) - 2)
+        if len(shape) != rank:
+            raise MethodError(
+                f"{self.path}: method '{method.name}' gave maps of shape {list(shape)}; a map of "
+                f"the layer '{name}' has {rank} spatial axes."
+            )
+        if rank != len(own) and own != "W":  # of a signal a spectrum may be made
+            raise LayerError(
+                f"{self.path}: layer '{name}' has {rank} spatial axes; a heatmap on an image needs "
+                "two, one on a volume three. --layer names another."
+            )
 
     def _driven(
         self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int
@@ -320,6 +328,11 @@ class Job:
         if method.space == "layer":
             seen = values[VALUES if self.element is not None else self.plan.scores][n]
             note = note_on(signed, float(np.abs(seen).max()), proportional=method.proportional)
+        geometry, given = item.geometry, item.given
+        if method.space == "layer" and signed.ndim != len(geometry.placements):
+            geometry, given = Geometry.identity(*signed.shape), None  # a spectrum's
+        elif given is None and item.photo is None:
+            given = self.plan.image.channels_first(batch.tensor[n : n + 1])[0]
         return Explanation(
             method=method.label,
             space=method.space,
@@ -330,21 +343,16 @@ class Job:
             label=label,
             score=score,
             rank=rank,
-            signed=self._channels_first(signed) if method.space == "input" else signed,
+            signed=signed,
             source=item.source,
             photo=item.photo,
-            geometry=item.geometry,
+            geometry=geometry,
+            given=given,
             changed=facts.changed if facts else (),
             negative=negative,
             note=note,
             bgr=self.setup.preprocess is not None and self.setup.preprocess.color == "BGR",
         )
-
-    def _channels_first(self, signed: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a map at the input as ``[C, H, W]``, or ``[H, W]``."""
-        last = self.plan.image.layout == "NHWC" and signed.ndim == 3
-        turned = last and signed.shape[-1] == self.plan.image.channels
-        return np.moveaxis(signed, -1, 0) if turned else signed
 
     def _check_finite(
         self, scores: NDArray[Any], maps: Sequence[NDArray[Any]], method: Method

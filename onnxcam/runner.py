@@ -183,7 +183,7 @@ class ImageRuns:
         if self._cut:
             [tensor] = self._clean(tuple(self._program.plan.feeds)[:1])
         self._kind = tensor.dtype
-        self.image = self._channels_first(tensor)[0]
+        self.image = np.asarray(self._facts.channels_first(tensor)[0])
         self.value = self.forward(self.image[None])[0]
 
     @property
@@ -217,7 +217,7 @@ class ImageRuns:
         """Return their gradients at the images, ``[B, T, C, H, W]``."""
         program = self._runner.program([_GRADIENT], self._element, self._cut)
         found = self._many(program, images, "input-gradient")
-        return np.moveaxis(found, -1, 2) if self._facts.layout == "NHWC" else found
+        return np.asarray(self._facts.channels_first(found, 2))
 
     def tail(self, activations: Array) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``."""
@@ -226,7 +226,7 @@ class ImageRuns:
         return self._run_parts(self._tail, layer, activations, fixed, "value")
 
     def _many(self, program: Program, images: Array, part: str) -> NDArray[np.float64]:
-        whole = np.moveaxis(images, 1, -1) if self._facts.layout == "NHWC" else images
+        whole = self._facts.as_taken(images)
         fed = next(iter(program.plan.feeds.values())) if self._cut else self._facts.name
         return self._run_parts(program, fed, whole.astype(self._kind), {}, part)
 
@@ -257,9 +257,6 @@ class ImageRuns:
             n: np.repeat(v, count, 0) if n in repeated and len(v) == 1 else v
             for n, v in {**fixed, **varied}.items()
         }
-
-    def _channels_first(self, images: Array) -> Array:
-        return np.moveaxis(images, -1, 1) if self._facts.layout == "NHWC" else images
 
 
 @cache

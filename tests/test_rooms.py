@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "targets": {"errors"},
     "methods": {"errors", "kernels", "graph", "surgeon"},
-    "inputs": {"errors", "imaging", "model", "surgeon"},
+    "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
     "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},

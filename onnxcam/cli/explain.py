@@ -197,7 +197,9 @@ def _introduce(explainer: Explainer) -> None:
     if not plan.refusal:
         typer.echo(f"score  {plan.score} ({plan.score_note})")
     typer.echo(f"layer  {plan.layer or 'none'}")
-    typer.echo(f"images prepared as in {explainer.preprocess_from}")
+    known = explainer.preprocess is not None
+    how = f"images prepared as in {explainer.preprocess_from}"
+    typer.echo(how if known else "input  taken as it is")
     if explainer.providers[0] != "CPUExecutionProvider":
         typer.echo(f"runs on {explainer.providers[0]}")
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnxcam.errors import ImageError
+from onnxcam.imaging.dicom import read_dicom
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-SUFFIXES |= {".jfif", ".avif", ".jp2"}
+SUFFIXES |= {".jfif", ".avif", ".jp2", ".dcm"}
 
 Source = str | Path | Image.Image | bytes | BinaryIO
 Limits = tuple[float, float]
@@ -28,7 +29,7 @@ def decode(source: Source, limits: Limits | None = None) -> NDArray[np.uint8]:
     Transparent images are composited on white; CMYK, palette and grey images become RGB. Greys of
     more than 8 bits are scaled by ``limits``, else by what the file says (the PNG chunk ``sBIT``),
     else by the range of their type (16-bit images keep their upper eight bits); that of floats is
-    guessed, with a warning.
+    guessed, with a warning. Of DICOM pictures (.dcm) see :mod:`onnxcam.imaging.dicom`.
 
     Args:
         source: a path, a PIL image, the bytes of a file, or a file that is open for reading bytes.
@@ -60,7 +61,20 @@ def decode(source: Source, limits: Limits | None = None) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise ImageError(f"{path}: the file is empty.")
+    if path.suffix.lower() == ".dcm":
+        return _medical(path, limits)
     return _opened(path, str(path), limits)
+
+
+def _medical(path: Path, limits: Limits | None) -> NDArray[np.uint8]:
+    try:
+        values, limits = read_dicom(path, limits)
+    except ImageError:
+        raise
+    except Exception as error:  # pydicom raises many kinds
+        raise ImageError(f"{path}: cannot be decoded ({error}).") from error
+    pixels = values if limits is None else _eight_bits(values, limits)
+    return np.asarray(Image.fromarray(pixels).convert("RGB"))
 
 
 def _opened(file: Path | io.BytesIO, name: str, limits: Limits | None) -> NDArray[np.uint8]:

@@ -33,13 +33,21 @@ def intensity(size: NDArray[Any]) -> Pixels:
 
 def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
     """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against."""
-    level = np.clip(signed / _full(np.abs(signed)), -1, 1)[..., None]
+    colour, size = evidence(signed)
     grey = photo.mean(axis=-1, keepdims=True) * np.ones(3)
-    colour = np.where(level > 0, (178, 24, 43), (33, 102, 172))
-    weight = np.abs(level) * max(alpha, 0.0) * 2
+    weight = size * max(alpha, 0.0) * 2
     blended = grey + (colour - grey) * np.clip(weight, 0, 1)
     picture: Pixels = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return picture
+
+
+def evidence(signed: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return red for what speaks for the target, blue against, and how much, 0 to 1.
+
+    Both have the map's axes and one of colours more.
+    """
+    level = np.clip(signed / _full(np.abs(signed)), -1, 1)[..., None]
+    return np.where(level > 0, (178, 24, 43), (33, 102, 172)), np.abs(level)
 
 
 def captioned(picture: Pixels, text: str) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -221,16 +221,44 @@ class Placement:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a photograph lies in the input tensor."""
+    """Where a photograph, signal or volume lies in the input tensor.
+
+    Attributes:
+        rows: of photographs and volumes; of a signal, which is one row, the whole.
+        columns: of all; a signal's places.
+        depth: a volume's slices.
+        signal: whether there are no rows.
+    """
 
     rows: Placement
     columns: Placement
+    depth: Placement | None = None
+    signal: bool = False
 
     @staticmethod
     @cache
-    def identity(height: int, width: int) -> Geometry:
-        """Return the geometry of a ready array, which is its own photograph."""
-        return Geometry(Placement(height, height, 1.0, 0.0), Placement(width, width, 1.0, 0.0))
+    def identity(*space: int) -> Geometry:
+        """Return the geometry of a ready array of one to three axes, which is its own picture."""
+        return Geometry.of([Placement(n, n, 1.0, 0.0) for n in space])
+
+    @staticmethod
+    def of(placements: Sequence[Placement]) -> Geometry:
+        """Return the geometry of one to three axes."""
+        *others, columns = placements
+        rows = others[-1] if others else Placement(1, 1, 1.0, 0.0)
+        return Geometry(rows, columns, others[0] if len(others) > 1 else None, not others)
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """The placement of every spatial axis, in order."""
+        if self.signal:
+            return (self.columns,)
+        plane = (self.rows, self.columns)
+        return plane if self.depth is None else (self.depth, *plane)
+
+    def axes(self, shape: Sequence[int]) -> list[Axis]:
+        """Return where a map of this shape lies, axis by axis."""
+        return [p.axis(n) for p, n in zip(self.placements, shape, strict=True)]
 
     def view(self, height: int, width: int) -> View:
         """Return where a map of ``height`` by ``width`` elements lies on the photograph."""

@@ -284,11 +284,11 @@ def find_preprocess(
     Raises:
         PreprocessError: a card's preprocessing does not fit the model.
     """
-    for card in cards:
+    for card in cards if image.axes == "HW" else []:
         if card.preprocess is not None:
             return fitted(card.preprocess, image, card.where), card.where, None
-    if image.channels not in (1, 3):
-        return None, "nothing: only ready arrays fit", None
+    if image.channels not in (1, 3) or image.axes != "HW":
+        return None, "nothing", None
     guess, why = _guess(image)
     warning = (
         f"{model.name}: how its images are prepared is not known; guessed {why}. A wrong guess "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxcam.errors import ImageError
 from onnxcam.imaging.decode import SUFFIXES
+from onnxcam.inputs.arrays import is_array_file
 
 
 def find_images(arguments: Sequence[str], skip: Path) -> list[Path]:
@@ -25,14 +26,15 @@ def find_images(arguments: Sequence[str], skip: Path) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            inside = sorted(
+            every = sorted(
                 p
                 for p in path.rglob("*")
-                if p.suffix.lower() in SUFFIXES
-                and p.is_file()
+                if p.is_file()
                 and not p.name.startswith(".")
                 and skipped not in p.absolute().parents
             )
+            inside = [p for p in every if p.suffix.lower() in SUFFIXES]
+            inside = inside or [p for p in every if is_array_file(p)]
             if not inside:
                 raise ImageError(f"{path}: no images in this directory.")
             found |= dict.fromkeys(inside)

@@ -28,7 +28,7 @@ class Runs(Protocol):
 
     @property
     def image(self) -> NDArray[Any]:
-        """The clean image as the network takes it, ``[C, H, W]``."""
+        """The clean image as the network takes it, but with channels first: ``[C, *S]``."""
 
     @property
     def value(self) -> NDArray[np.float64]:
@@ -39,10 +39,10 @@ class Runs(Protocol):
         """The layer's activations on the clean image, ``[K, *S]``."""
 
     def forward(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the explained numbers of images ``[B, C, H, W]``, ``[B, T]``."""
+        """Return the explained numbers of images ``[B, C, *S]``, ``[B, T]``."""
 
     def gradient(self, images: NDArray[Any]) -> NDArray[np.float64]:
-        """Return their gradients at the images ``[B, C, H, W]``, ``[B, T, C, H, W]``."""
+        """Return their gradients at the images ``[B, C, *S]``, ``[B, T, C, *S]``."""
 
     def tail(self, activations: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``.
@@ -59,8 +59,8 @@ class Method:
         name: what users call it.
         citation: paper and equation.
         formula: what it computes, in a line.
-        space: where its maps lie: ``"layer"``, ``[N, T, *S]``, or ``"input"``, ``[N, T, C, H, W]``
-            or, without channels, ``[N, T, H, W]``.
+        space: where its maps lie: ``"layer"``, ``[N, T, *S]``, or ``"input"``, ``[N, T, C, *S]``
+            or, without channels, ``[N, T, *S]``.
         write: writes the map into the graph, or values that ``finish`` makes it of, with axes
             ``[T, N, ...]``, or ``[1, N, ...]`` where it is the same for every target.
         finish: returns the map of these values, images first, and of the parameters.

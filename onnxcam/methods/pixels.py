@@ -1,16 +1,21 @@
 """Maps at the input: what each pixel and channel does to the score.
 
-``x`` is the image as the network takes it, ``[N, C, H, W]``.
+``x`` is the image as the network takes it, with channels first: ``[N, C, H, W]``, of signals
+``[N, C, W]``, of volumes ``[N, C, D, H, W]``.
 """
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import MethodError
 from onnxcam.kernels import kernels_for
+from onnxcam.kernels.space import upsample
+from onnxcam.kernels.view import Axis
 from onnxcam.methods.base import Arrays, Runs, positive
 from onnxcam.methods.registry import register
 
@@ -56,8 +61,23 @@ def deconvnet(s: Site) -> Term:
 
 
 def _fused(arrays: Arrays) -> NDArray[np.float32]:
-    """Multiply the gradient at the input by the rectified map, resized to it."""
-    return kernels_for(arrays["gradient"]).fuse(arrays["gradient"], arrays["raw"])
+    """Multiply the gradient at the input by the rectified map, resized to it.
+
+    Raises:
+        MethodError: the layer's places are not the input's.
+    """
+    gradient, raw = arrays["gradient"], arrays["raw"]
+    axes = gradient.ndim - 3
+    if raw.ndim - 2 != axes:
+        raise MethodError(
+            f"Guided Grad-CAM multiplies a map of {raw.ndim - 2} spatial axes with an input of "
+            f"{axes}; choose a method of the layer or of the input alone ('onnxcam methods' lists "
+            "them)."
+        )
+    if axes == 2:
+        return kernels_for(gradient).fuse(gradient, raw)
+    whole = [Axis.whole(n, m) for n, m in zip(gradient.shape[3:], raw.shape[2:], strict=True)]
+    return np.asarray(gradient * upsample(raw, whole)[:, :, None], np.float32)
 
 
 @register(
@@ -101,7 +121,7 @@ def integrated_gradients(runs: Runs, steps: int = 50, baseline: float = 0.0) -> 
     positive("integrated-gradients", steps=steps)
     nodes, weights = np.polynomial.legendre.leggauss(int(steps))
     away = runs.image - np.asarray(baseline, runs.image.dtype)
-    shares = ((nodes + 1) / 2).reshape(-1, 1, 1, 1).astype(runs.image.dtype)
+    shares = ((nodes + 1) / 2).reshape(-1, *[1] * runs.image.ndim).astype(runs.image.dtype)
     gradients = runs.gradient(baseline + shares * away)
     found: NDArray[np.float64] = away * np.tensordot(weights / 2, gradients, axes=1)
     return found
@@ -120,18 +140,19 @@ def occlusion(
 ) -> NDArray[np.float64]:
     """How much the score drops when a patch is masked, averaged over the patches on a pixel."""
     positive("occlusion", size=size, stride=stride)
-    _, height, width = runs.image.shape
-    size, stride = int(size), int(stride)
-    corners = [(y, x) for y in _starts(height, size, stride) for x in _starts(width, size, stride)]
-    total = np.zeros((len(runs.value), height, width))
-    count = np.zeros((height, width))
-    masked = np.repeat(runs.image[None], len(corners), axis=0)
-    for n, (y, x) in enumerate(corners):
-        masked[n, :, y : y + size, x : x + size] = value
+    space, size = runs.image.shape[1:], int(size)
+    corners = product(*(_starts(length, size, int(stride)) for length in space))
+    patches: list[tuple[slice, ...]] = [
+        tuple(slice(int(c), int(c) + size) for c in corner) for corner in corners
+    ]
+    total, count = np.zeros((len(runs.value), *space)), np.zeros(space)
+    masked = np.repeat(runs.image[None], len(patches), axis=0)
+    for n, patch in enumerate(patches):
+        masked[(n, slice(None), *patch)] = value
     drops = runs.value - runs.forward(masked)
-    for drop, (y, x) in zip(drops, corners, strict=True):
-        total[:, y : y + size, x : x + size] += drop[:, None, None]
-        count[y : y + size, x : x + size] += 1
+    for drop, patch in zip(drops, patches, strict=True):
+        total[(slice(None), *patch)] += drop.reshape(-1, *[1] * len(space))
+        count[patch] += 1
     return total / np.maximum(count, 1)
 
 

@@ -129,7 +129,7 @@ def choose(
     why: OnnxcamError | None = None
     source = names(graph)[image.name]
     try:
-        layouts = Layouts(graph, source)
+        layouts = Layouts(graph, source, len(image.axes))
         value = find_layer(graph, source, found.value, layer, layouts)
         layout = _layout(layouts, image, value)
         turned = layout is not None and layout.kind is not Kind.MAPS

@@ -171,7 +171,9 @@ def _part(builder: Builder, site: Site, name: str, part: Part, on_device: bool) 
     first: list[str] = []  # with axes [N, T, ...]
     shapes: dict[str, list[int | str | None]] = {}
     weighted: dict[str, bool] = {}
-    for key, one in ({"map": made} if isinstance(made, Term | Weighted) else made).items():
+    listed = {"map": made} if isinstance(made, Term | Weighted) else made
+    sums = [key for key, one in listed.items() if isinstance(one, Weighted)]
+    for key, one in listed.items():
         if isinstance(one, Term):
             values[key] = one.value
         elif on_device and site.kind in _OF_KERNELS:
@@ -201,7 +203,7 @@ def _part(builder: Builder, site: Site, name: str, part: Part, on_device: bool) 
         found = builder.op("Concat", *flags, axis=0)
         add_output(builder, outputs["negative"], found, ir.DataType.BOOL, [len(flags)])
     changed = dict.fromkeys(n for walk in site.walks for n in walk.changed)
-    return PartFacts(outputs, tuple(first), weighted, tuple(changed), tuple(negative))
+    return PartFacts(outputs, tuple(first), weighted, tuple(sums), tuple(changed), tuple(negative))
 
 
 def _check_parts(made: object) -> None:

@@ -6,8 +6,11 @@ Nothing here needs ``onnx``: a stored plan is read back without it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from onnxcam.model.facts import ModelFacts, TensorFacts
 
@@ -22,7 +25,20 @@ WEIGHTS = "onnxcam:weights"
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The image input: ``layout`` is ``NCHW`` or ``NHWC``; ``None`` marks dynamic lengths."""
+    """The input that takes images, signals or volumes; ``None`` marks dynamic lengths.
+
+    Attributes:
+        name: the tensor's name.
+        dtype: NumPy's name of its dtype.
+        layout: a letter an axis: ``N``, ``C``, and of space ``D``, ``H``, ``W``. Images are
+            ``NCHW``, ``NHWC``, or without channels ``NHW``; signals ``NCW``, ``NWC`` or ``NW``;
+            volumes ``NCDHW`` or ``NDHWC``; ``NF`` has all numbers of an image in one row.
+        channels: their number, 1 where the layout has none.
+        height: of images and volumes.
+        width: of all; the length of signals.
+        batch: how many images a run takes, where that is fixed.
+        depth: the number of a volume's slices.
+    """
 
     name: str
     dtype: str
@@ -31,6 +47,51 @@ class ImageInput:
     height: int | None
     width: int | None
     batch: int | None
+    depth: int | None = None
+
+    @property
+    def axes(self) -> str:
+        """The letters of the spatial axes, in order: ``HW``, ``W`` or ``DHW``."""
+        return "HW" if self.layout == "NF" else "".join(a for a in self.layout if a in "DHW")
+
+    @property
+    def space(self) -> tuple[int | None, ...]:
+        """The lengths of the spatial axes."""
+        sizes = {"D": self.depth, "H": self.height, "W": self.width}
+        return tuple(sizes[a] for a in self.axes)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """One image's shape as the model takes it."""
+        if self.layout == "NF":
+            assert self.height is not None and self.width is not None
+            return (self.channels * self.height * self.width,)
+        sizes = dict(zip(self.axes, self.space, strict=True))
+        return tuple(self.channels if a == "C" else sizes[a] for a in self.layout[1:])
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an image of this shape can be fed as it is."""
+        return len(shape) == len(self.shape) and all(
+            own in (None, n) for own, n in zip(self.shape, shape, strict=True)
+        )
+
+    def channels_first(self, array: Any, leading: int = 1) -> Any:
+        """Return an array ``[..., *shape]`` with ``leading`` axes as ``[..., C, *S]``."""
+        if self.layout == "NF":
+            return array.reshape(*array.shape[:leading], self.channels, *self.space)
+        if "C" not in self.layout:
+            return array.reshape(*array.shape[:leading], 1, *array.shape[leading:])
+        if self.layout.endswith("C"):
+            return np.moveaxis(array, -1, leading)
+        return array
+
+    def as_taken(self, images: Any) -> Any:
+        """Return images ``[N, C, *S]`` as the model takes them."""
+        if self.layout == "NF":
+            return images.reshape(len(images), -1)
+        if "C" not in self.layout:
+            return images[:, 0]
+        return np.moveaxis(images, 1, -1) if self.layout.endswith("C") else images
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ImageInput:
@@ -48,6 +109,7 @@ class PartFacts:
             ``[T, N, ...]``.
         weighted: sums that are left to a kernel, by name, and whether they are rectified: of
             ``NAME:weights``, ``[N, T, K]`` or ``[N, T, K, *S]``, and ``NAME:activations``.
+        sums: values that are weighted sums of the layer's maps; others may lie at the input.
         changed: nodes whose rule an override changed.
         negative: nodes that an output, bool ``[len(negative)]``, says of whether they read negative
             activations.
@@ -56,13 +118,14 @@ class PartFacts:
     outputs: dict[str, str]
     images_first: tuple[str, ...]
     weighted: dict[str, bool]
+    sums: tuple[str, ...]
     changed: tuple[str, ...]
     negative: tuple[str, ...]
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> PartFacts:
         """Rebuild from ``dataclasses.asdict``'s data."""
-        lists = ("images_first", "changed", "negative")
+        lists = ("images_first", "sums", "changed", "negative")
         return PartFacts(**{**data, **{name: tuple(data[name]) for name in lists}})
 
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxcam.errors import MethodError, NoImageInputError
 from onnxcam.graph.values import dims, is_float
 from onnxcam.model.describe import tensor_facts
+from onnxcam.surgeon.find.spaces import as_bare, as_volume, laid_out
 from onnxcam.surgeon.plan import ImageInput
 
 _CHANNELS = (1, 3, 4)
@@ -21,20 +22,20 @@ _DTYPES = {
 
 
 def find_image_input(graph: ir.Graph, file: str) -> ImageInput:
-    """Return the first input shaped like images.
+    """Return the first input shaped like images, else one like volumes, or like signals.
 
     Raises:
         NoImageInputError: every input is of another kind, as in a text model.
     """
-    for as_image in (_as_image, _as_bands):
+    for as_kind in (_as_image, _as_bands, as_volume, as_bare):
         for value in graph.inputs:
-            found = as_image(value)
+            found = as_kind(value) if value.dtype in _DTYPES else None
             if found is not None:
                 return found
     shown = "; ".join(str(tensor_facts(v)) for v in graph.inputs) or "none"
     raise NoImageInputError(
         f"{file}: no input takes an image. Inputs: {shown}. An image input has four axes, "
-        "[N,C,H,W] or [N,H,W,C]."
+        "[N,C,H,W] or [N,H,W,C]; signals are [N,C,W] before a convolution, volumes [N,C,D,H,W]."
     )
 
 
@@ -60,7 +61,7 @@ def first_floating(image: ir.Value) -> ir.Value:
 
 def _as_image(value: ir.Value) -> ImageInput | None:
     shape = dims(value)
-    if shape is None or len(shape) != 4 or value.dtype not in _DTYPES:
+    if shape is None or len(shape) != 4:
         return None
     first, last = shape[1], shape[3]
     if first in _CHANNELS:
@@ -71,13 +72,13 @@ def _as_image(value: ir.Value) -> ImageInput | None:
         return None  # some other kind of maps
     else:
         layout = "NHWC" if _starts_with_transpose(value) else "NCHW"
-    return _laid_out(value, layout)
+    return laid_out(value, layout)
 
 
 def _as_bands(value: ir.Value) -> ImageInput | None:
     """Return an image of any other number of channels, fewer than its rows and columns."""
     shape = dims(value)
-    if shape is None or len(shape) != 4 or value.dtype not in _DTYPES:
+    if shape is None or len(shape) != 4:
         return None
 
     def fewest(axis: int) -> bool:
@@ -87,23 +88,7 @@ def _as_bands(value: ir.Value) -> ImageInput | None:
     first = fewest(1)
     if first == fewest(3):
         return None
-    return _laid_out(value, "NCHW" if first else "NHWC")
-
-
-def _laid_out(value: ir.Value, layout: str) -> ImageInput:
-    """Describe an image input whose layout is known; 3 channels where their number is not."""
-    assert value.dtype is not None
-    sizes = [d if isinstance(d, int) else None for d in dims(value) or []]
-    at = {axis: sizes[layout.index(axis)] for axis in "NCHW"}
-    return ImageInput(
-        name=value.name or "",
-        dtype=str(value.dtype.numpy()),
-        layout=layout,
-        channels=at["C"] or 3,
-        height=at["H"],
-        width=at["W"],
-        batch=at["N"],
-    )
+    return laid_out(value, "NCHW" if first else "NHWC")
 
 
 def _starts_with_transpose(value: ir.Value) -> bool:

@@ -8,6 +8,7 @@ lengths alone do not tell it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -45,7 +46,7 @@ class Layout:
     """
 
     kind: Kind
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
     before: int = 0
     after: int = 0
 
@@ -53,8 +54,9 @@ class Layout:
 class Layouts:
     """The layouts of a graph's tensors that are computed from the image."""
 
-    def __init__(self, graph: ir.Graph, image: ir.Value) -> None:
-        self.graph = graph
+    def __init__(self, graph: ir.Graph, image: ir.Value, axes: int = 2) -> None:
+        """Follow layouts from an input with so many spatial axes."""
+        self.graph, self._least = graph, axes + 2
         self.kinds: dict[ir.Value, Kind] = {}
         self._grid: list[int | str | None] = []  # rows and columns of what was made tokens
         self._moving = depends_on(graph, {image})
@@ -77,7 +79,7 @@ class Layouts:
         known = [self.kinds.get(v) for v in node.inputs if v is not None]
         first = known[0] if known else None
         if has(node, Trait.CONVOLUTION):
-            return Kind.MAPS if rank == 4 else None
+            return Kind.MAPS if rank >= self._least else None
         if node.op_type in _NORMS:
             return {3: Kind.TOKENS, 4: Kind.LAST}.get(rank)
         if node.op_type == "Transpose":
@@ -85,11 +87,11 @@ class Layouts:
         if node.op_type in ("MatMul", "Gemm", "Concat"):
             keeps = node.op_type == "Concat" or constant(node.inputs[1]) is not None
             found = next((k for k in known if k is not None), None)
-            return found if keeps and _fits(found, rank) else None
+            return found if keeps and self._fits(found, rank) else None
         if node.op_type == "Reshape":
             return self._reshaped(node, first, rank)
         if has(node, _KEEPING):
-            return next((k for k in known if _fits(k, rank)), None)
+            return next((k for k in known if self._fits(k, rank)), None)
         return None
 
     def _transposed(self, node: ir.Node, kind: Kind | None, rank: int) -> Kind | None:
@@ -101,6 +103,11 @@ class Layouts:
             return Kind.MAPS
         if perm != [0, 2, 1] or rank != 3 or source is None:
             return None
+        if kind is Kind.TOKENS and self._least == 3:
+            return Kind.MAPS
+        if kind is Kind.MAPS:  # maps of a signal
+            self._grid = (dims(source) or [])[2:]
+            return Kind.TOKENS
         reshaped = source.producer()  # maps [N, K, H, W] as [N, K, L], then tokens
         if reshaped is None or not has(reshaped, Trait.RESHAPES):
             return None
@@ -115,7 +122,7 @@ class Layouts:
         source = node.inputs[0]
         before, after = (dims(source) or [] if source else []), dims(node.outputs[0]) or []
         ends = [before[:1] + before[-1:], after[:1] + after[-1:]]
-        if not _fits(kind, len(before)) or kind is Kind.MAPS or ends[0] != ends[1]:
+        if not self._fits(kind, len(before)) or kind is Kind.MAPS or ends[0] != ends[1]:
             return None
         if (kind, rank) == (Kind.LAST, 3):
             self._grid = before[1:3]
@@ -128,23 +135,29 @@ class Layouts:
     def _tokens(self, value: ir.Value) -> Layout | None:
         """Return the grid of patches among tokens, if the patch embedding tells it."""
         length = (dims(value) or [None, None])[1]
-        rows, columns = self._grid if len(self._grid) == 2 else (None, None)
-        if not isinstance(rows, int) or not isinstance(columns, int):
+        grid = tuple(d for d in self._grid if isinstance(d, int))
+        if not grid or len(grid) != len(self._grid):
             return None
         if not isinstance(length, int):  # a run in which it is another one fails
-            return Layout(Kind.TOKENS, (rows, columns))
-        while rows and columns:
-            others = length - rows * columns
+            return Layout(Kind.TOKENS, grid)
+        while all(grid):
+            others = length - math.prod(grid)
             if others >= 0:
                 if others > _MOST_OTHERS:
                     return None
                 last = others > 0 and self._patches_come_first()
                 before, after = (0, others) if last else (others, 0)
-                return Layout(Kind.TOKENS, (rows, columns), before, after)
-            if rows % 2 or columns % 2:  # stages merge two by two
+                return Layout(Kind.TOKENS, grid, before, after)
+            if any(d % 2 for d in grid):  # stages merge two by two
                 return None
-            rows, columns = rows // 2, columns // 2
+            grid = tuple(d // 2 for d in grid)
         return None
+
+    def _fits(self, kind: Kind | None, rank: int) -> bool:
+        """Whether a tensor of this rank can have this layout."""
+        if kind is Kind.MAPS:
+            return rank >= self._least
+        return kind is not None and rank == (3 if kind is Kind.TOKENS else 4)
 
     def _patches_come_first(self) -> bool:
         """Whether the patches were joined with other tokens that come after them."""
@@ -185,7 +198,7 @@ def as_maps(graph: ir.Graph, value: ir.Value, layout: Layout | None, opset: int)
     else:
         assert layout.grid is not None
         (n, length, k), grid = shape, list(layout.grid)
-        count = grid[0] * grid[1]
+        count = math.prod(grid)
         end = layout.before + count
 
         def some(first: int, last: int, many: int) -> ir.Value:
@@ -210,7 +223,3 @@ def as_maps(graph: ir.Graph, value: ir.Value, layout: Layout | None, opset: int)
     graph.remove(added)
     graph.insert_after(producer, added)
     return maps
-
-
-def _fits(kind: Kind | None, rank: int) -> bool:
-    return kind is not None and rank == (3 if kind is Kind.TOKENS else 4)
