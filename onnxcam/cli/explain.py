@@ -38,7 +38,10 @@ class Format(StrEnum):
 
 def explain(
     images: Annotated[
-        list[str], typer.Argument(help="Photographs, folders or patterns.", metavar="IMAGE...")
+        list[str],
+        typer.Argument(
+            help="Photographs, .npy, .wav or NIfTI files, folders or patterns.", metavar="IMAGE..."
+        ),
     ],
     model: Annotated[
         Path | None,

@@ -66,7 +66,8 @@ def _show(found: Inspection) -> None:
     typer.echo(f"exporter  {facts.producer or 'not named'}")
     typer.echo(f"opset     {facts.opset}, IR {facts.ir_version}, {facts.nodes} nodes")
     for tensor in facts.inputs:
-        mark = " (image)" if found.image and tensor.name == found.image.name else ""
+        explained = found.image is not None and tensor.name == found.image.name
+        mark = f" ({found.image.kind})" if explained and found.image else ""
         typer.echo(f"input     {tensor}{mark}")
     for tensor in facts.outputs:
         typer.echo(f"output    {tensor}")

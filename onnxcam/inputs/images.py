@@ -133,12 +133,9 @@ class Inputs:
                 f"{self._path}: '{takes.name}' takes {takes.channels} channels, which no "
                 "photograph has; give ready arrays, in Python or as a .npy file."
             )
-        kind, files = {
-            "W": ("signals", "a .npy or .wav file"),
-            "DHW": ("volumes", "a .npy or NIfTI file"),
-        }[takes.axes]
+        files = "a .npy or .wav file" if takes.axes == "W" else "a .npy or NIfTI file"
         shape = [n or axis for n, axis in zip(takes.shape, takes.layout[1:], strict=True)]
         return (
-            f"{self._path}: '{takes.name}' takes {kind} [{', '.join(map(str, shape))}], no "
+            f"{self._path}: '{takes.name}' takes {takes.kind}s [{', '.join(map(str, shape))}], no "
             f"photographs. Give {files}, or arrays in Python."
         )

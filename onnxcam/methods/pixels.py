@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,10 +141,8 @@ def occlusion(
     """How much the score drops when a patch is masked, averaged over the patches on a pixel."""
     positive("occlusion", size=size, stride=stride)
     space, size = runs.image.shape[1:], int(size)
-    corners = product(*(_starts(length, size, int(stride)) for length in space))
-    patches: list[tuple[slice, ...]] = [
-        tuple(slice(int(c), int(c) + size) for c in corner) for corner in corners
-    ]
+    starts = [_starts(length, size, int(stride)) for length in space]
+    patches: list[Any] = [tuple(slice(c, c + size) for c in corner) for corner in product(*starts)]
     total, count = np.zeros((len(runs.value), *space)), np.zeros(space)
     masked = np.repeat(runs.image[None], len(patches), axis=0)
     for n, patch in enumerate(patches):

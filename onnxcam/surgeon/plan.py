@@ -55,6 +55,11 @@ class ImageInput:
         return "HW" if self.layout == "NF" else "".join(a for a in self.layout if a in "DHW")
 
     @property
+    def kind(self) -> str:
+        """What it holds: ``image``, ``signal`` or ``volume``."""
+        return {"HW": "image", "W": "signal", "DHW": "volume"}[self.axes]
+
+    @property
     def space(self) -> tuple[int | None, ...]:
         """The lengths of the spatial axes."""
         sizes = {"D": self.depth, "H": self.height, "W": self.width}
