@@ -14,11 +14,17 @@ from PIL import Image
 
 import onnxcam
 from onnxcam import cli
-from onnxcam.errors import ImageError, InputArrayError, MethodError, NoImageInputError
+from onnxcam.errors import (
+    ImageError,
+    InputArrayError,
+    LayerError,
+    MethodError,
+    NoImageInputError,
+)
 from onnxcam.kernels import Axis, View, kernels
 from onnxcam.kernels.space import upsample
 
-from .conftest import parse, shared, small_cnn
+from .conftest import parse, runtime, shared, small_cnn
 from .test_cases import CASES, arrays, case, rewritten
 
 
@@ -362,3 +368,90 @@ def test_a_photograph_for_a_model_of_signals(
     assert "takes signals [2, 128], no photographs. Give a .npy or .wav file" in (
         capsys.readouterr().err
     )
+
+
+def test_the_region_of_a_volume() -> None:
+    """Scores of voxels by one linear layer: sum_k mean_S(w_k R) A_k, with the region R."""
+    rng = np.random.default_rng(10)
+    first, last = rng.normal(size=(4, 1, 3, 3, 3)), rng.normal(size=(2, 4, 1, 1, 1))
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,1,6,8,10] x) => (float[N,2,6,8,10] y) {
+            c = Conv <pads=[1,1,1,1,1,1]> (x, first)
+            a = Relu (c)
+            y = Conv (a, last)
+        }
+        """,
+        {"first": first.astype(np.float32), "last": last.astype(np.float32)},
+    )
+    x = rng.normal(size=(1, 6, 8, 10)).astype(np.float32)
+    [a, y] = runtime(add_output(model, "a")).run(["a", "y"], {"x": x[None]})
+    [found] = explainer(model).explain(x, "region:1")
+    region = y[0].argmax(axis=0) == 1
+    assert 0 < region.sum() < region.size
+    assert found.score == pytest.approx(y[0, 1][region].sum(), rel=1e-5)
+    weights = last[1].reshape(4) * region.mean()
+    right = np.tensordot(weights, a[0], axes=1)
+    np.testing.assert_allclose(found.signed, right, atol=1e-5 * np.abs(right).max())
+
+
+def add_output(model: onnx.ModelProto, name: str, shape: object = None) -> onnx.ModelProto:
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, shape))
+    return model
+
+
+def test_tokens_of_a_signal_whose_layers_share_weights() -> None:
+    """Exporters write weights that are the same twice as Identity of one."""
+    rng = np.random.default_rng(12)
+    wanted = {"c": (8, 1, 4), "q": (8, 8), "v": (8, 3), "scale": (8,), "bias": (8,)}
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,40] x) => (float[N,3] y) {
+            axes = Constant <value_ints = [1]> ()
+            m = Unsqueeze (x, axes)
+            maps = Conv <strides=[4]> (m, c)
+            t = Transpose <perm=[0,2,1]> (maps)
+            n = LayerNormalization (t, scale, bias)
+            again = Identity (q)
+            query = MatMul (n, again)
+            key = MatMul (n, again)
+            turned = Transpose <perm=[0,2,1]> (key)
+            product = MatMul (query, turned)
+            weights = Softmax (product)
+            value = MatMul (n, again)
+            mixed = MatMul (weights, value)
+            pooled = ReduceMean <axes=[1], keepdims=0> (mixed)
+            y = MatMul (pooled, v)
+        }
+        """,
+        {n: rng.normal(size=s).astype(np.float32) for n, s in wanted.items()},
+    )
+    x = rng.normal(size=40).astype(np.float32)
+    with pytest.warns(UserWarning, match="Attention mixes the places of the layer 'n:maps'"):
+        made = onnxcam.Explainer(model)
+    [found] = made.explain(x, 1)
+    assert found.signed.shape == (10,) and found.heatmap.shape == (40,)
+    full = onnxcam.add_gradients(add_output(model, "n", [None, None, 8]), "y", "n")
+    seed = np.array([[[0, 1, 0]]], np.float32)
+    n, g = runtime(full).run(["n", "gradient:n"], {"x": x[None], "seed:y": seed})
+    right = n[0] @ g[0, 0].mean(axis=0)
+    np.testing.assert_allclose(found.signed, right, atol=1e-5 * np.abs(right).max())
+
+
+def test_a_network_without_maps_names_the_way_out() -> None:
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,1,8,8] x) => (float[N,3] y) {
+            f = Flatten (x)
+            y = Gemm (f, v)
+        }
+        """,
+        {"v": np.ones((64, 3), np.float32)},
+    )
+    x = np.ones((1, 8, 8), np.float32)
+    with pytest.raises(LayerError, match="at the input: --method saliency"):
+        explainer(model).explain(x)
+    assert explainer(model, method="saliency").explain(x)[0].signed.shape == (1, 8, 8)

@@ -30,7 +30,7 @@ def is_float(value: ir.Value) -> bool:
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """Return the value as an array when it is a stored constant."""
+    """Return the value as an array when it is a stored constant, perhaps by another name."""
     if value is None:
         return None
     if value.const_value is not None:
@@ -38,6 +38,8 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     node = value.producer()
     if node is not None and node.op_type == "Constant" and "value" in node.attributes:
         return node.attributes["value"].as_tensor().numpy()
+    if node is not None and node.op_type == "Identity":  # weights that layers share
+        return constant(node.inputs[0])
     return None
 
 

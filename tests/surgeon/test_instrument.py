@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,6 +19,7 @@ from ..instrumented import ACTIVATIONS, GRADIENTS, SIGNED, instrument
 from .light import NAMES, seeded
 
 RNG = np.random.default_rng(6)
+LARGE = ("vgg19", "zfnet512")  # chains of layers as in AlexNet, of 550 and 350 MB
 REAL = [
     "efficientnet-lite0-torch",
     "mobilenetv2-torch-dynamo",
@@ -114,6 +117,8 @@ def instrumented_well(path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_light_networks_with_weights_that_make_a_difference(name: str, save) -> None:
+    if name in LARGE and "ONNXCAM_TEST_ALL" not in os.environ:
+        pytest.skip("takes minutes (set ONNXCAM_TEST_ALL)")
     path = save(seeded(name))
     instrumented_well(path)
 

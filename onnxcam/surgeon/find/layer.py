@@ -97,7 +97,8 @@ def _default(
             reason = f"ONNX Runtime has optimized the file for one processor. {LAYOUT}"
         raise LayerError(
             f"no spatial layer before the score '{score.name}': {reason}. Grad-CAM needs the "
-            "maps of a convolution. 'onnxcam inspect' lists the tensors; --layer names one."
+            "maps of a convolution. To explain it at the input: --method saliency; 'onnxcam "
+            "inspect MODEL --tensors' lists the tensors, and --layer names one."
         )
     mixing = attention(graph, default, score)
     if mixing:

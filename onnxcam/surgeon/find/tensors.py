@@ -15,7 +15,7 @@ _MOST = 4  # an output of fewer numbers is rather coordinates than an embedding
 
 
 def find_dense(graph: ir.Graph, batch: Batch, requested: str = "auto") -> ir.Value:
-    """Return the scores of every pixel, ``[N, C, H, W]``, before Softmax, Sigmoid or ArgMax.
+    """Return the scores of every pixel, ``[N, C, *S]``, before Softmax, Sigmoid or ArgMax.
 
     Raises:
         ScoreError: no output has them, or they have their channels last.
@@ -23,18 +23,19 @@ def find_dense(graph: ir.Graph, batch: Batch, requested: str = "auto") -> ir.Val
     for output in _outputs(graph, requested):
         value = _before(output)
         shape = dims(value) or []
-        if len(shape) != 4 or not is_float(value) or not of_images(value, batch):
+        if len(shape) not in (4, 5) or not is_float(value) or not of_images(value, batch):
             continue
-        space = [d for d in shape[1:3] if isinstance(d, int)]
-        if isinstance(shape[3], int) and space and all(shape[3] < d // 4 for d in space):
+        *space, last = shape[1:]
+        known = [d for d in space if isinstance(d, int)]
+        if isinstance(last, int) and known and all(last < d // 4 for d in known):
             raise ScoreError(
                 f"the scores of pixels '{value.name}' {shape} have their channels last; name the "
                 "tensor before that with --score."
             )
         return value
     raise ScoreError(
-        "no output has scores of pixels, [N, C, H, W]. Name their tensor with --score, or choose "
-        "another kind of target."
+        "no output has scores of pixels, [N, C, H, W], or of voxels, [N, C, D, H, W]. Name their "
+        "tensor with --score, or choose another kind of target."
     )
 
 
