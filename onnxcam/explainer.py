@@ -26,6 +26,7 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
+from onnxcam.inputs.masks import read_mask
 from onnxcam.inputs.others import check_others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.methods.base import Method
@@ -36,6 +37,7 @@ from onnxcam.runtime.session import Providers
 from onnxcam.surgeon.request import EMBEDDING, WEIGHTED
 from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element
+from onnxcam.targets.pixels import in_pixels
 from onnxcam.targets.weighted import Similarity, weighted
 
 if TYPE_CHECKING:
@@ -252,7 +254,8 @@ class Explainer:
         for target in listed:
             one: Wanted | None = element(target)
             if one is None and not self._is_class(target):
-                one = weighted(target, self._class_index)
+                one = in_pixels(target, self._class_index, self.labels, read_mask)
+                one = one or weighted(target, self._class_index)
             if one is None:
                 self._check_classes()
                 found += resolve(target, self.plan.classes, self.labels)

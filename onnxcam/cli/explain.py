@@ -68,6 +68,22 @@ def explain(
             metavar="IMAGE",
         ),
     ] = None,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A picture as large as the photograph, black outside: with -t region:CLASS the "
+            "class's scores in there; repeatable.",
+            metavar="FILE.png",
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A pixel of the photograph: the class predicted there, or with -t region:CLASS "
+            "that class's score there; repeatable.",
+            metavar="X,Y",
+        ),
+    ] = None,
     input_: Annotated[
         list[str] | None,
         typer.Option(
@@ -130,6 +146,7 @@ def explain(
     from onnxcam.inputs.files import find_images
     from onnxcam.inputs.others import read_others
     from onnxcam.outputs import Outputs
+    from onnxcam.targets.pixels import narrowed
 
     find_images(images, out)  # a wrong name is told before a model is loaded
     Outputs(out, format_.value, arrays)
@@ -146,7 +163,7 @@ def explain(
         pixel_range=_range(range_),
     )
     others = read_others(input_ or [])
-    targets: list[Any] = list(target or [])
+    targets: list[Any] = list(narrowed(target or [], mask or [], at or []))
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
     run = explain_files(
