@@ -228,6 +228,8 @@ def _report(result: FileResult, out: Path, methods: bool) -> None:
         method = f"{record['method']:<20} " if methods else ""
         picture = out / record["overlay"]
         typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{picture}")
+        if " before any " in record["score_name"]:
+            typer.echo(f"       score: {record['score_name']}")
         if record["note"]:
             typer.echo(f"       note: {record['note']}")
         for name in record["negative"]:

@@ -29,4 +29,5 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
             raise ImageError(
                 f"{path}: a mask has no transparent parts. Save it black and white, without alpha."
             )
-    return pixels.max(axis=2) > 0
+    inside: NDArray[np.bool_] = pixels.max(axis=2) > 0
+    return inside

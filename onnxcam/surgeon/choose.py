@@ -14,6 +14,7 @@ from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
+from onnxcam.surgeon.find.logits import unsquashed
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
@@ -37,6 +38,8 @@ class Chosen:
         layout: how the layer is read, where that is known.
         mixed: whether attention mixes the layer's places before the score is made of them.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
+        squashed: the operators before which elements are taken, ``"Sigmoid"``, and ``asked`` the
+            tensor that they were asked of.
     """
 
     image: ImageInput
@@ -49,6 +52,8 @@ class Chosen:
     layout: Layout | None = None
     mixed: bool = False
     refusal: str = ""
+    squashed: str = ""
+    asked: str = ""
 
     @property
     def end(self) -> ir.Value:
@@ -66,13 +71,21 @@ class Chosen:
         return replace(self, score=score, layer=twin(self.layer), element=twin(self.element))
 
     def as_numbers(self, graph: ir.Graph) -> Chosen:
-        """Return the choice with the layer as maps, and quantized tensors as their numbers."""
+        """Return the choice with the layer as maps, and quantized tensors as their numbers.
+
+        Elements of an output are taken before Sigmoid or Softmax, as class scores are.
+        """
         opset = graph.opset_imports[""]
-        score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
+        score, squashed = replace(self.score, value=as_numbers(graph, self.score.value, opset)), ""
+        asked = "" if self.element is None else self.element.name or ""
+        if self.element is not None and not self.weighted and self.element in graph.outputs:
+            before = unsquashed(graph, score.value, opset)
+            score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
         layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
         layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
         element = None if self.element is None else score.value
-        return replace(self, score=score, layer=layer, element=element)
+        found = replace(self, score=score, layer=layer, element=element)
+        return replace(found, squashed=squashed, asked=asked)
 
 
 def choose(
