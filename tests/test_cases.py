@@ -70,6 +70,7 @@ ELEMENTS = [
     ("nms-one", ("logit",), "scores[0]"),
     ("nms-one", ("score",), "scores[0]:sum"),
     ("crnn", ("step-6",), "logits[6,0,3]"),
+    ("crnn", ("step-6",), "step:6=3"),
 ]
 REFUSED = ("embedding", "detector-yolo8", "detector-yolo5", "detector-ssd", "nms", "crnn",
            "segmentation")  # fmt: skip

@@ -50,7 +50,8 @@ def explain(
             "-t",
             "--target",
             help="Class index, label, top:K, 'dog - cat', 'best of dog,cat', region:CLASS, "
-            "NAME[5,3] or NAME[:,3]:mean of any tensor; repeatable. Default: the predicted class.",
+            "step:12, 'text:a boot', NAME[5,3] or NAME[:,3]:mean of any tensor; repeatable. "
+            "Default: the predicted class.",
         ),
     ] = None,
     layer: Annotated[
