@@ -110,32 +110,41 @@ LAYOUTS = {
 }
 
 
+COLUMNS = """
+    c1 = Conv <kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]> (image, w1)
+    r1 = Relu (c1)
+    c2 = Conv <kernel_shape=[4,2], strides=[1,2]> (r1, w2)
+    r2 = Relu (c2)
+    columns = Squeeze (r2, two)
+"""
+
+
+def weights() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(2)
+    return {
+        "w1": rng.normal(size=(4, 1, 3, 3)).astype("f"),
+        "w2": rng.normal(size=(7, 4, 4, 2)).astype("f") * 0.4,
+        "w3": rng.normal(size=(7, CLASSES)).astype("f"),
+        "b3": rng.normal(size=CLASSES).astype("f"),
+        "two": np.array([2]),
+    }
+
+
 def reader(layout: str) -> onnx.ModelProto:
     """A network that reads columns of [N,1,8,24] as six steps of five classes."""
     nodes, shape = LAYOUTS[layout]
-    rng = np.random.default_rng(2)
     return parse(
         f"""
         <ir_version: 8, opset_import: ["" : 17]>
         net (float[N,1,8,24] image) => ({shape} out) {{
-            c1 = Conv <kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]> (image, w1)
-            r1 = Relu (c1)
-            c2 = Conv <kernel_shape=[4,2], strides=[1,2]> (r1, w2)
-            r2 = Relu (c2)
-            columns = Squeeze (r2, two)
+            {COLUMNS}
             turned = Transpose <perm=[0,2,1]> (columns)
             product = MatMul (turned, w3)
             logits = Add (product, b3)
             {nodes}
         }}
         """,
-        {
-            "w1": rng.normal(size=(4, 1, 3, 3)).astype("f"),
-            "w2": rng.normal(size=(7, 4, 4, 2)).astype("f") * 0.4,
-            "w3": rng.normal(size=(7, CLASSES)).astype("f"),
-            "b3": rng.normal(size=CLASSES).astype("f"),
-            "two": np.array([2]),
-        },
+        weights(),
     )
 
 
@@ -219,6 +228,51 @@ def test_wrong_ones(labels: list[str] | None, text: str, message: str) -> None:
     assert target is not None
     with pytest.raises(TargetError, match=message):
         target.weigh(logits_of(IMAGES)[0])
+
+
+def test_rows_taken_apart_to_lengths_of_the_run(save) -> None:
+    """As PyTorch's exporter writes it for images of any width: [T * N, C] to [T, N, -1]."""
+    any_width = parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[1,1,8,W] image) => (float[A,B,C] out) {{
+            {COLUMNS}
+            turned = Transpose <perm=[2,0,1]> (columns)
+            lengths = Shape (turned)
+            ends = Slice (lengths, zero, two)
+            rows = Reshape (turned, seven)
+            product = Gemm (rows, w3, b3)
+            shape = Concat <axis=0> (ends, minus)
+            out = Reshape (product, shape)
+        }}
+        """,
+        {
+            **weights(),
+            "zero": np.array([0]),
+            "seven": np.array([-1, 7]),
+            "minus": np.array([-1]),
+        },
+    )
+    explainer = onnxcam.Explainer(
+        save(any_width), layer="r1", preprocess=GREY, labels=LABELS, method="hires-cam"
+    )
+    images = np.random.default_rng(4).normal(size=(1, 1, 8, 40)).astype("f")
+    scores = logits_of(images[..., :24])
+    wide = runtime(any_width).run(["out"], {"image": images})[0]
+    assert wide.shape == (10, 1, 5)
+    np.testing.assert_allclose(wide[:5, 0], scores[0, :5], rtol=1e-4, atol=1e-5)
+    step, text = explainer.explain(images[0], ["step:8=b", "text:ab"])
+    assert step.score == pytest.approx(wide[8, 0, 2], rel=1e-5)
+    assert text.score == pytest.approx(log_likelihood(wide[:, 0], [1, 2], 0)[0], rel=1e-5)
+    seen = np.flatnonzero(np.abs(step.signed).max(axis=0))
+    assert set(seen) <= {16, 17} and seen.size  # what the step is made of
+
+
+def test_case_of_labels_counts_where_it_can() -> None:
+    for name, index in (("b", 1), ("B", 3), ("A", 0)):
+        target = in_steps(f"step:0={name}", ["a", "b", "c", "B"])
+        assert target is not None
+        assert target.weigh(np.eye(4)).weights[0].argmax() == index
 
 
 def test_which_class_is_the_blank_is_asked(save) -> None:

@@ -229,7 +229,9 @@ def _fitting(labels: Labels | None, classes: int) -> Labels | None:
 
 
 def _class(target: _Written, name: str, labels: Labels | None, classes: int) -> int:
-    """Return a class of a step, by index or label."""
+    """Return a class of a step, by index or label; of labels case counts if it can."""
+    if labels is not None and labels.count(name) == 1:
+        return labels.index(name)
     try:
         [found] = resolve(name, classes, labels)
     except TargetError as error:

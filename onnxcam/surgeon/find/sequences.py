@@ -145,7 +145,16 @@ def _carried(node: ir.Node, shape: list[int | str | None]) -> int | None:
     if node.op_type in _DROP_AXES:
         length = sizes[before]
         same = [a for a, d in enumerate(shape) if d == length and isinstance(d, int)]
-        last = before == len(sizes) - 1 and len(shape) - 1 in same
+        end = before == len(sizes) - 1
+        last = end and (len(shape) - 1 in same or (len(sizes) == 2 and _takes_the_rest(node)))
         return len(shape) - 1 if last else (same[0] if len(same) == 1 else None)
     keeps = node.op_type in _KEEP_AXES or has(node, Trait.PASSES | Trait.QUANTIZES | Trait.FINISHES)
     return before if keeps and len(sizes) == len(shape) else None
+
+
+def _takes_the_rest(node: ir.Node) -> bool:
+    """Whether a Reshape takes rows apart, ``[T * N, C]`` to ``[T, N, -1]``, by run-time lengths."""
+    shape = node.inputs[1] if node.op_type == "Reshape" else None
+    parts = None if shape is None else shape.producer()
+    last = constant(parts.inputs[-1]) if parts is not None and parts.op_type == "Concat" else None
+    return last is not None and last.tolist() == [-1]
