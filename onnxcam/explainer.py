@@ -26,6 +26,7 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
+from onnxcam.inputs.masks import read_mask
 from onnxcam.inputs.others import check_others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.methods.base import Method
@@ -36,6 +37,8 @@ from onnxcam.runtime.session import Providers
 from onnxcam.surgeon.request import EMBEDDING, WEIGHTED
 from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element
+from onnxcam.targets.pixels import in_pixels
+from onnxcam.targets.sequences import in_steps
 from onnxcam.targets.weighted import Similarity, weighted
 
 if TYPE_CHECKING:
@@ -180,7 +183,8 @@ class Explainer:
                 be that of a .npy, .wav or NIfTI file.
             targets: a class index, a label, ``"top:K"``, an element ``"NAME[5,3]"`` of any tensor
                 (indices of one image's part of it), a slice of one ``"NAME[:,3]:mean"``,
-                ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``, what :meth:`similar_to`
+                ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``, ``"step:12"``,
+                ``"text:a boot"``, what :meth:`similar_to`
                 returns, or a list of these; ``None`` is the predicted class. See
                 ``docs/targets.md``.
             inputs: the model's other inputs by name, with a batch axis of 1 or without it.
@@ -254,9 +258,12 @@ class Explainer:
             listed = [targets]
         found: list[Wanted] = []
         for target in listed:
-            one: Wanted | None = element(target)
-            if one is None and not self._is_class(target):
-                one = weighted(target, self._class_index)
+            label = self._is_class(target)
+            one: Wanted | None = None if label else in_steps(target, self.labels)
+            one = one or element(target)
+            if one is None and not label:
+                one = in_pixels(target, self._class_index, self.labels, read_mask)
+                one = one or weighted(target, self._class_index)
             if one is None:
                 self._check_classes()
                 found += resolve(target, self.plan.classes, self.labels)

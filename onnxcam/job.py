@@ -30,7 +30,7 @@ from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIG
 from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
 from onnxcam.targets.elements import ElementTarget, indices
-from onnxcam.targets.weighted import WeightedTarget, stacked
+from onnxcam.targets.weighted import Stacked, WeightedTarget, stacked
 
 Wanted = ClassTarget | ElementTarget | WeightedTarget
 
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
     """What one run needs.
 
     ``size`` counts the images with those that only fill up; ``rows`` are the rows of the run's
-    targets that each image wants; ``numbers`` are those of weighted targets, ``[T, N]``.
+    targets that each image wants; ``sums`` tells of weighted targets.
     """
 
     tensor: NDArray[Any]
@@ -56,7 +56,7 @@ class Batch(NamedTuple):
     items: Sequence[Item]
     targets: Sequence[Sequence[Wanted]]
     rows: list[list[int]]
-    numbers: NDArray[np.float64] | None = None
+    sums: Stacked | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Job:
         feeds: dict[str, Any] = feeds_of(self.plan.image, tensor, self.others)
         tensor = feeds[self.plan.image.name]  # filled up where the model takes no fewer
         feeds[self.plan.image.name] = self.program.session.upload(tensor)
-        rows, numbers = [[0]] * count, None
+        rows, told = [[0]] * count, None
         if self.element is not None:
             assert self.plan.element is not None
             listed = list(dict.fromkeys(t for wanted in targets for t in wanted))
@@ -141,7 +141,9 @@ class Job:
             sums = [t for t in listed if not isinstance(t, ClassTarget | ElementTarget)]
             if sums:
                 self._check_linear(sums)
-                feeds[WEIGHTS], numbers = stacked(sums, self._read(feeds, len(tensor)))
+                places = [item.geometry for item in items]
+                told = stacked(sums, self._read(feeds, len(tensor)), targets, places)
+                feeds[WEIGHTS] = told.weights
             else:
                 elements = [t for t in listed if isinstance(t, ElementTarget)]
                 feeds[ELEMENTS] = indices(elements, (self.plan.element.shape or ())[1:])
@@ -151,7 +153,7 @@ class Job:
             if missing := len(tensor) - count:
                 codes = np.concatenate([codes, *[codes[:, -1:]] * missing], axis=1)
             feeds |= {TARGETS: codes, RANKS: ranks}
-        return Batch(tensor, feeds, len(tensor), items, targets, rows, numbers)
+        return Batch(tensor, feeds, len(tensor), items, targets, rows, told)
 
     def read(self, image: ImageLike) -> NDArray[Any]:
         """Return the tensor that is weighted, of one image, ``[*P]``."""
@@ -303,8 +305,10 @@ class Job:
         index: int | None = None
         label, rank, element = None, None, None
         if not isinstance(target, ClassTarget):
-            found = values[VALUES][n, t] if batch.numbers is None else batch.numbers[t, n]
-            element, score = str(target), float(found)
+            if batch.sums is None:
+                element, score = str(target), float(values[VALUES][n, t])
+            else:
+                element, score = batch.sums.said[t][n], float(batch.sums.numbers[t, n])
         else:
             scores, index = values[self.plan.scores][n], int(values[CLASSES][t, n])
             if index >= len(scores):

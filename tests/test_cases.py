@@ -59,13 +59,19 @@ CLASSES = [
     "all-negative",
     "grey",
 ]
-# Where it is an element of a tensor: the case's want, and how it is asked for.
-ELEMENTS = {
-    "detector-ssd": ("fine", "coarse", "/Transpose_1_output_0[29,2]"),
-    "nms": ("score", "scores[0]"),
-    "nms-one": ("score", "scores[0]"),
-    "crnn": ("step-6", "logits[6,0,3]"),
-}
+# Where it is an element of a tensor: the case, its wants, and how they are asked for.
+ELEMENTS = [
+    ("detector-ssd", ("fine", "coarse"), "scores[29,2]"),
+    ("detector-ssd", ("fine", "coarse"), "/Transpose_1_output_0[29,2]"),
+    ("detector-yolo5", ("fine", "coarse"), "output[29,6]"),
+    ("detector-yolo8", ("fine", "coarse"), "output0[6,29]"),
+    ("nms", ("logit",), "scores[0]"),
+    ("nms", ("score",), "scores[0]:sum"),
+    ("nms-one", ("logit",), "scores[0]"),
+    ("nms-one", ("score",), "scores[0]:sum"),
+    ("crnn", ("step-6",), "logits[6,0,3]"),
+    ("crnn", ("step-6",), "step:6=3"),
+]
 REFUSED = ("embedding", "detector-yolo8", "detector-yolo5", "detector-ssd", "nms", "crnn",
            "segmentation")  # fmt: skip
 
@@ -132,9 +138,8 @@ def test_the_map_of_a_class(name: str, variant: str, tmp_path: Path) -> None:
             assert found.score == pytest.approx(stored[f"{want['name']}.number"][n], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ELEMENTS)
-def test_the_map_of_an_element(name: str) -> None:
-    *wants, target = ELEMENTS[name]
+@pytest.mark.parametrize(("name", "wants", "target"), ELEMENTS)
+def test_the_map_of_an_element(name: str, wants: tuple[str, ...], target: str) -> None:
     stored = arrays(name)
     for want in case(name)["wants"]:
         if want["name"] not in wants:
@@ -146,6 +151,7 @@ def test_the_map_of_an_element(name: str) -> None:
         found = explainer.explain(stored[f"input.{image}"][:1], target)[0]
         right = stored[f"{want['name']}.signed"][0]
         np.testing.assert_allclose(found.signed, right, atol=1e-4 * np.abs(right).max(), rtol=0)
+        assert found.score == pytest.approx(stored[f"{want['name']}.number"][0], rel=1e-4)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -208,7 +214,7 @@ def test_other_heads_are_named() -> None:
 def test_a_saturated_score_is_not_painted(name: str) -> None:
     """The output itself, whose gradient is nothing or noise."""
     explainer = onnxcam.Explainer(CASES / f"{name}.onnx", preprocess="unit")
-    found = explainer.explain(PHOTO, "scores[1]")[0]
+    found = explainer.explain(PHOTO, "scores[1]:sum")[0]
     assert found.note in ("zero", "noise") and found.peak is None
     assert found.heatmap.max() == 0
     record = found.to_dict()

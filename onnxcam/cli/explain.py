@@ -53,7 +53,8 @@ def explain(
             "-t",
             "--target",
             help="Class index, label, top:K, 'dog - cat', 'best of dog,cat', region:CLASS, "
-            "NAME[5,3] or NAME[:,3]:mean of any tensor; repeatable. Default: the predicted class.",
+            "step:12, 'text:a boot', NAME[5,3] or NAME[:,3]:mean of any tensor; repeatable. "
+            "Default: the predicted class.",
         ),
     ] = None,
     layer: Annotated[
@@ -69,6 +70,22 @@ def explain(
         typer.Option(
             help="An image: explain how similar the model's embedding is to this one's.",
             metavar="IMAGE",
+        ),
+    ] = None,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A picture as large as the photograph, black outside: with -t region:CLASS the "
+            "class's scores in there; repeatable.",
+            metavar="FILE.png",
+        ),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A pixel of the photograph: the class predicted there, or with -t region:CLASS "
+            "that class's score there; repeatable.",
+            metavar="X,Y",
         ),
     ] = None,
     input_: Annotated[
@@ -133,6 +150,7 @@ def explain(
     from onnxcam.inputs.files import find_images
     from onnxcam.inputs.others import read_others
     from onnxcam.outputs import Outputs
+    from onnxcam.targets.pixels import narrowed
 
     find_images(images, out)  # a wrong name is told before a model is loaded
     Outputs(out, format_.value, arrays)
@@ -149,7 +167,7 @@ def explain(
         pixel_range=_range(range_),
     )
     others = read_others(input_ or [])
-    targets: list[Any] = list(target or [])
+    targets: list[Any] = list(narrowed(target or [], mask or [], at or []))
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
     run = explain_files(
@@ -216,6 +234,8 @@ def _report(result: FileResult, out: Path, methods: bool) -> None:
         method = f"{record['method']:<20} " if methods else ""
         picture = out / record["overlay"]
         typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{picture}")
+        if " before any " in record["score_name"]:
+            typer.echo(f"       score: {record['score_name']}")
         if record["note"]:
             typer.echo(f"       note: {record['note']}")
         for name in record["negative"]:

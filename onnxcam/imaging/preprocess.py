@@ -218,6 +218,29 @@ class Placement:
             last = first + 1
         return Axis(self.photo, self.scale * elements, self.offset * elements, first, last)
 
+    def element(self, x: int, length: int) -> int | None:
+        """Return which of ``length`` elements holds the centre of a pixel of the photograph.
+
+        ``None`` where the pixel is not in the photograph, or the input does not hold it.
+        """
+        centre = (x + 0.5) * self.scale + self.offset
+        inside = 0 <= x < self.photo and 0 <= centre < self.input
+        return min(int(centre * length / self.input), length - 1) if inside else None
+
+    def coverage(self, lines: NDArray[Any], length: int) -> NDArray[np.float64]:
+        """Return the part of each element that lines cover, ``[photo, ...]`` to ``[length, ...]``.
+
+        It is exact: the integral of the photograph's pixels between the edges of the element.
+        """
+        edges = (np.arange(length + 1) * (self.input / length) - self.offset) / self.scale
+        edges = np.clip(edges, 0, self.photo)
+        whole = np.minimum(edges.astype(np.int64), self.photo - 1)
+        below = np.zeros((self.photo + 1, *lines.shape[1:]))
+        np.cumsum(lines, axis=0, out=below[1:])
+        part = (edges - whole).reshape(-1, *[1] * (lines.ndim - 1))
+        inside: NDArray[np.float64] = np.diff(below[whole] + part * lines[whole], axis=0)
+        return inside * (self.scale * length / self.input)
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -263,3 +286,26 @@ class Geometry:
     def view(self, height: int, width: int) -> View:
         """Return where a map of ``height`` by ``width`` elements lies on the photograph."""
         return View(self.rows.axis(height), self.columns.axis(width))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the photograph."""
+        return self.rows.photo, self.columns.photo
+
+    def element(self, x: int, y: int, height: int, width: int) -> tuple[int, int] | None:
+        """Return row and column of the element of a map that a pixel's centre lies in.
+
+        ``None`` where the pixel lies outside the photograph, or outside what the network saw.
+        """
+        row, column = self.rows.element(y, height), self.columns.element(x, width)
+        return None if row is None or column is None else (row, column)
+
+    def coverage(self, mask: NDArray[Any], height: int, width: int) -> NDArray[np.float64]:
+        """Return how much of each element a mask ``[H, W]`` of the photograph covers, 0 to 1."""
+        rows = self.rows.coverage(mask, height)
+        return self.columns.coverage(rows.T, width).T
+
+    def seen(self) -> tuple[range, range]:
+        """Return the rows and columns of the photograph that the network saw."""
+        rows, columns = self.rows.axis(1), self.columns.axis(1)
+        return range(rows.first, rows.last), range(columns.first, columns.last)

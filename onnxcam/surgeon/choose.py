@@ -14,11 +14,13 @@ from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
+from onnxcam.surgeon.find.logits import unsquashed
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
+from onnxcam.surgeon.find.sequences import Axes, find_sequence, steps_first
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
 from onnxcam.surgeon.plan import ImageInput
-from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, WEIGHTED
+from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, SEQUENCE, WEIGHTED
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Chosen:
         layout: how the layer is read, where that is known.
         mixed: whether attention mixes the layer's places before the score is made of them.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
+        squashed: the operators before which elements are taken, ``"Sigmoid"``, and ``asked`` the
+            tensor that they were asked of.
+        steps: the axes of images, steps and classes, where scores of steps are weighed.
     """
 
     image: ImageInput
@@ -49,6 +54,9 @@ class Chosen:
     layout: Layout | None = None
     mixed: bool = False
     refusal: str = ""
+    squashed: str = ""
+    asked: str = ""
+    steps: Axes | None = None
 
     @property
     def end(self) -> ir.Value:
@@ -66,13 +74,24 @@ class Chosen:
         return replace(self, score=score, layer=twin(self.layer), element=twin(self.element))
 
     def as_numbers(self, graph: ir.Graph) -> Chosen:
-        """Return the choice with the layer as maps, and quantized tensors as their numbers."""
+        """Return the choice with the layer as maps, and quantized tensors as their numbers.
+
+        Elements of an output are taken before Sigmoid or Softmax, as class scores are.
+        """
         opset = graph.opset_imports[""]
-        score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
+        score, squashed = replace(self.score, value=as_numbers(graph, self.score.value, opset)), ""
+        asked = "" if self.element is None else self.element.name or ""
+        single = not self.weighted and self.element in graph.outputs
+        if self.element is not None and (single or self.steps is not None):
+            before = unsquashed(graph, score.value, opset)
+            score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
         layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
         layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
         element = None if self.element is None else score.value
-        return replace(self, score=score, layer=layer, element=element)
+        if element is not None and self.steps is not None:
+            element = steps_first(graph, element, self.steps, asked, opset)
+        found = replace(self, score=score, layer=layer, element=element)
+        return replace(found, squashed=squashed, asked=asked)
 
 
 def choose(
@@ -99,7 +118,7 @@ def choose(
             not fit. A layer that was not asked for by name may be missing.
     """
     image = find_image_input(graph, path.name)
-    tensor, refusal = None, ""
+    tensor, refusal, steps = None, "", None
     weighted = element is not None and element.startswith(WEIGHTED)
     batch = (dims(names(graph)[image.name]) or [None])[0]
     if element is None:
@@ -110,6 +129,8 @@ def choose(
             if tensor is None or not dims(tensor) or not is_float(tensor) or not stand_in:
                 raise
             refusal = str(error)
+    elif element == f"{WEIGHTED}{SEQUENCE}":
+        tensor, steps = find_sequence(graph, batch, score)
     elif weighted:
         tensor = _weighted(graph, element.removeprefix(WEIGHTED), score, batch)
     else:
@@ -117,7 +138,7 @@ def choose(
     whole = False
     if tensor is not None:
         found = Score(tensor, None, (), None)
-        whole = not has_images_first(tensor, batch)
+        whole = steps is None and not has_images_first(tensor, batch)
     if whole and image.batch not in (None, 1):
         if refusal:
             raise ScoreError(refusal)
@@ -140,7 +161,9 @@ def choose(
         value, why = None, ScoreError(refusal) if refusal else error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor, weighted, whole, layout, mixed, refusal)
+    return Chosen(
+        image, found, value, why, tensor, weighted, whole, layout, mixed, refusal, steps=steps
+    )
 
 
 def _weighted(graph: ir.Graph, name: str, score: str, batch: Batch) -> ir.Value:

@@ -217,10 +217,13 @@ def _check_parts(made: object) -> None:
             )
 
 
-def _element_facts(element: ir.Value, whole: bool) -> TensorFacts:
+def _element_facts(chosen: Chosen) -> TensorFacts | None:
     """Describe the tensor of elements, with an axis of images."""
-    facts = tensor_facts(element)
-    return replace(facts, shape=(1, *(facts.shape or ()))) if whole else facts
+    if chosen.element is None:
+        return None
+    facts = tensor_facts(chosen.element)
+    facts = facts if chosen.weighted else replace(facts, name=chosen.asked)
+    return replace(facts, shape=(1, *(facts.shape or ()))) if chosen.whole else facts
 
 
 def _after_squashing(score: ir.Value) -> list[str]:
@@ -271,16 +274,17 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
             "made of them: its map is coarser evidence than that of a convolution."
         )
     flat = len(dims(score.value) or []) == 2
+    unsquashed = f"{chosen.asked} before any {chosen.squashed}" if chosen.squashed else ""
     return Plan(
         facts=facts,
         image=chosen.image,
-        score=score.value.name or "",
+        score=unsquashed or score.value.name or "",
         score_note=note,
         output=score.output,
         classes=score.classes,
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layer=None if chosen.layer is None else tensor_facts(chosen.layer),
-        element=None if chosen.element is None else _element_facts(chosen.element, chosen.whole),
+        element=_element_facts(chosen),
         single=chosen.whole,
         refusal=chosen.refusal,
         parts={},

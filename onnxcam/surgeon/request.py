@@ -18,6 +18,7 @@ Cut = Literal["", "layer", "input"]  # from the start, or the image's first floa
 
 WEIGHTED = "onnxcam:weighted:"  # before a tensor's name, or one of these, in ``Request.element``
 SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
+SEQUENCE = "onnxcam:sequence"
 
 
 class Part(Protocol):

@@ -23,14 +23,22 @@ SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
 
 
 class Weights(NamedTuple):
-    """What is explained of one image: weights of a tensor's numbers, and the number it is."""
+    """What is explained of one image: weights of a tensor's numbers, and the number it is.
+
+    ``said`` is what the record calls it, where the image decides: the class that was found.
+    """
 
     weights: Array
     number: float
+    said: str = ""
 
 
 class WeightedTarget(Protocol):
-    """A target of this kind; equal ones share a row of a run."""
+    """A target of this kind; equal ones share a row of a run.
+
+    One that needs to know where the photograph lies in the tensor has a method ``located`` too,
+    which is given the image's geometry and returns the target to weigh (``targets/pixels.py``).
+    """
 
     @property
     def tensor(self) -> str:
@@ -245,8 +253,41 @@ def _slices(text: str, name: str, written: str, reduce: str) -> Slices:
     return Slices(text, name, tuple(index), reduce)
 
 
-def stacked(targets: Sequence[WeightedTarget], values: Array) -> tuple[Array, NDArray[np.float64]]:
-    """Return weights ``[T, N, *P]`` and numbers ``[T, N]`` of targets for values ``[N, *P]``."""
-    made = [[t.weigh(one) for one in values] for t in targets]
-    weights = np.array([[w.weights for w in row] for row in made], values.dtype)
-    return weights, np.array([[w.number for w in row] for row in made], np.float64)
+def call(index: int, labels: Sequence[str] | None) -> str:
+    """Return a class's label, or its index where it has none."""
+    return labels[index] if labels and index < len(labels) and labels[index] else str(index)
+
+
+class Stacked(NamedTuple):
+    """Weights ``[T, N, *P]``, numbers ``[T, N]`` and what they are called, ``[T][N]``."""
+
+    weights: Array
+    numbers: NDArray[np.float64]
+    said: list[list[str]]
+
+
+def stacked(
+    targets: Sequence[WeightedTarget],
+    values: Array,
+    wanted: Sequence[Sequence[object]],
+    geometries: Sequence[Any],
+) -> Stacked:
+    """Weigh targets for values ``[N, *P]``.
+
+    Args:
+        targets: what is weighed.
+        values: of the images, and of those that only fill up the run.
+        wanted: what each image wants; it has weights of 0 for the others.
+        geometries: where each image lies in the input.
+    """
+    weights = np.zeros((len(targets), *values.shape), values.dtype)
+    numbers = np.zeros((len(targets), len(values)))
+    said = [[str(t)] * len(values) for t in targets]
+    for t, target in enumerate(targets):
+        for n, (mine, geometry) in enumerate(zip(wanted, geometries, strict=True)):
+            if target in mine:
+                located = getattr(target, "located", None)
+                found = (target if located is None else located(geometry)).weigh(values[n])
+                weights[t, n], numbers[t, n] = found.weights, found.number
+                said[t][n] = getattr(found, "said", "") or str(target)
+    return Stacked(weights, numbers, said)

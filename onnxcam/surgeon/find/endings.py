@@ -131,6 +131,12 @@ def probability(value: ir.Value) -> ir.Node | None:
     return step.nodes[0] if step is not None and step.kind is Kind.PROBABILITIES else None
 
 
+def probabilities_of(value: ir.Value) -> Step | None:
+    """Return the Softmax, Sigmoid or the like, perhaps written out, that gives a tensor."""
+    step = _step(value)
+    return step if step is not None and step.kind is Kind.PROBABILITIES else None
+
+
 def _step(value: ir.Value) -> Step | None:
     node = value.producer()
     if node is None or node.domain not in RUNTIME_DOMAINS:
