@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +23,12 @@ from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
+from onnxcam.layers import Group, Layers, channels_of
 from onnxcam.methods.base import Method
 from onnxcam.notes import Note, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, feeds_of, reading
 from onnxcam.runtime.batching import ahead
-from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS
+from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
 from onnxcam.targets.elements import ElementTarget, indices
@@ -68,6 +70,7 @@ class Setup:
     inputs: Inputs
     preprocess: Preprocess | None
     labels: Sequence[str] | None
+    layers: Layers
 
 
 class Job:
@@ -80,13 +83,15 @@ class Job:
         self.setup, self.element, self.others = setup, element, others
         self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
+        self.places = range(max(1, len(self.plan.layers)))
+        self.groups = setup.layers.groups(len(self.plan.layers))
 
     def explain(
         self,
         images: Sequence[ImageLike] | NDArray[Any],
         targets: Sequence[Sequence[Wanted]],
     ) -> Iterator[list[Explanation]]:
-        """Yield for each image its explanations, in the order of methods, then targets."""
+        """Yield for each image its explanations, in the order of layers, methods, targets."""
         size = 1 if self.plan.single else self.plan.image.batch or BATCH
         device = self.program.session.device
         starts = range(0, len(images), size)
@@ -189,13 +194,16 @@ class Job:
     def _run(self, batch: Batch) -> list[list[Explanation]]:
         """Run one batch and make its explanations."""
         values = self._values(batch.feeds)
-        maps = [self._maps(method, values, batch) for method in self.setup.methods]
+        maps = [[self._maps(m, p, values, batch) for p in self.places] for m in self.setup.methods]
+        wanted = list(product(self.groups, zip(self.setup.methods, maps, strict=True)))
         found = []
-        for n, item in enumerate(batch.items):
+        for n in range(len(batch.items)):
             mine: list[Explanation] = []
-            for method, (signed, raw) in zip(self.setup.methods, maps, strict=True):
+            for group, (method, at) in wanted:
                 for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
-                    one = self._explanation(method, item, signed[n][t], values, batch, n, t, target)
+                    signed = [at[p][0][n][t] for p in group.places]
+                    one = self._explanation(method, group, signed, values, batch, n, t, target)
+                    raw = at[group.places[0]][1] if not group.how else None
                     mine.append(one if raw is None else replace(one, on_device=raw[n, t]))
             found.append(mine)
         return found
@@ -204,9 +212,10 @@ class Job:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         written = [m for m in self.setup.methods if m.drive is None]
         record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
-        outputs = [*record, *(o for m in written for o in self.program.names(m.label))]
+        parts = [(m.label, p) for m in written for p in self.places]
+        outputs = [*record, *(o for part in parts for o in self.program.names(*part))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
-            flags = [self.plan.parts[m.label].outputs.get("negative", "") for m in written]
+            flags = [self.plan.part(*part).outputs.get("negative", "") for part in parts]
             try:
                 return self.program.run_there(feeds, outputs, [*record, *flags])
             except InferenceError as error:
@@ -221,24 +230,24 @@ class Job:
             for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
         ]
         images_first = {
-            self.plan.parts[m.label].outputs[key]
-            for m in written
-            for key in self.plan.parts[m.label].images_first
+            facts.outputs[key]
+            for facts in (self.plan.part(*part) for part in parts)
+            for key in facts.images_first
         }
         axes = {o: 1 if o in images_first else 0 for o in outputs}
         joined = {o: np.concatenate([r[o] for r in runs], axis) for o, axis in axes.items()}
         return {**joined, self.plan.scores: runs[0][self.plan.scores]}
 
     def _maps(
-        self, method: Method, values: dict[str, Any], batch: Batch
+        self, method: Method, place: int, values: dict[str, Any], batch: Batch
     ) -> tuple[Sequence[NDArray[np.float32]], Any]:
-        """Return the method's maps, ``[N, T, ...]``, and the raw ones if they are on the GPU."""
+        """Return maps at a layer, ``[N, T, ...]``, and the raw ones if they are on the GPU."""
         maps: Sequence[NDArray[Any]]
         raw = None
         if method.drive is not None:
-            maps = [self._driven(method, values, batch, n) for n in range(len(batch.items))]
+            maps = [self._driven(method, place, values, batch, n) for n in range(len(batch.items))]
         else:
-            facts, traffic = self.plan.parts[method.label], self.program.session.traffic
+            facts, traffic = self.plan.part(method.label, place), self.program.session.traffic
             found = finish(method, facts, values, traffic)
             maps, raw = list(found.signed), found.raw
             if len(maps) != batch.size:
@@ -249,7 +258,8 @@ class Job:
                     "[T, N, ...], or [1, N, ...] where targets do not matter."
                 )
         if method.space == "layer" and np.ndim(maps[0]) != 3:
-            shape, layer = list(np.shape(maps[0])[1:]), self.plan.layer
+            shape = list(np.shape(maps[0])[1:])
+            layer = self.plan.layers[place] if self.plan.layers else None
             if layer is not None and len(layer.shape or ()) == 4:
                 raise MethodError(
                     f"{self.path}: method '{method.name}' gave maps of shape {shape}; a map of the "
@@ -268,7 +278,7 @@ class Job:
         return signed, raw
 
     def _driven(
-        self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int
+        self, method: Method, place: int, values: dict[str, Any], batch: Batch, n: int
     ) -> NDArray[Any]:
         """Drive many runs of one image, its targets being those of the clean run."""
         if self.element is not None:
@@ -278,14 +288,17 @@ class Job:
             classes = values[CLASSES][:, n : n + 1]
             targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
         fixed = {**targets, **self.others}
-        runs = ImageRuns(self.setup.runner, batch.tensor[n : n + 1], fixed, self.element)
+        runner = self.setup.runner
+        if self.plan.layers:
+            runner = runner.at(self.plan.layers[place].name)
+        runs = ImageRuns(runner, batch.tensor[n : n + 1], fixed, self.element)
         return method.driven(runs)
 
     def _explanation(
         self,
         method: Method,
-        item: Item,
-        signed: NDArray[np.float32],
+        group: Group,
+        maps: Sequence[NDArray[np.float32]],
         values: dict[str, NDArray[Any]],
         batch: Batch,
         n: int,
@@ -310,20 +323,27 @@ class Job:
                 label = self.plan.output  # one number an image has no class
             known = target.rank
             rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
-        layer = self.plan.layer.name if self.plan.layer and method.space == "layer" else None
-        facts = self.plan.parts.get(method.label)
+        at_layer = bool(self.plan.layers) and method.space == "layer"
+        layers = [self.plan.layers[p] for p in group.places] if at_layer else []
+        names = tuple(layer.name for layer in layers)
+        facts = self.plan.parts.get(part_name(method.label, group.places[0]))
         negative: tuple[str, ...] = ()
         if facts is not None and facts.negative:
             flags = values[facts.outputs["negative"]]
             negative = tuple(name for name, yes in zip(facts.negative, flags, strict=True) if yes)
-        note: Note = ""
+        notes: list[Note] = [""]
         if method.space == "layer":
             seen = values[VALUES if self.element is not None else self.plan.scores][n]
-            note = note_on(signed, float(np.abs(seen).max()), proportional=method.proportional)
+            largest, kind = float(np.abs(seen).max()), method.proportional
+            notes = [note_on(m, largest, proportional=kind) for m in maps]
+        first = self.plan.image.layout == "NCHW"
+        signed, note = group.joined(maps, notes, batch.tensor.shape[2 if first else 1 :][:2])
         return Explanation(
             method=method.label,
             space=method.space,
-            layer=layer or self.plan.image.name,
+            layer=group.named(names) or self.plan.image.name,
+            layers=names,
+            channels=channels_of(layers),
             score_name=self.plan.score,
             target=index,
             element=element,
@@ -331,9 +351,9 @@ class Job:
             score=score,
             rank=rank,
             signed=self._channels_first(signed) if method.space == "input" else signed,
-            source=item.source,
-            photo=item.photo,
-            geometry=item.geometry,
+            source=batch.items[n].source,
+            photo=batch.items[n].photo,
+            geometry=batch.items[n].geometry,
             changed=facts.changed if facts else (),
             negative=negative,
             note=note,

@@ -25,7 +25,7 @@ from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
 from onnxcam.surgeon.plan import WEIGHTS, ImageInput, Plan
-from onnxcam.surgeon.request import Cut, Request
+from onnxcam.surgeon.request import SWEEP, Cut, Request
 
 Array = NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -61,9 +61,9 @@ class Program:
         """The names of the model's own inputs, but for the image."""
         return {t.name for t in self.plan.facts.inputs} - {self.plan.image.name}
 
-    def names(self, part: str) -> list[str]:
-        """Return the names of a part's outputs."""
-        return list(self.plan.parts[part].outputs.values())
+    def names(self, part: str, place: int = 0) -> list[str]:
+        """Return the names of a part's outputs at one of the layers."""
+        return list(self.plan.part(part, place).outputs.values())
 
 
 def kernels_on_device(providers: Providers) -> bool:
@@ -80,17 +80,18 @@ class Runner:
         self,
         path: Path,
         *,
-        layer: str | int,
+        layers: tuple[str, ...],
         score: str,
         engine: Engine,
         providers: Providers,
         cached: bool,
     ) -> None:
         self.path, self.engine = path, engine
-        self._layer, self._score = layer, score
+        self._layers, self._score = layers, score
         self._providers, self._cached = providers, cached
         self._on_device = engine == "rules" and kernels_on_device(providers)
         self._programs: dict[tuple[Any, ...], Program] = {}
+        self._single: dict[str, Runner] = {}
         self._lock = threading.Lock()
 
     def program(
@@ -120,12 +121,28 @@ class Runner:
                     self._programs[(parts, made.plan.element.name, cut, on_device)] = made
             return self._programs[key]
 
+    def at(self, layer: str) -> Runner:
+        """Return a runner of one of several layers, for many runs from there; made once."""
+        if len(self._layers) == 1 and self._layers[0] != SWEEP:
+            return self
+        with self._lock:
+            if layer not in self._single:
+                self._single[layer] = Runner(
+                    self.path,
+                    layers=(layer,),
+                    score=self._score,
+                    engine=self.engine,
+                    providers=self._providers,
+                    cached=self._cached,
+                )
+            return self._single[layer]
+
     def _made(
         self, written: Mapping[str, Method], element: str | None, cut: Cut, on_device: bool
     ) -> Program:
         request = Request(
             written,
-            layer=self._layer,
+            layers=self._layers,
             score=self._score,
             element=element,
             engine=self.engine,

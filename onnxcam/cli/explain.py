@@ -54,9 +54,14 @@ def explain(
         ),
     ] = None,
     layer: Annotated[
-        str,
-        typer.Option(help="Tensor or node to explain, or -1, -2... back from the default."),
-    ] = "auto",
+        list[str] | None,
+        typer.Option(
+            help="Tensor or node to explain, or -1, -2... back from the default; repeatable. "
+            "mean:A,B or max:A,B: one map of several. sweep: from deep to shallow, with a contact "
+            "sheet.",
+            metavar="NAME",
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
@@ -135,7 +140,7 @@ def explain(
     Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
-        layer=layer,
+        layer=layer or "auto",
         score=score,
         preprocess=preprocess,
         labels=labels,
@@ -166,7 +171,7 @@ def explain(
             failed += 1
             typer.echo(f"onnxcam: skipped: {result.error}", err=True)
         elif not json_:
-            _report(result, out, len(explainer.methods) > 1)
+            _report(result, out, len(explainer.methods) > 1, len(explainer.plan.layers) > 1)
         best |= {e.target for e in result.explanations if e.rank == 1}
     if len(run.paths) >= MANY and targets == [] and len(best) == 1:
         typer.echo(
@@ -196,25 +201,29 @@ def _introduce(explainer: Explainer) -> None:
     typer.echo(f"model  {shown(explainer.path)}")
     if not plan.refusal:
         typer.echo(f"score  {plan.score} ({plan.score_note})")
-    typer.echo(f"layer  {plan.layer or 'none'}")
+    for layer in plan.layers or ("none",):
+        typer.echo(f"layer  {layer}")
     typer.echo(f"images prepared as in {explainer.preprocess_from}")
     if explainer.providers[0] != "CPUExecutionProvider":
         typer.echo(f"runs on {explainer.providers[0]}")
 
 
-def _report(result: FileResult, out: Path, methods: bool) -> None:
+def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
     typer.echo(shown(result.path))
     for record in result.records:
         named = isinstance(record["target"], int)
         label = record["label"] or (f"class {record['target']}" if named else record["target"])
         rank = "    " if record["rank"] is None else f"{record['rank']:>4}."
         method = f"{record['method']:<20} " if methods else ""
+        layer = f"{record['layer']}  " if layers else ""
         picture = out / record["overlay"]
-        typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{picture}")
+        typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{layer}{picture}")
         if record["note"]:
             typer.echo(f"       note: {record['note']}")
         for name in record["negative"]:
             typer.echo(f"       note: node '{name}' read negative activations, taken for 0")
+    for name in result.sheets:
+        typer.echo(f"  all layers  {out / name}")
 
 
 def _progress(run: FileRun) -> Iterator[FileResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from onnxcam.graph.values import depends_on, dims, is_float, names
 from onnxcam.surgeon.find.attention import attention
 from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
-from onnxcam.surgeon.find.layer import find_layer
+from onnxcam.surgeon.find.layers import find_layers
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
@@ -22,32 +23,42 @@ from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, WEIGHTED
 
 
 @dataclass(frozen=True)
+class Place:
+    """A layer that is explained.
+
+    Attributes:
+        value: its tensor; after :meth:`Chosen.as_numbers` ``[N, K, *S]``.
+        layout: how it is read, where that is known.
+        mixed: whether attention mixes its positions before the score is made of them.
+    """
+
+    value: ir.Value
+    layout: Layout | None = None
+    mixed: bool = False
+
+
+@dataclass(frozen=True)
 class Chosen:
     """What is explained.
 
     Attributes:
         image: the image input.
         score: the class scores, or what elements are taken of.
-        layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
-            says so.
+        layers: the layers; none where there is none, and ``why`` then says so.
         element: the tensor whose elements are explained, in place of class scores.
         weighted: whether weighted sums of it are explained, not single elements.
         whole: whether the element's tensor belongs to one image as a whole: its first axis is not
             the images.
-        layout: how the layer is read, where that is known.
-        mixed: whether attention mixes the layer's places before the score is made of them.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
     """
 
     image: ImageInput
     score: Score
-    layer: ir.Value | None
+    layers: tuple[Place, ...]
     why: OnnxcamError | None
     element: ir.Value | None
     weighted: bool = False
     whole: bool = False
-    layout: Layout | None = None
-    mixed: bool = False
     refusal: str = ""
 
     @property
@@ -63,22 +74,25 @@ class Chosen:
             return None if value is None else known[value.name or ""]
 
         score = replace(self.score, value=known[self.score.value.name or ""])
-        return replace(self, score=score, layer=twin(self.layer), element=twin(self.element))
+        layers = tuple(replace(p, value=known[p.value.name or ""]) for p in self.layers)
+        return replace(self, score=score, layers=layers, element=twin(self.element))
 
     def as_numbers(self, graph: ir.Graph) -> Chosen:
-        """Return the choice with the layer as maps, and quantized tensors as their numbers."""
+        """Return the choice with layers as maps, and quantized tensors as their numbers."""
         opset = graph.opset_imports[""]
         score = replace(self.score, value=as_numbers(graph, self.score.value, opset))
-        layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
-        layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
+        layers = []
+        for place in self.layers:
+            value = as_numbers(graph, place.value, opset)
+            layers.append(replace(place, value=as_maps(graph, value, place.layout, opset)))
         element = None if self.element is None else score.value
-        return replace(self, score=score, layer=layer, element=element)
+        return replace(self, score=score, layers=tuple(layers), element=element)
 
 
 def choose(
     graph: ir.Graph,
     path: Path,
-    layer: str | int,
+    layers: Sequence[str],
     score: str,
     element: str | None,
     *,
@@ -89,7 +103,7 @@ def choose(
     Args:
         graph: a prepared graph.
         path: the model's file, for messages.
-        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        layers: see :func:`onnxcam.surgeon.find.layers.find_layers`.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
         stand_in: where no class scores are found, take an output whose elements can be explained.
@@ -125,22 +139,30 @@ def choose(
             f"target '{found.value.name}[...]': the tensor does not say which of the "
             f"{image.batch} images of a run its numbers belong to."
         )
-    value, layout, mixed = None, None, False
+    places: tuple[Place, ...] = ()
     why: OnnxcamError | None = None
-    source = names(graph)[image.name]
     try:
-        layouts = Layouts(graph, source)
-        value = find_layer(graph, source, found.value, layer, layouts)
-        layout = _layout(layouts, image, value)
-        turned = layout is not None and layout.kind is not Kind.MAPS
-        mixed = turned and bool(attention(graph, value, found.value))
+        places = _places(graph, image, found.value, layers)
     except LayerError as error:
-        if layer != "auto":
+        if list(layers) != ["auto"]:
             raise
-        value, why = None, ScoreError(refusal) if refusal else error
+        why = ScoreError(refusal) if refusal else error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, value, why, tensor, weighted, whole, layout, mixed, refusal)
+    return Chosen(image, found, places, why, tensor, weighted, whole, refusal)
+
+
+def _places(
+    graph: ir.Graph, image: ImageInput, score: ir.Value, layers: Sequence[str]
+) -> tuple[Place, ...]:
+    """Return the layers, and how each is read."""
+    source = names(graph)[image.name]
+    layouts, places = Layouts(graph, source), []
+    for value in find_layers(graph, source, score, layers, layouts):
+        layout = _layout(layouts, image, value)
+        turned = layout is not None and layout.kind is not Kind.MAPS
+        places.append(Place(value, layout, turned and bool(attention(graph, value, score))))
+    return tuple(places)
 
 
 def _weighted(graph: ir.Graph, name: str, score: str, batch: Batch) -> ir.Value:

@@ -17,6 +17,7 @@ Cut = Literal["", "layer", "input"]  # from the start, or the image's first floa
 
 
 WEIGHTED = "onnxcam:weighted:"  # before a tensor's name, or one of these, in ``Request.element``
+SWEEP = "sweep"  # alone in ``Request.layers``
 SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
 
 
@@ -37,7 +38,8 @@ class Request:
 
     Attributes:
         parts: what is written, by name.
-        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        layers: see :func:`onnxcam.surgeon.find.layers.find_layers`; every part that ends at a layer
+            is written at each.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, or after :data:`WEIGHTED` the one whose
             weighted sums are; ``None`` for class scores.
@@ -48,7 +50,7 @@ class Request:
     """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
-    layer: str | int = "auto"
+    layers: tuple[str, ...] = ("auto",)
     score: str = "auto"
     element: str | None = None
     engine: Engine = "rules"
@@ -57,4 +59,4 @@ class Request:
 
     def options(self) -> list[Any]:
         """Return everything but the parts, JSON-ready."""
-        return [str(self.layer), self.score, self.element, self.engine, self.cut, self.on_device]
+        return [self.layers, self.score, self.element, self.engine, self.cut, self.on_device]
