@@ -16,6 +16,7 @@ from onnxcam.errors import (
     ImageError,
     InputArrayError,
     LabelsError,
+    LayerError,
     MethodError,
     ModelError,
     ScoreError,
@@ -70,6 +71,7 @@ class Explainer:
         engine: Engine = "rules",
         method: str | Method | Sequence[str | Method] = "grad-cam",
         pixel_range: tuple[float, float] | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         """Instrument a model and load it.
 
@@ -94,6 +96,8 @@ class Explainer:
                 several, which share one run.
             pixel_range: what is black and what white in grey pictures of more than 8 bits, in
                 their own numbers; by default what the file or its type says.
+            grid: rows and columns of patches in a transformer's tokens, where the model does not
+                tell them; other tokens come before the patches.
 
         Raises:
             OnnxcamError: see :mod:`onnxcam.errors`; each says what to do.
@@ -101,6 +105,8 @@ class Explainer:
         self.path = self._file(model)
         if pixel_range is not None and not pixel_range[0] < pixel_range[1]:
             raise ImageError(f"pixel_range {pixel_range}: the first must be below the second.")
+        if grid is not None and not (len(grid) == 2 and min(grid) >= 1):
+            raise LayerError(f"grid {grid}: it is rows and columns of patches, (14, 14) for one.")
         wanted = [method] if isinstance(method, (str, Method)) else list(method)
         self.methods = [find_method(m) for m in wanted]
         if not self.methods:
@@ -118,6 +124,7 @@ class Explainer:
             self.path,
             layers=self._layers.wanted,
             score=score,
+            grid=None if grid is None else (int(grid[0]), int(grid[1])),
             engine=engine,
             providers=providers,
             cached=cache,

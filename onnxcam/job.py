@@ -18,6 +18,7 @@ from onnxcam.errors import (
     NotFiniteError,
     TargetError,
     WeightsError,
+    naming,
 )
 from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
@@ -194,6 +195,8 @@ class Job:
     def _run(self, batch: Batch) -> list[list[Explanation]]:
         """Run one batch and make its explanations."""
         values = self._values(batch.feeds)
+        with naming(self.path, LayerError):
+            self.program.verify(values, self._size(batch))
         maps = [[self._maps(m, p, values, batch) for p in self.places] for m in self.setup.methods]
         wanted = list(product(self.groups, zip(self.setup.methods, maps, strict=True)))
         found = []
@@ -208,10 +211,16 @@ class Job:
             found.append(mine)
         return found
 
+    def _size(self, batch: Batch) -> tuple[int, int]:
+        """Return height and width of a run's images."""
+        first = 2 if self.plan.image.layout == "NCHW" else 1
+        return batch.tensor.shape[first], batch.tensor.shape[first + 1]
+
     def _values(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         written = [m for m in self.setup.methods if m.drive is None]
         record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
+        record += [c.output for c in self.plan.checks]
         parts = [(m.label, p) for m in written for p in self.places]
         outputs = [*record, *(o for part in parts for o in self.program.names(*part))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
@@ -236,7 +245,7 @@ class Job:
         }
         axes = {o: 1 if o in images_first else 0 for o in outputs}
         joined = {o: np.concatenate([r[o] for r in runs], axis) for o, axis in axes.items()}
-        return {**joined, self.plan.scores: runs[0][self.plan.scores]}
+        return {**joined, **{n: runs[0][n] for n in record if n != CLASSES}}
 
     def _maps(
         self, method: Method, place: int, values: dict[str, Any], batch: Batch
@@ -336,8 +345,7 @@ class Job:
             seen = values[VALUES if self.element is not None else self.plan.scores][n]
             largest, kind = float(np.abs(seen).max()), method.proportional
             notes = [note_on(m, largest, proportional=kind) for m in maps]
-        first = self.plan.image.layout == "NCHW"
-        signed, note = group.joined(maps, notes, batch.tensor.shape[2 if first else 1 :][:2])
+        signed, note = group.joined(maps, notes, self._size(batch))
         return Explanation(
             method=method.label,
             space=method.space,

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.cache import forget, instrumented
-from onnxcam.errors import InferenceError
+from onnxcam.errors import InferenceError, LayerError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
+from onnxcam.surgeon.lengths import Grid
 from onnxcam.surgeon.plan import WEIGHTS, ImageInput, Plan
 from onnxcam.surgeon.request import SWEEP, Cut, Request
 
@@ -46,10 +47,25 @@ class Program:
         self, feeds: Mapping[str, Any], outputs: Sequence[str], wanted_here: Sequence[str]
     ) -> dict[str, Any]:
         """Run it; return outputs by name, of which only those wanted here leave a GPU."""
-        if self.session.device is None or not any(p.weighted for p in self.plan.parts.values()):
-            return dict(self.session.run(feeds, outputs))
-        found = self.session.run_on_device(feeds, outputs)
+        try:
+            if self.session.device is None or not any(p.weighted for p in self.plan.parts.values()):
+                return dict(self.session.run(feeds, outputs))
+            found = self.session.run_on_device(feeds, outputs)
+        except InferenceError as error:
+            for check in self.plan.checks:
+                if check.grid is not None:
+                    raise LayerError(
+                        f"{self.plan.facts.file}: the run failed. Are there as many tokens in the "
+                        f"layer '{check.layer}' as a grid of {check.grid[0]}x{check.grid[1]} has "
+                        f"patches? ({error})"
+                    ) from error
+            raise
         return {n: v.numpy() if n in wanted_here else v for n, v in found.items()}
+
+    def verify(self, values: Mapping[str, Any], size: tuple[int, int]) -> None:
+        """Refuse layers whose lengths in this run do not go with how they are read."""
+        for check in self.plan.checks:
+            check.verify([int(length) for length in values[check.output]], size)
 
     @property
     def inputs(self) -> set[str]:
@@ -82,12 +98,13 @@ class Runner:
         *,
         layers: tuple[str, ...],
         score: str,
+        grid: Grid | None = None,
         engine: Engine,
         providers: Providers,
         cached: bool,
     ) -> None:
         self.path, self.engine = path, engine
-        self._layers, self._score = layers, score
+        self._layers, self._score, self._grid = layers, score, grid
         self._providers, self._cached = providers, cached
         self._on_device = engine == "rules" and kernels_on_device(providers)
         self._programs: dict[tuple[Any, ...], Program] = {}
@@ -131,6 +148,7 @@ class Runner:
                     self.path,
                     layers=(layer,),
                     score=self._score,
+                    grid=self._grid,
                     engine=self.engine,
                     providers=self._providers,
                     cached=self._cached,
@@ -144,6 +162,7 @@ class Runner:
             written,
             layers=self._layers,
             score=self._score,
+            grid=self._grid,
             element=element,
             engine=self.engine,
             cut=cut,

@@ -15,7 +15,7 @@ COLUMNS = 4
 
 
 def contact_sheet(explanations: Sequence[Explanation]) -> Image.Image:
-    """Return overlays side by side, in their order, as Selvaraju et al. 2017, figure A4, do.
+    """Return overlays side by side, in their order, as Selvaraju et al. 2017 do in their appendix.
 
     Below each stand its layer and that layer's shape, channels x rows x columns.
 

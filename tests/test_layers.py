@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_a_long_sweep_is_picked_evenly(save) -> None:
     names = [layer.name for layer in explainer.plan.layers]
     places = [int(name[1:]) for name in names]
     assert len(names) == 8 and places[0] == count and places[-1] == 1
-    assert {a - b for a, b in zip(places, places[1:], strict=False)} <= {2, 3}
+    assert {a - b for a, b in pairwise(places)} <= {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,9 @@ def test_a_contact_sheet(path, save, tmp_path) -> None:
     with pytest.raises(PictureError, match="the list is empty"):
         onnxcam.contact_sheet([])
     [result] = onnxcam.explain_files(explainer, [photo], 1, out=tmp_path / "out", format="png")
-    assert result.sheets == ["photo-1-layers.png"] and (tmp_path / "out" / result.sheets[0]).exists()
+    assert (
+        result.sheets == ["photo-1-layers.png"] and (tmp_path / "out" / result.sheets[0]).exists()
+    )
     document = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert [layer["name"] for layer in document["model"]["layers"]] == ["r3", "r1"]
     records = document["images"][0]["explanations"]

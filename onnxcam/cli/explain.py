@@ -62,6 +62,14 @@ def explain(
             metavar="NAME",
         ),
     ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows and columns of patches among a transformer's tokens, where the model does "
+            "not tell.",
+            metavar="HxW",
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
@@ -149,6 +157,7 @@ def explain(
         engine=engine.value,
         method=method or "grad-cam",
         pixel_range=_range(range_),
+        grid=_grid(grid),
     )
     others = read_others(input_ or [])
     targets: list[Any] = list(target or [])
@@ -194,6 +203,15 @@ def _range(text: str | None) -> tuple[float, float] | None:
         return float(low), float(high)
     except ValueError:
         raise typer.BadParameter(f"'{text}': write it as 0:4095.", param_hint="--range") from None
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise typer.BadParameter(f"'{text}': write it as 14x14.", param_hint="--grid")
+    return int(rows), int(columns)
 
 
 def _introduce(explainer: Explainer) -> None:

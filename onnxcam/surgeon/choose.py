@@ -18,6 +18,7 @@ from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
+from onnxcam.surgeon.lengths import Grid, seems_last
 from onnxcam.surgeon.plan import ImageInput
 from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, WEIGHTED
 
@@ -30,11 +31,15 @@ class Place:
         value: its tensor; after :meth:`Chosen.as_numbers` ``[N, K, *S]``.
         layout: how it is read, where that is known.
         mixed: whether attention mixes its positions before the score is made of them.
+        checked: whether only the lengths of a run tell that it may be read so.
+        source: the tensor as it is in the model, in numbers; after :meth:`Chosen.as_numbers`.
     """
 
     value: ir.Value
     layout: Layout | None = None
     mixed: bool = False
+    checked: bool = False
+    source: ir.Value | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class Chosen:
             return None if value is None else known[value.name or ""]
 
         score = replace(self.score, value=known[self.score.value.name or ""])
-        layers = tuple(replace(p, value=known[p.value.name or ""]) for p in self.layers)
+        layers = tuple(
+            replace(p, value=known[p.value.name or ""], source=twin(p.source)) for p in self.layers
+        )
         return replace(self, score=score, layers=layers, element=twin(self.element))
 
     def as_numbers(self, graph: ir.Graph) -> Chosen:
@@ -84,7 +91,8 @@ class Chosen:
         layers = []
         for place in self.layers:
             value = as_numbers(graph, place.value, opset)
-            layers.append(replace(place, value=as_maps(graph, value, place.layout, opset)))
+            maps = as_maps(graph, value, place.layout, opset)
+            layers.append(replace(place, value=maps, source=value))
         element = None if self.element is None else score.value
         return replace(self, score=score, layers=tuple(layers), element=element)
 
@@ -96,6 +104,7 @@ def choose(
     score: str,
     element: str | None,
     *,
+    grid: Grid | None = None,
     stand_in: bool = False,
 ) -> Chosen:
     """Return what is explained.
@@ -106,6 +115,7 @@ def choose(
         layers: see :func:`onnxcam.surgeon.find.layers.find_layers`.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
+        grid: rows and columns of patches in layers of tokens.
         stand_in: where no class scores are found, take an output whose elements can be explained.
 
     Raises:
@@ -142,9 +152,9 @@ def choose(
     places: tuple[Place, ...] = ()
     why: OnnxcamError | None = None
     try:
-        places = _places(graph, image, found.value, layers)
+        places = _places(graph, image, found.value, layers, grid)
     except LayerError as error:
-        if list(layers) != ["auto"]:
+        if list(layers) != ["auto"] or grid is not None:
             raise
         why = ScoreError(refusal) if refusal else error
     if tensor is None and dims(found.value) is None:
@@ -153,16 +163,24 @@ def choose(
 
 
 def _places(
-    graph: ir.Graph, image: ImageInput, score: ir.Value, layers: Sequence[str]
+    graph: ir.Graph,
+    image: ImageInput,
+    score: ir.Value,
+    layers: Sequence[str],
+    grid: Grid | None,
 ) -> tuple[Place, ...]:
     """Return the layers, and how each is read."""
     source = names(graph)[image.name]
-    layouts, places = Layouts(graph, source), []
-    for value in find_layers(graph, source, score, layers, layouts):
-        layout = _layout(layouts, image, value)
-        turned = layout is not None and layout.kind is not Kind.MAPS
-        places.append(Place(value, layout, turned and bool(attention(graph, value, score))))
-    return tuple(places)
+    layouts = Layouts(graph, source, grid)
+    found = find_layers(graph, source, score, layers, layouts)
+    places = tuple(_place(layouts, image, value, kind, score) for value, kind in found)
+    if grid is not None and all(p.layout is None or p.layout.grid is None for p in places):
+        raise LayerError(
+            f"a grid of {grid[0]}x{grid[1]} is said for tokens [N, L, K], and the layer "
+            f"'{places[0].value.name}' has rows and columns: leave out --grid, or name another "
+            "with --layer."
+        )
+    return places
 
 
 def _weighted(graph: ir.Graph, name: str, score: str, batch: Batch) -> ir.Value:
@@ -194,34 +212,32 @@ def _tensor(graph: ir.Graph, name: str) -> ir.Value:
     return value
 
 
-def _layout(layouts: Layouts, image: ImageInput, layer: ir.Value) -> Layout | None:
-    """Return how a layer is read.
+def _place(
+    layouts: Layouts, image: ImageInput, layer: ir.Value, kind: Kind | None, score: ir.Value
+) -> Place:
+    """Return how a layer is read; ``kind`` is what the user says of that.
 
     Raises:
         LayerError: its places cannot be told from its channels.
     """
-    shape = dims(layer) or []
-    layout = layouts.of(layer) if len(shape) in (3, 4) else None
-    if layout is None and _seems_last(image, shape):
-        layout = Layout(Kind.LAST)
-    if layout is None and len(shape) == 3:
-        raise LayerError(
-            f"layer '{layer.name}' of shape {shape} has one axis after its channels, or holds "
-            "tokens whose grid is not known; a heatmap on an image needs rows and columns."
-        )
-    return layout
-
-
-def _seems_last(image: ImageInput, shape: list[int | str | None]) -> bool:
-    """Whether lengths alone tell that channels come last."""
-    sizes = (image.height, image.width)
-    if len(shape) != 4 or not all(isinstance(d, int) and d for d in [*shape[1:], *sizes]):
-        return False
-    first, second, third = (int(d) for d in shape[1:] if isinstance(d, int))
-    height, width = (int(s) for s in sizes if s is not None)
-
-    def alike(a: int, b: int) -> bool:
-        """Whether one stride leads from the image to maps of a by b positions."""
-        return abs(height / a - width / b) <= 0.15 * max(height / a, width / b)
-
-    return alike(first, second) and not alike(second, third)
+    shape, checked = dims(layer) or [], False
+    if kind is not None:
+        if len(shape) != 4:
+            raise LayerError(
+                f"layer '{layer.name}' of shape {shape} has no four axes, of which channels could "
+                "be the second or the last."
+            )
+        layout: Layout | None = Layout(kind)
+    elif len(shape) == 3:
+        layout = layouts.tokens(layer)
+        checked = layout.before is None
+    else:
+        layout = layouts.of(layer) if len(shape) == 4 else None
+        if layout is None and len(shape) == 4:
+            lengths = [d for d in [*shape[1:], image.height, image.width] if isinstance(d, int)]
+            checked = len(lengths) < 5
+            if not checked and seems_last([0, *lengths[:3]], (lengths[3], lengths[4])):
+                layout = Layout(Kind.LAST)
+    turned = layout is not None and layout.kind is not Kind.MAPS
+    mixed = turned and bool(attention(layouts.graph, layer, score))
+    return Place(layer, layout, mixed, checked)

@@ -7,7 +7,7 @@ method writes, adds outputs named ``onnxcam:PART`` or ``onnxcam:PART:VALUE``; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ from onnxcam.surgeon.find.axes import class_axis
 from onnxcam.surgeon.find.endings import probability, squashed_before, walk_back
 from onnxcam.surgeon.find.image import first_floating
 from onnxcam.surgeon.find.options import element_option, score_option
+from onnxcam.surgeon.lengths import Check
 from onnxcam.surgeon.plan import SCORES, PartFacts, Plan, part_name
 from onnxcam.surgeon.request import Part, Request
 from onnxcam.surgeon.seeds.built import BuiltSeeds
@@ -85,6 +86,7 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
         request.layers,
         request.score,
         request.element,
+        grid=request.grid,
         stand_in=request.engine == "rules",
     )
     model = prepared.model
@@ -155,6 +157,9 @@ def _write(
         for name, part in request.parts.items():
             at = part_name(name, n)
             parts[at] = _part(builder, site, at, part, request.on_device)
+    for check, value in _checks(chosen):
+        lengths = builder.op("Shape", value)
+        add_output(builder, check.output, lengths, ir.DataType.INT64, [len(dims(value) or [])])
     if any(o.shape is None for o in graph.outputs):
         infer_appended(builder, appended(graph, last))
     feeds = {}
@@ -217,6 +222,15 @@ def _check_parts(made: object) -> None:
                 f"it returned {type(value).__name__}; a method returns a term, a weighted sum "
                 "(s.weighted, s.weighted_pixels) or a dict of these."
             )
+
+
+def _checks(chosen: Chosen) -> Iterator[tuple[Check, ir.Value]]:
+    """Yield what a run is to confirm of layers, and the tensors whose lengths do."""
+    for place in chosen.layers:
+        if place.checked and place.source is not None:
+            name = place.source.name or ""
+            grid = None if place.layout is None else place.layout.grid
+            yield Check(f"{PREFIX}lengths:{name}", name, grid), place.source
 
 
 def _element_facts(element: ir.Value, whole: bool) -> TensorFacts:
@@ -285,6 +299,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         element=None if chosen.element is None else _element_facts(chosen.element, chosen.whole),
         single=chosen.whole,
         refusal=chosen.refusal,
+        checks=tuple(check for check, _ in _checks(chosen)),
         parts={},
         feeds={},
         warnings=tuple(warnings),

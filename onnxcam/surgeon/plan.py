@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxcam.model.facts import ModelFacts, TensorFacts
+from onnxcam.surgeon.lengths import Check
 
 TARGETS = "onnxcam:targets"
 RANKS = "onnxcam:ranks"
@@ -88,6 +89,7 @@ class Plan:
             explained in place of class scores, with an axis of images.
         single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
+        checks: what only the lengths of a run tell of the layers.
         parts: what each part of the instrumented model gives, by the names of :func:`part_name`.
         feeds: tensors that are inputs in place of what computes them, and the inputs' names.
         warnings: what the reader should know.
@@ -105,6 +107,7 @@ class Plan:
     element: TensorFacts | None
     single: bool
     refusal: str
+    checks: tuple[Check, ...]
     parts: dict[str, PartFacts]
     feeds: dict[str, str]
     warnings: tuple[str, ...]
@@ -143,6 +146,7 @@ class Plan:
                 "image": ImageInput.from_dict(data["image"]),
                 "layers": tuple(tensor(item) for item in data["layers"]),
                 "element": None if data["element"] is None else tensor(data["element"]),
+                "checks": tuple(Check.from_dict(item) for item in data["checks"]),
                 "parts": {n: PartFacts.from_dict(part) for n, part in data["parts"].items()},
                 "warnings": tuple(data["warnings"]),
             }

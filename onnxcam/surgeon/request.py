@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from onnxcam.gradient.interface import Engine
+from onnxcam.surgeon.lengths import Grid
 
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
@@ -40,6 +41,7 @@ class Request:
         parts: what is written, by name.
         layers: see :func:`onnxcam.surgeon.find.layers.find_layers`; every part that ends at a layer
             is written at each.
+        grid: rows and columns of patches in layers of tokens, where the user says them.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, or after :data:`WEIGHTED` the one whose
             weighted sums are; ``None`` for class scores.
@@ -52,6 +54,7 @@ class Request:
     parts: Mapping[str, Part] = field(default_factory=dict)
     layers: tuple[str, ...] = ("auto",)
     score: str = "auto"
+    grid: Grid | None = None
     element: str | None = None
     engine: Engine = "rules"
     cut: Cut = ""
@@ -59,4 +62,12 @@ class Request:
 
     def options(self) -> list[Any]:
         """Return everything but the parts, JSON-ready."""
-        return [self.layers, self.score, self.element, self.engine, self.cut, self.on_device]
+        return [
+            self.layers,
+            self.grid,
+            self.score,
+            self.element,
+            self.engine,
+            self.cut,
+            self.on_device,
+        ]
