@@ -6,34 +6,16 @@ The first is made of what onnxcam brings along, the second of a photograph and a
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import onnxcam
+from onnxcam.imaging.sheets import sheet
 
-GAP, CAPTION = 8, 22
 PICTURES = Path(__file__).with_name("pictures")
 METHODS = ["grad-cam", "counterfactual", "layer-cam", "excitation-bp", "guided-backprop"]
 METHODS += ["guided-grad-cam"]
-Panel = tuple[str, Image.Image]
-
-
-def sheet(rows: Sequence[Sequence[Panel]]) -> Image.Image:
-    """Lay panels out in rows, each panel with its caption below it."""
-    width = max(sum(p.width + GAP for _, p in row) for row in rows) - GAP
-    heights = [max(p.height for _, p in row) + CAPTION for row in rows]
-    made = Image.new("RGB", (width, sum(heights)), "white")
-    draw, top = ImageDraw.Draw(made), 0
-    for row, height in zip(rows, heights, strict=True):
-        left = 0
-        for caption, panel in row:
-            made.paste(panel, (left, top))
-            draw.text((left + 4, top + panel.height + 3), caption, fill="black", font_size=14)
-            left += panel.width + GAP
-        top += height
-    return made
 
 
 def chelsea() -> None:

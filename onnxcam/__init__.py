@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxcam.imaging.preprocess import Preprocess
     from onnxcam.methods.base import Method
     from onnxcam.methods.registry import register
+    from onnxcam.sheets import contact_sheet
     from onnxcam.targets.weighted import Similarity
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Similarity",
     "__version__",
     "add_gradients",
+    "contact_sheet",
     "default_model",
     "default_photograph",
     "explain_files",
@@ -46,6 +48,7 @@ _LAZY = {
     "Preprocess": "onnxcam.imaging.preprocess",
     "Similarity": "onnxcam.targets.weighted",
     "add_gradients": "onnxcam.gradient.differentiate",
+    "contact_sheet": "onnxcam.sheets",
     "explain_files": "onnxcam.image_files",
     "register": "onnxcam.methods.registry",
 }

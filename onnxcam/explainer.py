@@ -16,6 +16,7 @@ from onnxcam.errors import (
     ImageError,
     InputArrayError,
     LabelsError,
+    LayerError,
     MethodError,
     ModelError,
     ScoreError,
@@ -29,6 +30,7 @@ from onnxcam.inputs.images import ImageLike, Inputs
 from onnxcam.inputs.masks import read_mask
 from onnxcam.inputs.others import check_others
 from onnxcam.job import Job, Setup, Wanted, kind_of
+from onnxcam.layers import read_layers
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import find_method
 from onnxcam.runner import Runner, feeds_of
@@ -63,7 +65,7 @@ class Explainer:
         self,
         model: str | Path | bytes | ModelProto,
         *,
-        layer: str | int = "auto",
+        layer: str | int | Sequence[str | int] = "auto",
         score: str = "auto",
         preprocess: str | Path | Mapping[str, Any] | Preprocess = "auto",
         labels: str | Path | Sequence[str] | None = None,
@@ -72,13 +74,16 @@ class Explainer:
         engine: Engine = "rules",
         method: str | Method | Sequence[str | Method] = "grad-cam",
         pixel_range: tuple[float, float] | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         """Instrument a model and load it.
 
         Args:
             model: the .onnx file, its content, or an ``onnx.ModelProto``.
             layer: the tensor to explain: ``"auto"``, the name of a tensor or node, or -1, -2,
-                ... counting back from the default.
+                ... counting back from the default; a list of these, each with explanations of
+                its own; ``"mean:a,b"`` or ``"max:a,b"``, the maps of several in one; or
+                ``"sweep"``, up to eight layers from deep to shallow.
             score: the tensor of class scores: ``"auto"`` or a name.
             preprocess: ``"auto"``, the name or file of a card, a dict like a card's
                 ``[preprocess]`` table, or a :class:`Preprocess`.
@@ -94,6 +99,8 @@ class Explainer:
                 several, which share one run.
             pixel_range: what is black and what white in grey pictures of more than 8 bits, in
                 their own numbers; by default what the file or its type says.
+            grid: rows and columns of patches in a transformer's tokens, where the model does not
+                tell them; other tokens come before the patches.
 
         Raises:
             OnnxcamError: see :mod:`onnxcam.errors`; each says what to do.
@@ -101,6 +108,8 @@ class Explainer:
         self.path = self._file(model)
         if pixel_range is not None and not pixel_range[0] < pixel_range[1]:
             raise ImageError(f"pixel_range {pixel_range}: the first must be below the second.")
+        if grid is not None and not (len(grid) == 2 and min(grid) >= 1):
+            raise LayerError(f"grid {grid}: it is rows and columns of patches, (14, 14) for one.")
         wanted = [method] if isinstance(method, (str, Method)) else list(method)
         self.methods = [find_method(m) for m in wanted]
         if not self.methods:
@@ -113,11 +122,24 @@ class Explainer:
         if engine not in get_args(Engine):
             raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
         self._engine: Engine = engine
+        self._layers = read_layers(layer)
         self._runner = Runner(
-            self.path, layer=layer, score=score, engine=engine, providers=providers, cached=cache
+            self.path,
+            layers=self._layers.wanted,
+            score=score,
+            grid=None if grid is None else (int(grid[0]), int(grid[1])),
+            engine=engine,
+            providers=providers,
+            cached=cache,
         )
         self._default = self._runner.program(self.methods, kernels=True)
         self.plan = self._default.plan
+        at_input = next((m.name for m in self.methods if m.space != "layer"), None)
+        if at_input is not None and len(self.plan.layers) > 1:
+            raise MethodError(
+                f"method '{at_input}' explains the image input, so it goes with one layer; "
+                "--layer auto for one."
+            )
         at_hand = cards.all_cards(given, self.plan.facts)
         found = cards.find_preprocess(at_hand, self.path, self.plan.image)
         self.preprocess, self.preprocess_from, warning = found
@@ -190,7 +212,7 @@ class Explainer:
             inputs: the model's other inputs by name, with a batch axis of 1 or without it.
 
         Returns:
-            One explanation a method and target, in this order.
+            One explanation a layer, method and target, in this order.
 
         Raises:
             OnnxcamError: a bad image, array, input or target, or a run that is not finite.
@@ -316,7 +338,8 @@ class Explainer:
 
     @property
     def _setup(self) -> Setup:
-        return Setup(self._runner, self.methods, self._inputs, self.preprocess, self.labels)
+        shared = (self._inputs, self.preprocess, self.labels)
+        return Setup(self._runner, self.methods, *shared, self._layers)
 
     def _is_class(self, target: object) -> bool:
         """Whether a text is a label as it stands."""
@@ -364,7 +387,7 @@ class Explainer:
             chosen = [[w[i] for i in mine] for w, mine in zip(targets, places, strict=True)]
             job = Job(setup, kind, others)
             for n, explanations in enumerate(job.explain(images, chosen)):
-                for m in range(len(self.methods)):
-                    part = explanations[m * len(places[n]) : (m + 1) * len(places[n])]
-                    found[n] |= {(m, i): e for i, e in zip(places[n], part, strict=True)}
+                for row in range(len(explanations) // max(1, len(places[n]))):  # layer, method
+                    part = explanations[row * len(places[n]) : (row + 1) * len(places[n])]
+                    found[n] |= {(row, i): e for i, e in zip(places[n], part, strict=True)}
         return [[mine[key] for key in sorted(mine)] for mine in found]

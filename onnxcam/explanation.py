@@ -34,7 +34,8 @@ class Explanation:
     Attributes:
         method: name of the method, ``"grad-cam"``.
         space: where the map lies, ``"layer"`` or ``"input"``.
-        layer: name of the explained tensor, that of the image input for maps at the input.
+        layer: name of the explained tensor, that of the image input for maps at the input; of
+            several whose maps became one ``"mean:a,b"``.
         score_name: name of the score tensor.
         target: class index, ``None`` for an element.
         element: the explained element as the user named it, ``None`` for a class.
@@ -54,6 +55,8 @@ class Explanation:
         note: what keeps the map from being an explanation, see :mod:`onnxcam.notes`; ``""`` for
             nothing.
         bgr: whether the input's channels are blue, green, red.
+        layers: names of the explained tensors; none for maps at the input.
+        channels: how many channels the layer has, where it is one and that is known.
         on_device: the raw map on the GPU, where it was made there: pictures are then painted there.
     """
 
@@ -75,6 +78,8 @@ class Explanation:
     note: Note = ""
     given: NDArray[Any] | None = field(default=None, repr=False)
     bgr: bool = field(default=False, repr=False)
+    layers: tuple[str, ...] = ()
+    channels: int | None = None
     on_device: Any = field(default=None, repr=False)
 
     @cached_property
@@ -242,16 +247,7 @@ class Explanation:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix in _FORMATS:
-            picture = self.overlay()
-            if suffix == ".webp" and max(picture.size) > WEBP_LIMIT:
-                raise PictureError(
-                    f"{path}: WebP holds at most {WEBP_LIMIT} pixels a side, the picture has "
-                    f"{picture.width}x{picture.height}. Use png or jpg."
-                )
-            quality = {"quality": 92} if suffix != ".png" else {"compress_level": 1}
-            return write_atomically(
-                path, lambda file: picture.save(file, _FORMATS[suffix], **quality)
-            )
+            return save_picture(self.overlay(), path)
         if suffix == ".npz":
 
             def write(file: BinaryIO) -> None:
@@ -282,6 +278,7 @@ class Explanation:
             "method": self.method,
             "space": self.space,
             "layer": self.layer,
+            "layers": list(self.layers),
             "score_name": self.score_name,
             "target": self.element if self.target is None else self.target,
             "label": self.label,
@@ -299,3 +296,20 @@ class Explanation:
             "changed": len(self.changed),
             "negative": list(self.negative),
         }
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write a picture as .png, .jpg or .webp.
+
+    Raises:
+        PictureError: it is too large for WebP.
+        OutputError: the place cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".webp" and max(picture.size) > WEBP_LIMIT:
+        raise PictureError(
+            f"{path}: WebP holds at most {WEBP_LIMIT} pixels a side, the picture has "
+            f"{picture.width}x{picture.height}. Use png or jpg."
+        )
+    quality = {"quality": 92} if suffix != ".png" else {"compress_level": 1}
+    return write_atomically(path, lambda file: picture.save(file, _FORMATS[suffix], **quality))

@@ -29,6 +29,7 @@ class FileResult:
         path: the image.
         explanations: one a method and target; empty where it failed.
         records: the same as data, with the names of the written files.
+        sheets: names of the written contact sheets, where there are several layers.
         error: why it failed, ``None`` where it did not.
     """
 
@@ -36,6 +37,7 @@ class FileResult:
     explanations: list[Explanation] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
+    sheets: list[str] = field(default_factory=list)
 
 
 class FileRun:
@@ -88,12 +90,14 @@ class FileRun:
             if isinstance(found, Exception):
                 raise found
             records = self._outputs.save(found, shown(path.stem))
+            sheets = self._outputs.save_sheets(found, shown(path.stem))
         except (ImageError, NotFiniteError, PictureError) as error:
             self.document["failed"].append({"image": shown(path), "error": shown(error)})
             what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
             return FileResult(path, error=shown(what))
-        self.document["images"].append({"image": shown(path), "explanations": records})
-        return FileResult(path, found, records)
+        done: dict[str, Any] = {"image": shown(path), "explanations": records}
+        self.document["images"].append(done | ({"sheets": sheets} if sheets else {}))
+        return FileResult(path, found, records, sheets=sheets)
 
 
 def explain_files(
@@ -143,6 +147,7 @@ def describe(explainer: Explainer) -> dict[str, Any]:
         "file": shown(explainer.path),
         "layer": None if plan.layer is None else plan.layer.name,
         "layer_shape": None if shape is None else list(shape),
+        "layers": [{"name": t.name, "shape": t.shape and list(t.shape)} for t in plan.layers],
         "methods": [m.label for m in explainer.methods],
         "score": plan.score,
         "score_note": plan.score_note,

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.checks import check_axes, check_finite
 from onnxcam.errors import (
     InferenceError,
     LayerError,
     MethodError,
-    NotFiniteError,
     TargetError,
-    WeightsError,
+    naming,
 )
 from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
+from onnxcam.layers import Group, Layers, channels_of
 from onnxcam.methods.base import Method
 from onnxcam.notes import Note, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, feeds_of, reading
 from onnxcam.runtime.batching import ahead
-from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS
+from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
 from onnxcam.targets.elements import ElementTarget, indices
@@ -68,6 +69,7 @@ class Setup:
     inputs: Inputs
     preprocess: Preprocess | None
     labels: Sequence[str] | None
+    layers: Layers
 
 
 class Job:
@@ -80,13 +82,15 @@ class Job:
         self.setup, self.element, self.others = setup, element, others
         self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
+        self.places = range(max(1, len(self.plan.layers)))
+        self.groups = setup.layers.groups(len(self.plan.layers))
 
     def explain(
         self,
         images: Sequence[ImageLike] | NDArray[Any],
         targets: Sequence[Sequence[Wanted]],
     ) -> Iterator[list[Explanation]]:
-        """Yield for each image its explanations, in the order of methods, then targets."""
+        """Yield for each image its explanations, in the order of layers, methods, targets."""
         size = 1 if self.plan.single else self.plan.image.batch or BATCH
         device = self.program.session.device
         starts = range(0, len(images), size)
@@ -191,26 +195,37 @@ class Job:
     def _run(self, batch: Batch) -> list[list[Explanation]]:
         """Run one batch and make its explanations."""
         values = self._values(batch.feeds)
-        maps = [self._maps(method, values, batch) for method in self.setup.methods]
+        with naming(self.path, LayerError):
+            self.program.verify(values, self._size(batch))
+        maps = [[self._maps(m, p, values, batch) for p in self.places] for m in self.setup.methods]
+        wanted = list(product(self.groups, zip(self.setup.methods, maps, strict=True)))
         found = []
-        for n, item in enumerate(batch.items):
+        for n in range(len(batch.items)):
             mine: list[Explanation] = []
-            for method, (signed, raw) in zip(self.setup.methods, maps, strict=True):
+            for group, (method, at) in wanted:
                 for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
-                    one = self._explanation(method, item, signed[n][t], values, batch, n, t, target)
-                    mine.append(
-                        one if raw is None or raw.ndim != 4 else replace(one, on_device=raw[n, t])
-                    )
+                    signed = [at[p][0][n][t] for p in group.places]
+                    one = self._explanation(method, group, signed, values, batch, n, t, target)
+                    raw = at[group.places[0]][1] if not group.how else None
+                    if raw is not None and raw.ndim == 4:
+                        one = replace(one, on_device=raw[n, t])
+                    mine.append(one)
             found.append(mine)
         return found
+
+    def _size(self, batch: Batch) -> tuple[int, ...]:
+        """Return the spatial lengths of a run's images."""
+        return tuple(self.plan.image.channels_first(batch.tensor[:1]).shape[2:])
 
     def _values(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         written = [m for m in self.setup.methods if m.drive is None]
         record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
-        outputs = [*record, *(o for m in written for o in self.program.names(m.label))]
+        record += [c.output for c in self.plan.checks]
+        parts = [(m.label, p) for m in written for p in self.places]
+        outputs = [*record, *(o for part in parts for o in self.program.names(*part))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
-            flags = [self.plan.parts[m.label].outputs.get("negative", "") for m in written]
+            flags = [self.plan.part(*part).outputs.get("negative", "") for part in parts]
             try:
                 return self.program.run_there(feeds, outputs, [*record, *flags])
             except InferenceError as error:
@@ -225,24 +240,24 @@ class Job:
             for row, rank in zip(feeds[TARGETS], feeds[RANKS], strict=True)
         ]
         images_first = {
-            self.plan.parts[m.label].outputs[key]
-            for m in written
-            for key in self.plan.parts[m.label].images_first
+            facts.outputs[key]
+            for facts in (self.plan.part(*part) for part in parts)
+            for key in facts.images_first
         }
         axes = {o: 1 if o in images_first else 0 for o in outputs}
         joined = {o: np.concatenate([r[o] for r in runs], axis) for o, axis in axes.items()}
-        return {**joined, self.plan.scores: runs[0][self.plan.scores]}
+        return {**joined, **{n: runs[0][n] for n in record if n != CLASSES}}
 
     def _maps(
-        self, method: Method, values: dict[str, Any], batch: Batch
+        self, method: Method, place: int, values: dict[str, Any], batch: Batch
     ) -> tuple[Sequence[NDArray[np.float32]], Any]:
-        """Return the method's maps, ``[N, T, ...]``, and the raw ones if they are on the GPU."""
+        """Return maps at a layer, ``[N, T, ...]``, and the raw ones if they are on the GPU."""
         maps: Sequence[NDArray[Any]]
         raw = None
         if method.drive is not None:
-            maps = [self._driven(method, values, batch, n) for n in range(len(batch.items))]
+            maps = [self._driven(method, place, values, batch, n) for n in range(len(batch.items))]
         else:
-            facts, traffic = self.plan.parts[method.label], self.program.session.traffic
+            facts, traffic = self.plan.part(method.label, place), self.program.session.traffic
             found = finish(method, facts, values, traffic, self.plan.image)
             maps, raw = list(found.signed), found.raw
             if len(maps) != batch.size:
@@ -253,32 +268,18 @@ class Job:
                     "[T, N, ...], or [1, N, ...] where targets do not matter."
                 )
         if method.space == "layer":
-            self._check_axes(method, np.shape(maps[0])[1:])
+            layer = self.plan.layers[place] if self.plan.layers else None
+            check_axes(method, layer, self.plan.image, np.shape(maps[0])[1:], self.path)
         scores = values[VALUES if self.element is not None else self.plan.scores]
-        self._check_finite(scores, maps, method)
+        check_finite(scores, maps, method, self.path)
         targets = (batch.feeds[k] for k in (WEIGHTS, ELEMENTS, TARGETS) if k in batch.feeds)
         count = len(next(targets, [PREDICTED]))
         # What is the same for every target has an axis of 1 there.
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
         return signed, raw
 
-    def _check_axes(self, method: Method, shape: tuple[int, ...]) -> None:
-        """Refuse a map whose spatial axes are not the layer's, or do not lie on the input's."""
-        layer, own = self.plan.layer, self.plan.image.axes
-        name, rank = ("", 0) if layer is None else (layer.name, len(layer.shape or ()) - 2)
-        if len(shape) != rank:
-            raise MethodError(
-                f"{self.path}: method '{method.name}' gave maps of shape {list(shape)}; a map of "
-                f"the layer '{name}' has {rank} spatial axes."
-            )
-        if rank != len(own) and own != "W":  # of a signal a spectrum may be made
-            raise LayerError(
-                f"{self.path}: layer '{name}' has {rank} spatial axes; a heatmap on an image needs "
-                "two, one on a volume three. --layer names another."
-            )
-
     def _driven(
-        self, method: Method, values: dict[str, NDArray[Any]], batch: Batch, n: int
+        self, method: Method, place: int, values: dict[str, Any], batch: Batch, n: int
     ) -> NDArray[Any]:
         """Drive many runs of one image, its targets being those of the clean run."""
         if self.element is not None:
@@ -288,14 +289,17 @@ class Job:
             classes = values[CLASSES][:, n : n + 1]
             targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
         fixed = {**targets, **self.others}
-        runs = ImageRuns(self.setup.runner, batch.tensor[n : n + 1], fixed, self.element)
+        runner = self.setup.runner
+        if self.plan.layers:
+            runner = runner.at(self.plan.layers[place].name)
+        runs = ImageRuns(runner, batch.tensor[n : n + 1], fixed, self.element)
         return method.driven(runs)
 
     def _explanation(
         self,
         method: Method,
-        item: Item,
-        signed: NDArray[np.float32],
+        group: Group,
+        maps: Sequence[NDArray[np.float32]],
         values: dict[str, NDArray[Any]],
         batch: Batch,
         n: int,
@@ -322,16 +326,21 @@ class Job:
                 label = self.plan.output  # one number an image has no class
             known = target.rank
             rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
-        layer = self.plan.layer.name if self.plan.layer and method.space == "layer" else None
-        facts = self.plan.parts.get(method.label)
+        at_layer = bool(self.plan.layers) and method.space == "layer"
+        layers = [self.plan.layers[p] for p in group.places] if at_layer else []
+        names = tuple(layer.name for layer in layers)
+        facts = self.plan.parts.get(part_name(method.label, group.places[0]))
         negative: tuple[str, ...] = ()
         if facts is not None and facts.negative:
             flags = values[facts.outputs["negative"]]
             negative = tuple(name for name, yes in zip(facts.negative, flags, strict=True) if yes)
-        note: Note = ""
+        notes: list[Note] = [""]
         if method.space == "layer":
             seen = values[VALUES if self.element is not None else self.plan.scores][n]
-            note = note_on(signed, float(np.abs(seen).max()), proportional=method.proportional)
+            largest, kind = float(np.abs(seen).max()), method.proportional
+            notes = [note_on(m, largest, proportional=kind) for m in maps]
+        signed, note = group.joined(maps, notes, self._size(batch))
+        item = batch.items[n]
         geometry, given = item.geometry, item.given
         if method.space == "layer" and signed.ndim != len(geometry.placements):
             geometry, given = Geometry.identity(*signed.shape), None  # a spectrum's
@@ -340,7 +349,9 @@ class Job:
         return Explanation(
             method=method.label,
             space=method.space,
-            layer=layer or self.plan.image.name,
+            layer=group.named(names) or self.plan.image.name,
+            layers=names,
+            channels=channels_of(layers),
             score_name=self.plan.score,
             target=index,
             element=element,
@@ -357,24 +368,3 @@ class Job:
             note=note,
             bgr=self.setup.preprocess is not None and self.setup.preprocess.color == "BGR",
         )
-
-    def _check_finite(
-        self, scores: NDArray[Any], maps: Sequence[NDArray[Any]], method: Method
-    ) -> None:
-        named = f"maps of '{method.name}'"
-        for what, array in (("scores", scores), *((named, m) for m in maps)):
-            # A finite sum is quickly seen; only where it is not, every value is looked at.
-            if not math.isfinite(array.sum()) and not np.isfinite(array).all():
-                from onnxcam.model.weights import non_finite_weights
-
-                culprits = non_finite_weights(self.path)
-                if culprits:
-                    raise WeightsError(
-                        f"{self.path}: the {what} are not finite, so there is nothing to explain. "
-                        f"The weights {', '.join(culprits)} hold NaN or infinity."
-                    )
-                raise NotFiniteError(
-                    f"{self.path}: the {what} are not finite, so there is nothing to explain. The "
-                    "weights are finite, so this input or an overflow is the cause; check the "
-                    "preprocessing."
-                )

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxcam.errors import OutputError
-from onnxcam.explanation import Explanation
+from onnxcam.explanation import Explanation, save_picture
 from onnxcam.files import write_atomically
+from onnxcam.sheets import contact_sheet
 
 RECORDS = "explanations.json"
 USUAL = "grad-cam"  # needs no mention in a file's name
@@ -40,16 +41,32 @@ class Outputs:
         """Write overlays, and arrays where wanted; return the records with their names."""
         records = []
         listed = list(explanations)
+        layered = len({e.layer for e in listed}) > 1
         several = len({e.method for e in listed}) > 1 or any(e.method != USUAL for e in listed)
         for explanation in listed:
             method = f"-{_plain(explanation.method)}" if several else ""
-            name = self._free(f"{stem}-{_slug(explanation)}{method}")
+            layer = f"-{_plain(explanation.layer)}" if layered else ""
+            name = self._free(f"{stem}-{_slug(explanation)}{method}{layer}")
             record = explanation.to_dict()
             record["overlay"] = explanation.save(self.folder / f"{name}.{self.suffix}").name
             if self.arrays:
                 record["arrays"] = explanation.save(self.folder / f"{name}.npz").name
             records.append(record)
         return records
+
+    def save_sheets(self, explanations: Iterable[Explanation], stem: str) -> list[str]:
+        """Write a contact sheet for each target and method with several layers; return names."""
+        rows: dict[tuple[str, str], list[Explanation]] = {}
+        for explanation in explanations:
+            rows.setdefault((_slug(explanation), explanation.method), []).append(explanation)
+        names = []
+        for (slug, method), row in rows.items():
+            if len({e.layer for e in row}) > 1:
+                kind = "" if method == USUAL else f"-{_plain(method)}"
+                name = f"{self._free(f'{stem}-{slug}{kind}-layers')}.{self.suffix}"
+                save_picture(contact_sheet(row), self.folder / name)
+                names.append(name)
+        return names
 
     def write_records(self, document: dict[str, Any]) -> None:
         """Write ``explanations.json``."""

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.cache import forget, instrumented
-from onnxcam.errors import InferenceError
+from onnxcam.errors import InferenceError, LayerError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
+from onnxcam.surgeon.lengths import Grid
 from onnxcam.surgeon.plan import WEIGHTS, ImageInput, Plan
-from onnxcam.surgeon.request import Cut, Request
+from onnxcam.surgeon.request import SWEEP, Cut, Request
 
 Array = NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -46,10 +47,25 @@ class Program:
         self, feeds: Mapping[str, Any], outputs: Sequence[str], wanted_here: Sequence[str]
     ) -> dict[str, Any]:
         """Run it; return outputs by name, of which only those wanted here leave a GPU."""
-        if self.session.device is None or not any(p.weighted for p in self.plan.parts.values()):
-            return dict(self.session.run(feeds, outputs))
-        found = self.session.run_on_device(feeds, outputs)
+        try:
+            if self.session.device is None or not any(p.weighted for p in self.plan.parts.values()):
+                return dict(self.session.run(feeds, outputs))
+            found = self.session.run_on_device(feeds, outputs)
+        except InferenceError as error:
+            for check in self.plan.checks:
+                if check.grid is not None:
+                    raise LayerError(
+                        f"{self.plan.facts.file}: the run failed. Are there as many tokens in the "
+                        f"layer '{check.layer}' as a grid of {check.grid[0]}x{check.grid[1]} has "
+                        f"patches? ({error})"
+                    ) from error
+            raise
         return {n: v.numpy() if n in wanted_here else v for n, v in found.items()}
+
+    def verify(self, values: Mapping[str, Any], size: tuple[int, ...]) -> None:
+        """Refuse layers whose lengths in this run do not go with how they are read."""
+        for check in self.plan.checks:
+            check.verify([int(length) for length in values[check.output]], size)
 
     @property
     def inputs(self) -> set[str]:
@@ -61,9 +77,9 @@ class Program:
         """The names of the model's own inputs, but for the image."""
         return {t.name for t in self.plan.facts.inputs} - {self.plan.image.name}
 
-    def names(self, part: str) -> list[str]:
-        """Return the names of a part's outputs."""
-        return list(self.plan.parts[part].outputs.values())
+    def names(self, part: str, place: int = 0) -> list[str]:
+        """Return the names of a part's outputs at one of the layers."""
+        return list(self.plan.part(part, place).outputs.values())
 
 
 def kernels_on_device(providers: Providers) -> bool:
@@ -80,17 +96,19 @@ class Runner:
         self,
         path: Path,
         *,
-        layer: str | int,
+        layers: tuple[str, ...],
         score: str,
+        grid: Grid | None = None,
         engine: Engine,
         providers: Providers,
         cached: bool,
     ) -> None:
         self.path, self.engine = path, engine
-        self._layer, self._score = layer, score
+        self._layers, self._score, self._grid = layers, score, grid
         self._providers, self._cached = providers, cached
         self._on_device = engine == "rules" and kernels_on_device(providers)
         self._programs: dict[tuple[Any, ...], Program] = {}
+        self._single: dict[str, Runner] = {}
         self._lock = threading.Lock()
 
     def program(
@@ -120,13 +138,31 @@ class Runner:
                     self._programs[(parts, made.plan.element.name, cut, on_device)] = made
             return self._programs[key]
 
+    def at(self, layer: str) -> Runner:
+        """Return a runner of one of several layers, for many runs from there; made once."""
+        if len(self._layers) == 1 and self._layers[0] != SWEEP:
+            return self
+        with self._lock:
+            if layer not in self._single:
+                self._single[layer] = Runner(
+                    self.path,
+                    layers=(layer,),
+                    score=self._score,
+                    grid=self._grid,
+                    engine=self.engine,
+                    providers=self._providers,
+                    cached=self._cached,
+                )
+            return self._single[layer]
+
     def _made(
         self, written: Mapping[str, Method], element: str | None, cut: Cut, on_device: bool
     ) -> Program:
         request = Request(
             written,
-            layer=self._layer,
+            layers=self._layers,
             score=self._score,
+            grid=self._grid,
             element=element,
             engine=self.engine,
             cut=cut,

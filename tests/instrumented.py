@@ -42,4 +42,6 @@ def instrument(
     engine: Engine = "rules",
 ) -> tuple[bytes, Plan]:
     parts = {"full": Full()} if gradients else {"signed": GradCam()}
-    return surgeon.instrument(path, surgeon.Request(parts, layer=layer, score=score, engine=engine))
+    return surgeon.instrument(
+        path, surgeon.Request(parts, (str(layer),), score=score, engine=engine)
+    )

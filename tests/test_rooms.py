@@ -34,10 +34,13 @@ ROOMS: dict[str, set[str]] = {
     "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
 }
+ROOMS["checks"] = {"errors", "methods", "model", "surgeon"}
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
+ROOMS["layers"] = {"errors", "kernels", "model", "notes", "surgeon"}
 ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
-ROOMS["outputs"] = {"errors", "explanation", "files"}
+ROOMS["sheets"] = {"errors", "explanation", "imaging"}
+ROOMS["outputs"] = {"errors", "explanation", "files", "sheets"}
 ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
     "targets",

@@ -58,9 +58,22 @@ def explain(
         ),
     ] = None,
     layer: Annotated[
-        str,
-        typer.Option(help="Tensor or node to explain, or -1, -2... back from the default."),
-    ] = "auto",
+        list[str] | None,
+        typer.Option(
+            help="Tensor or node to explain, or -1, -2... back from the default; repeatable. "
+            "mean:A,B or max:A,B: one map of several. sweep: from deep to shallow, with a contact "
+            "sheet.",
+            metavar="NAME",
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows and columns of patches among a transformer's tokens, where the model does "
+            "not tell.",
+            metavar="HxW",
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
@@ -156,7 +169,7 @@ def explain(
     Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
-        layer=layer,
+        layer=layer or "auto",
         score=score,
         preprocess=preprocess,
         labels=labels,
@@ -165,6 +178,7 @@ def explain(
         engine=engine.value,
         method=method or "grad-cam",
         pixel_range=_range(range_),
+        grid=_grid(grid),
     )
     others = read_others(input_ or [])
     targets: list[Any] = list(narrowed(target or [], mask or [], at or []))
@@ -187,7 +201,7 @@ def explain(
             failed += 1
             typer.echo(f"onnxcam: skipped: {result.error}", err=True)
         elif not json_:
-            _report(result, out, len(explainer.methods) > 1)
+            _report(result, out, len(explainer.methods) > 1, len(explainer.plan.layers) > 1)
         best |= {e.target for e in result.explanations if e.rank == 1}
     if len(run.paths) >= MANY and targets == [] and len(best) == 1:
         typer.echo(
@@ -212,12 +226,22 @@ def _range(text: str | None) -> tuple[float, float] | None:
         raise typer.BadParameter(f"'{text}': write it as 0:4095.", param_hint="--range") from None
 
 
+def _grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise typer.BadParameter(f"'{text}': write it as 14x14.", param_hint="--grid")
+    return int(rows), int(columns)
+
+
 def _introduce(explainer: Explainer) -> None:
     plan = explainer.plan
     typer.echo(f"model  {shown(explainer.path)}")
     if not plan.refusal:
         typer.echo(f"score  {plan.score} ({plan.score_note})")
-    typer.echo(f"layer  {plan.layer or 'none'}")
+    for layer in plan.layers or ("none",):
+        typer.echo(f"layer  {layer}")
     known = explainer.preprocess is not None
     how = f"images prepared as in {explainer.preprocess_from}"
     typer.echo(how if known else "input  taken as it is")
@@ -225,21 +249,24 @@ def _introduce(explainer: Explainer) -> None:
         typer.echo(f"runs on {explainer.providers[0]}")
 
 
-def _report(result: FileResult, out: Path, methods: bool) -> None:
+def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
     typer.echo(shown(result.path))
     for record in result.records:
         named = isinstance(record["target"], int)
         label = record["label"] or (f"class {record['target']}" if named else record["target"])
         rank = "    " if record["rank"] is None else f"{record['rank']:>4}."
         method = f"{record['method']:<20} " if methods else ""
+        layer = f"{record['layer']}  " if layers else ""
         picture = out / record["overlay"]
-        typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{picture}")
+        typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{layer}{picture}")
         if " before any " in record["score_name"]:
             typer.echo(f"       score: {record['score_name']}")
         if record["note"]:
             typer.echo(f"       note: {record['note']}")
         for name in record["negative"]:
             typer.echo(f"       note: node '{name}' read negative activations, taken for 0")
+    for name in result.sheets:
+        typer.echo(f"  all layers  {out / name}")
 
 
 def _progress(run: FileRun) -> Iterator[FileResult]:

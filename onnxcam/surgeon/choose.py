@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,15 +13,35 @@ from onnxcam.graph.values import depends_on, dims, is_float, names
 from onnxcam.surgeon.find.attention import attention
 from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
-from onnxcam.surgeon.find.layer import find_layer
+from onnxcam.surgeon.find.layers import find_layers
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.logits import unsquashed
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
 from onnxcam.surgeon.find.sequences import Axes, find_sequence, steps_first
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
+from onnxcam.surgeon.lengths import Grid, seems_last
 from onnxcam.surgeon.plan import ImageInput
 from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, SEQUENCE, WEIGHTED
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer that is explained.
+
+    Attributes:
+        value: its tensor; after :meth:`Chosen.as_numbers` ``[N, K, *S]``.
+        layout: how it is read, where that is known.
+        mixed: whether attention mixes its positions before the score is made of them.
+        checked: whether only the lengths of a run tell that it may be read so.
+        source: the tensor as it is in the model, in numbers; after :meth:`Chosen.as_numbers`.
+    """
+
+    value: ir.Value
+    layout: Layout | None = None
+    mixed: bool = False
+    checked: bool = False
+    source: ir.Value | None = None
 
 
 @dataclass(frozen=True)
@@ -30,14 +51,11 @@ class Chosen:
     Attributes:
         image: the image input.
         score: the class scores, or what elements are taken of.
-        layer: the layer's tensor ``[N, K, *S]``; ``None`` where there is none, and ``why`` then
-            says so.
+        layers: the layers; none where there is none, and ``why`` then says so.
         element: the tensor whose elements are explained, in place of class scores.
         weighted: whether weighted sums of it are explained, not single elements.
         whole: whether the element's tensor belongs to one image as a whole: its first axis is not
             the images.
-        layout: how the layer is read, where that is known.
-        mixed: whether attention mixes the layer's places before the score is made of them.
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
         squashed: the operators before which elements are taken, ``"Sigmoid"``, and ``asked`` the
             tensor that they were asked of.
@@ -46,13 +64,11 @@ class Chosen:
 
     image: ImageInput
     score: Score
-    layer: ir.Value | None
+    layers: tuple[Place, ...]
     why: OnnxcamError | None
     element: ir.Value | None
     weighted: bool = False
     whole: bool = False
-    layout: Layout | None = None
-    mixed: bool = False
     refusal: str = ""
     squashed: str = ""
     asked: str = ""
@@ -71,10 +87,13 @@ class Chosen:
             return None if value is None else known[value.name or ""]
 
         score = replace(self.score, value=known[self.score.value.name or ""])
-        return replace(self, score=score, layer=twin(self.layer), element=twin(self.element))
+        layers = tuple(
+            replace(p, value=known[p.value.name or ""], source=twin(p.source)) for p in self.layers
+        )
+        return replace(self, score=score, layers=layers, element=twin(self.element))
 
     def as_numbers(self, graph: ir.Graph) -> Chosen:
-        """Return the choice with the layer as maps, and quantized tensors as their numbers.
+        """Return the choice with layers as maps, and quantized tensors as their numbers.
 
         Elements of an output are taken before Sigmoid or Softmax, as class scores are.
         """
@@ -85,22 +104,26 @@ class Chosen:
         if self.element is not None and (single or self.steps is not None):
             before = unsquashed(graph, score.value, opset)
             score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
-        layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
-        layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
+        layers = []
+        for place in self.layers:
+            value = as_numbers(graph, place.value, opset)
+            maps = as_maps(graph, value, place.layout, opset)
+            layers.append(replace(place, value=maps, source=value))
         element = None if self.element is None else score.value
         if element is not None and self.steps is not None:
             element = steps_first(graph, element, self.steps, asked, opset)
-        found = replace(self, score=score, layer=layer, element=element)
+        found = replace(self, score=score, layers=tuple(layers), element=element)
         return replace(found, squashed=squashed, asked=asked)
 
 
 def choose(
     graph: ir.Graph,
     path: Path,
-    layer: str | int,
+    layers: Sequence[str],
     score: str,
     element: str | None,
     *,
+    grid: Grid | None = None,
     stand_in: bool = False,
 ) -> Chosen:
     """Return what is explained.
@@ -108,9 +131,10 @@ def choose(
     Args:
         graph: a prepared graph.
         path: the model's file, for messages.
-        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        layers: see :func:`onnxcam.surgeon.find.layers.find_layers`.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
+        grid: rows and columns of patches in layers of tokens.
         stand_in: where no class scores are found, take an output whose elements can be explained.
 
     Raises:
@@ -146,24 +170,38 @@ def choose(
             f"target '{found.value.name}[...]': the tensor does not say which of the "
             f"{image.batch} images of a run its numbers belong to."
         )
-    value, layout, mixed = None, None, False
+    places: tuple[Place, ...] = ()
     why: OnnxcamError | None = None
-    source = names(graph)[image.name]
     try:
-        layouts = Layouts(graph, source, len(image.axes))
-        value = find_layer(graph, source, found.value, layer, layouts)
-        layout = _layout(layouts, image, value)
-        turned = layout is not None and layout.kind is not Kind.MAPS
-        mixed = turned and bool(attention(graph, value, found.value))
+        places = _places(graph, image, found.value, layers, grid)
     except LayerError as error:
-        if layer != "auto":
+        if list(layers) != ["auto"] or grid is not None:
             raise
-        value, why = None, ScoreError(refusal) if refusal else error
+        why = ScoreError(refusal) if refusal else error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(
-        image, found, value, why, tensor, weighted, whole, layout, mixed, refusal, steps=steps
-    )
+    return Chosen(image, found, places, why, tensor, weighted, whole, refusal, steps=steps)
+
+
+def _places(
+    graph: ir.Graph,
+    image: ImageInput,
+    score: ir.Value,
+    layers: Sequence[str],
+    grid: Grid | None,
+) -> tuple[Place, ...]:
+    """Return the layers, and how each is read."""
+    source = names(graph)[image.name]
+    layouts = Layouts(graph, source, len(image.axes), grid)
+    found = find_layers(graph, source, score, layers, layouts)
+    places = tuple(_place(layouts, image, value, kind, score) for value, kind in found)
+    if grid is not None and all(p.layout is None or p.layout.grid is None for p in places):
+        raise LayerError(
+            f"a grid of {grid[0]}x{grid[1]} is said for tokens [N, L, K], and the layer "
+            f"'{places[0].value.name}' has rows and columns: leave out --grid, or name another "
+            "with --layer."
+        )
+    return places
 
 
 def _weighted(graph: ir.Graph, name: str, score: str, batch: Batch) -> ir.Value:
@@ -195,34 +233,32 @@ def _tensor(graph: ir.Graph, name: str) -> ir.Value:
     return value
 
 
-def _layout(layouts: Layouts, image: ImageInput, layer: ir.Value) -> Layout | None:
-    """Return how a layer is read.
+def _place(
+    layouts: Layouts, image: ImageInput, layer: ir.Value, kind: Kind | None, score: ir.Value
+) -> Place:
+    """Return how a layer is read; ``kind`` is what the user says of that.
 
     Raises:
         LayerError: its places cannot be told from its channels.
     """
-    shape = dims(layer) or []
-    layout = layouts.of(layer) if len(shape) in (3, 4) else None
-    if layout is None and _seems_last(image, shape):
-        layout = Layout(Kind.LAST)
-    if layout is None and len(shape) == 3:
-        raise LayerError(
-            f"layer '{layer.name}' of shape {shape} has one axis after its channels, or holds "
-            "tokens whose grid is not known; a heatmap on an image needs rows and columns."
-        )
-    return layout
-
-
-def _seems_last(image: ImageInput, shape: list[int | str | None]) -> bool:
-    """Whether lengths alone tell that channels come last."""
-    sizes = (image.height, image.width)
-    if len(shape) != 4 or not all(isinstance(d, int) and d for d in [*shape[1:], *sizes]):
-        return False
-    first, second, third = (int(d) for d in shape[1:] if isinstance(d, int))
-    height, width = (int(s) for s in sizes if s is not None)
-
-    def alike(a: int, b: int) -> bool:
-        """Whether one stride leads from the image to maps of a by b positions."""
-        return abs(height / a - width / b) <= 0.15 * max(height / a, width / b)
-
-    return alike(first, second) and not alike(second, third)
+    shape, checked = dims(layer) or [], False
+    if kind is not None:
+        if len(shape) != 4:
+            raise LayerError(
+                f"layer '{layer.name}' of shape {shape} has no four axes, of which channels could "
+                "be the second or the last."
+            )
+        layout: Layout | None = Layout(kind)
+    elif len(shape) == 3:
+        layout = layouts.tokens(layer)
+        checked = layout.before is None
+    else:
+        layout = layouts.of(layer) if len(shape) == 4 else None
+        if layout is None and len(shape) == 4:
+            lengths = [d for d in [*shape[1:], image.height, image.width] if isinstance(d, int)]
+            checked = len(lengths) < 5
+            if not checked and seems_last([0, *lengths[:3]], (lengths[3], lengths[4])):
+                layout = Layout(Kind.LAST)
+    turned = layout is not None and layout.kind is not Kind.MAPS
+    mixed = turned and bool(attention(layouts.graph, layer, score))
+    return Place(layer, layout, mixed, checked)

@@ -7,7 +7,7 @@ method writes, adds outputs named ``onnxcam:PART`` or ``onnxcam:PART:VALUE``; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,8 @@ from onnxcam.surgeon.find.axes import class_axis
 from onnxcam.surgeon.find.endings import probability, squashed_before, walk_back
 from onnxcam.surgeon.find.image import first_floating
 from onnxcam.surgeon.find.options import element_option, score_option
-from onnxcam.surgeon.plan import SCORES, PartFacts, Plan
+from onnxcam.surgeon.lengths import Check
+from onnxcam.surgeon.plan import SCORES, PartFacts, Plan, part_name
 from onnxcam.surgeon.request import Part, Request
 from onnxcam.surgeon.seeds.built import BuiltSeeds
 from onnxcam.surgeon.seeds.classes import ClassSeeds, add_output
@@ -82,16 +83,17 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
     chosen = choose(
         graph,
         prepared.path,
-        request.layer,
+        request.layers,
         request.score,
         request.element,
+        grid=request.grid,
         stand_in=request.engine == "rules",
     )
     model = prepared.model
     facts = model_facts(model, prepared.path.name, origin)
     if request.engine == "rules":
         spaces = {part.space for part in request.parts.values()}
-        to = [chosen.layer] if chosen.layer is not None and "layer" in spaces else []
+        to = [p.value for p in chosen.layers] if "layer" in spaces else []
         to += [first_floating(names(graph)[chosen.image.name])] if "input" in spaces else []
         model = prepared.lifted(needed_opset(graph, chosen.end, to) if to else 0)
         chosen = chosen.in_graph(model.graph)
@@ -104,7 +106,7 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
     parts, feeds = _write(model, chosen, request, built)
     plan = replace(plan, parts=parts, feeds=feeds)
     if plan.layer is not None:
-        model.metadata_props["onnxcam.layer"] = plan.layer.name
+        model.metadata_props["onnxcam.layer"] = ", ".join(layer.name for layer in plan.layers)
     model.metadata_props["onnxcam.score"] = plan.score
     return to_bytes(ir.serde.serialize_model(model), prepared.path), plan
 
@@ -118,9 +120,11 @@ def _build(prepared: Prepared, chosen: Chosen, request: Request) -> tuple[Built,
             "engine 'ort' differentiates class scores with respect to a layer only; engine 'rules' "
             "does the rest."
         )
-    if chosen.layer is None:
+    if not chosen.layers:
         raise chosen.why or LayerError("there is no layer.")
-    score, layer = chosen.score.value.name or "", chosen.layer.name or ""
+    if len(chosen.layers) > 1:
+        raise EngineError("engine 'ort' takes one layer; engine 'rules' takes several.")
+    score, layer = chosen.score.value.name or "", chosen.layers[0].value.name or ""
     built = engine.build(prepared, score, [layer])
     return built, chosen.in_graph(built.model.graph)
 
@@ -133,8 +137,7 @@ def _write(
     builder = Builder(graph, model.opset_imports[""])
     seeds: Seeds
     if built is not None:
-        assert chosen.layer is not None
-        seeds = BuiltSeeds(builder, chosen.score, built, chosen.layer)
+        seeds = BuiltSeeds(builder, chosen.score, built, chosen.layers[0].value)
     elif chosen.element is not None:
         tensor = chosen.element
         if chosen.whole:
@@ -145,17 +148,23 @@ def _write(
     else:
         seeds = ClassSeeds(builder, chosen.score)
     seeds.add_outputs()
-    site = Site(builder, seeds, chosen.layer, names(graph)[chosen.image.name], chosen.why)
+    image = names(graph)[chosen.image.name]
+    values = [p.value for p in chosen.layers]
+    sites = [Site(builder, seeds, v, image, chosen.why) for v in values or (None,)]
     last = last_node(graph)
-    parts = {
-        name: _part(builder, site, name, part, request.on_device)
-        for name, part in request.parts.items()
-    }
+    parts = {}
+    for n, site in enumerate(sites):
+        for name, part in request.parts.items():
+            at = part_name(name, n)
+            parts[at] = _part(builder, site, at, part, request.on_device)
+    for check, value in _checks(chosen):
+        lengths = builder.op("Shape", value)
+        add_output(builder, check.output, lengths, ir.DataType.INT64, [len(dims(value) or [])])
     if any(o.shape is None for o in graph.outputs):
         infer_appended(builder, appended(graph, last))
     feeds = {}
     if request.cut:
-        feeds = cut(builder, site.layer if request.cut == "layer" else site.input.value)
+        feeds = cut(builder, sites[0].layer if request.cut == "layer" else sites[0].input.value)
     drop_unneeded(graph, "" if request.cut else PREFIX)
     return parts, feeds
 
@@ -217,6 +226,15 @@ def _check_parts(made: object) -> None:
             )
 
 
+def _checks(chosen: Chosen) -> Iterator[tuple[Check, ir.Value]]:
+    """Yield what a run is to confirm of layers, and the tensors whose lengths do."""
+    for place in chosen.layers:
+        if place.checked and place.source is not None:
+            name = place.source.name or ""
+            grid = None if place.layout is None else place.layout.grid
+            yield Check(f"{PREFIX}lengths:{name}", name, grid), place.source
+
+
 def _element_facts(chosen: Chosen) -> TensorFacts | None:
     """Describe the tensor of elements, with an axis of images."""
     if chosen.element is None:
@@ -268,10 +286,10 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
             f"Several outputs are class scores; '{score.output}' is explained. For the others: "
             f"{listed}."
         )
-    if chosen.mixed and chosen.layer is not None:
+    if mixed := [f"'{place.value.name}'" for place in chosen.layers if place.mixed]:
         warnings.append(
-            f"Attention mixes the places of the layer '{chosen.layer.name}' before the score is "
-            "made of them: its map is coarser evidence than that of a convolution."
+            f"Attention mixes the places of the layer {', '.join(mixed)} before the score is made "
+            "of them: its map is coarser evidence than that of a convolution."
         )
     flat = len(dims(score.value) or []) == 2
     unsquashed = f"{chosen.asked} before any {chosen.squashed}" if chosen.squashed else ""
@@ -283,10 +301,11 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         output=score.output,
         classes=score.classes,
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
-        layer=None if chosen.layer is None else tensor_facts(chosen.layer),
+        layers=tuple(tensor_facts(place.value) for place in chosen.layers),
         element=_element_facts(chosen),
         single=chosen.whole,
         refusal=chosen.refusal,
+        checks=tuple(check for check, _ in _checks(chosen)),
         parts={},
         feeds={},
         warnings=tuple(warnings),

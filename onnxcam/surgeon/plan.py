@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxcam.model.facts import ModelFacts, TensorFacts
+from onnxcam.surgeon.lengths import Check
 
 TARGETS = "onnxcam:targets"
 RANKS = "onnxcam:ranks"
@@ -21,6 +22,11 @@ CLASSES = "onnxcam:classes"
 ELEMENTS = "onnxcam:elements"
 VALUES = "onnxcam:values"
 WEIGHTS = "onnxcam:weights"
+
+
+def part_name(name: str, place: int) -> str:
+    """Return what a part is called at one of the layers, counted from 0."""
+    return f"{name}@{place}" if place else name
 
 
 @dataclass(frozen=True)
@@ -146,12 +152,13 @@ class Plan:
         output: the output that it was found from, if it was.
         classes: number of classes, when known before the run.
         scores: name of the output that gives the scores as ``[N, C]``.
-        layer: name, dtype and shape of the explained tensor ``[N, K, *S]``, if there is one.
+        layers: name, dtype and shape of the explained tensors ``[N, K, *S]``; there may be none.
         element: name, dtype and shape of the tensor whose elements, or whose weighted sums, are
             explained in place of class scores, with an axis of images.
         single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
-        parts: what each part of the instrumented model gives.
+        checks: what only the lengths of a run tell of the layers.
+        parts: what each part of the instrumented model gives, by the names of :func:`part_name`.
         feeds: tensors that are inputs in place of what computes them, and the inputs' names.
         warnings: what the reader should know.
         outer: sizes in bytes of the files beside the model that hold its weights, by name.
@@ -164,14 +171,24 @@ class Plan:
     output: str | None
     classes: int | None
     scores: str
-    layer: TensorFacts | None
+    layers: tuple[TensorFacts, ...]
     element: TensorFacts | None
     single: bool
     refusal: str
+    checks: tuple[Check, ...]
     parts: dict[str, PartFacts]
     feeds: dict[str, str]
     warnings: tuple[str, ...]
     outer: dict[str, int]
+
+    @property
+    def layer(self) -> TensorFacts | None:
+        """The explained tensor, the first of several; ``None`` where there is none."""
+        return self.layers[0] if self.layers else None
+
+    def part(self, name: str, place: int = 0) -> PartFacts:
+        """Return what a part gives at one of the layers."""
+        return self.parts[part_name(name, place)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data."""
@@ -185,9 +202,7 @@ class Plan:
     def from_dict(data: dict[str, Any]) -> Plan:
         """Rebuild a plan from :meth:`to_dict`'s data."""
 
-        def tensor(item: dict[str, Any] | None) -> TensorFacts | None:
-            if item is None:
-                return None
+        def tensor(item: dict[str, Any]) -> TensorFacts:
             shape = item["shape"]
             sizes = None if shape is None else tuple(shape)
             return TensorFacts(item["name"], item["dtype"], sizes)
@@ -197,8 +212,9 @@ class Plan:
                 **data,
                 "facts": ModelFacts.from_dict(data["facts"]),
                 "image": ImageInput.from_dict(data["image"]),
-                "layer": tensor(data["layer"]),
-                "element": tensor(data["element"]),
+                "layers": tuple(tensor(item) for item in data["layers"]),
+                "element": None if data["element"] is None else tensor(data["element"]),
+                "checks": tuple(Check.from_dict(item) for item in data["checks"]),
                 "parts": {n: PartFacts.from_dict(part) for n, part in data["parts"].items()},
                 "warnings": tuple(data["warnings"]),
             }

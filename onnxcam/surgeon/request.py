@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from onnxcam.gradient.interface import Engine
+from onnxcam.surgeon.lengths import Grid
 
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
@@ -17,6 +18,7 @@ Cut = Literal["", "layer", "input"]  # from the start, or the image's first floa
 
 
 WEIGHTED = "onnxcam:weighted:"  # before a tensor's name, or one of these, in ``Request.element``
+SWEEP = "sweep"  # alone in ``Request.layers``
 SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
 SEQUENCE = "onnxcam:sequence"
 
@@ -38,7 +40,9 @@ class Request:
 
     Attributes:
         parts: what is written, by name.
-        layer: see :func:`onnxcam.surgeon.find.layer.find_layer`.
+        layers: see :func:`onnxcam.surgeon.find.layers.find_layers`; every part that ends at a layer
+            is written at each.
+        grid: rows and columns of patches in layers of tokens, where the user says them.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, or after :data:`WEIGHTED` the one whose
             weighted sums are; ``None`` for class scores.
@@ -49,8 +53,9 @@ class Request:
     """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
-    layer: str | int = "auto"
+    layers: tuple[str, ...] = ("auto",)
     score: str = "auto"
+    grid: Grid | None = None
     element: str | None = None
     engine: Engine = "rules"
     cut: Cut = ""
@@ -58,4 +63,12 @@ class Request:
 
     def options(self) -> list[Any]:
         """Return everything but the parts, JSON-ready."""
-        return [str(self.layer), self.score, self.element, self.engine, self.cut, self.on_device]
+        return [
+            self.layers,
+            self.grid,
+            self.score,
+            self.element,
+            self.engine,
+            self.cut,
+            self.on_device,
+        ]

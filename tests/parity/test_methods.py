@@ -54,12 +54,20 @@ LAYERS = {
     "resnet": "/layer3/layer3.1/relu_1/Relu_output_0",
 }
 
+# Another layer of each, by the module and by the file.
+EARLIER = {
+    "vgg": (lambda m: m[22], "/22/Relu_output_0"),
+    "squeezenet": (lambda m: m.features[9], "/features/features.9/Concat_output_0"),
+    "resnet": (lambda m: m.layer2, "/layer2/layer2.1/relu_1/Relu_output_0"),
+}
+
 
 class Network:
     """A network, its file, two images."""
 
     def __init__(self, name: str, folder: Path) -> None:
         torch.manual_seed(4)
+        self.name = name
         self.model, self.module = NETWORKS[name]()
         for module in self.model.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
@@ -83,9 +91,10 @@ class Network:
                 dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
             )  # fmt: skip
 
-    def ours(self, method: str) -> np.ndarray:
+    def ours(self, method: str, layer: str = "") -> np.ndarray:
         """Return signed maps ``[N, ...]``."""
-        explainer = onnxcam.Explainer(self.path, layer=self.layer, method=method, preprocess="unit")
+        layer = layer or self.layer
+        explainer = onnxcam.Explainer(self.path, layer=layer, method=method, preprocess="unit")
         found = explainer.explain_batch(self.images.numpy(), self.target)
         return np.stack([e.signed for [e] in found])
 
@@ -131,6 +140,18 @@ def test_cams_equal_pytorch_grad_cams(network: Network, method: str) -> None:
     assert np.abs(ours - theirs).max() <= 1e-3
     if method != "grad-cam":
         assert np.abs(ours - scaled(network.ours("grad-cam"))[:count]).max() > 0.05
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "layer-cam"])
+def test_several_layers_equal_pytorch_grad_cams(network: Network, method: str) -> None:
+    module, name = EARLIER[network.name]
+    layers = [network.module, module(network.model)]
+    with getattr(cams, CAMS[method])(model=network.model, target_layers=layers) as cam:
+        wanted = [ClassifierOutputTarget(network.target)] * 2
+        theirs = cam(input_tensor=network.images, targets=wanted)
+    ours = scaled(network.ours(method, f"mean:{network.layer},{name}"))
+    assert ours.shape == theirs.shape == (2, SIZE, SIZE) and theirs.max() > 0.9
+    assert np.abs(ours - theirs).max() <= 1e-3
 
 
 def test_eigen_cam_equals_pytorch_grad_cams_up_to_sign(network: Network) -> None:

@@ -37,18 +37,22 @@ def attended(last: ir.Node, layouts: Layouts) -> ir.Value | None:
     In a transformer with normalisation first, the usual kind, that is the block's first
     normalisation.
     """
+    unknown: ir.Value | None = None  # tokens whose grid is not known
     queue, seen = deque(v for v in last.inputs if v is not None), set[ir.Value]()
     while queue:
         value = queue.popleft()
         if value in seen:
             continue
         seen.add(value)
-        if layouts.of(value) is not None and _is_read_by_linear(value):
-            return value
+        kind = layouts.kinds.get(value)
+        if kind is not None and _is_read_by_linear(value):
+            if layouts.of(value) is not None:
+                return value
+            unknown = unknown or value
         node = value.producer()
         if node is not None:
             queue.extend(v for v in node.inputs if v is not None and constant(v) is None)
-    return None
+    return unknown
 
 
 def _weighs(weights: ir.Value) -> bool:

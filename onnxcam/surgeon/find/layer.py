@@ -91,7 +91,14 @@ def _default(
     found = candidates(graph, image, score)
     default = next((c.value for c in found if c.place == 0), None)
     producer = None if default is None else default.producer()
-    if default is None or (producer is not None and _has_own_layout(producer)):
+    own_layout = producer is not None and _has_own_layout(producer)
+    mixing = [] if own_layout else attention(graph, image if default is None else default, score)
+    layouts = layouts or Layouts(graph, image)
+    if mixing and (tokens := attended(mixing[-1], layouts)) is not None:
+        if len(dims(tokens) or []) == 3:
+            layouts.tokens(tokens)
+        return tokens
+    if default is None or own_layout:
         reason = "its only maps are the class scores themselves" if found else "it has no maps"
         if any(_has_own_layout(n) for n in graph):
             reason = f"ONNX Runtime has optimized the file for one processor. {LAYOUT}"
@@ -100,11 +107,7 @@ def _default(
             "maps of a convolution. To explain it at the input: --method saliency; 'onnxcam "
             "inspect MODEL --tensors' lists the tensors, and --layer names one."
         )
-    mixing = attention(graph, default, score)
     if mixing:
-        tokens = attended(mixing[-1], layouts or Layouts(graph, image))
-        if tokens is not None:
-            return tokens
         raise LayerError(
             f"after the last convolution's maps '{default.name}', attention mixes all positions "
             f"({operator(mixing[0])}, node '{mixing[0].name}'), so they do not tell where the "

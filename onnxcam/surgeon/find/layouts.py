@@ -15,13 +15,14 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxcam.errors import LayerError
 from onnxcam.gradient.appended import appended, last_node
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, depends_on, dims
+from onnxcam.surgeon.lengths import MOST_OTHERS, Grid, fits, grid_option, ill_fitting
 
 MAPS = ":maps"  # suffix of the name of a layer that is read as maps
-_MOST_OTHERS = 16  # tokens that are no patches
 _NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization")
 _KEEPING = Trait.ELEMENTWISE | Trait.PASSES | Trait.FINISHES
 
@@ -41,22 +42,32 @@ class Layout:
     Attributes:
         kind: which axes are places.
         grid: rows and columns of patches; ``None`` for other kinds.
-        before: how many tokens come before the patches.
+        before: how many tokens come before the patches; ``None`` where only the run knows.
         after: how many come after them.
     """
 
     kind: Kind
     grid: tuple[int, ...] | None = None
-    before: int = 0
+    before: int | None = 0
     after: int = 0
 
 
 class Layouts:
     """The layouts of a graph's tensors that are computed from the image."""
 
-    def __init__(self, graph: ir.Graph, image: ir.Value, axes: int = 2) -> None:
-        """Follow layouts from an input with so many spatial axes."""
-        self.graph, self._least = graph, axes + 2
+    def __init__(
+        self, graph: ir.Graph, image: ir.Value, axes: int = 2, grid: Grid | None = None
+    ) -> None:
+        """Follow layouts from an input.
+
+        Args:
+            graph: the graph.
+            image: the input.
+            axes: how many spatial axes it has.
+            grid: that of every layer of tokens, where the user says it.
+        """
+        self.graph, self._least, self.given = graph, axes + 2, grid
+        self._image = dims(image) or []
         self.kinds: dict[ir.Value, Kind] = {}
         self._grid: list[int | str | None] = []  # rows and columns of what was made tokens
         self._moving = depends_on(graph, {image})
@@ -71,7 +82,42 @@ class Layouts:
         kind = self.kinds.get(value)
         if kind is not Kind.TOKENS:
             return None if kind is None else Layout(kind)
-        return self._tokens(value)
+        return self._tokens(value) if self.given is None else self._as_given(value)
+
+    def tokens(self, value: ir.Value) -> Layout:
+        """Return how a layer of three axes is read.
+
+        Raises:
+            LayerError: its grid is not known, or the one that is given does not fit.
+        """
+        found = self.of(value) if self.given is None else self._as_given(value)
+        if found is not None:
+            return found
+        shape, size = dims(value) or [], self._size()
+        if self.given is not None:
+            raise LayerError(ill_fitting(value.name or "", shape, self.given, size))
+        raise LayerError(
+            f"layer '{value.name}' of shape {shape} has one axis after its channels, or holds "
+            "tokens whose grid is not known; a heatmap on an image needs rows and columns. "
+            f"{grid_option(shape[1], size)}"
+        )
+
+    def _as_given(self, value: ir.Value) -> Layout | None:
+        """Return the layout of tokens with the grid that the user says, if it fits."""
+        assert self.given is not None
+        length = (dims(value) or [None, None])[1]
+        if not isinstance(length, int):
+            return Layout(Kind.TOKENS, self.given, before=None)
+        others = length - math.prod(self.given)
+        return Layout(Kind.TOKENS, self.given, others) if fits(self.given, length) else None
+
+    def _size(self) -> tuple[int, int] | None:
+        """Return height and width of the image, if they are known."""
+        lengths = [d for d in self._image[1:] if isinstance(d, int)]
+        if len(lengths) != 3:
+            return None
+        last = lengths[2] < lengths[0]
+        return (lengths[0], lengths[1]) if last else (lengths[1], lengths[2])
 
     def _kind(self, node: ir.Node) -> Kind | None:
         output = node.outputs[0]
@@ -143,7 +189,7 @@ class Layouts:
         while all(grid):
             others = length - math.prod(grid)
             if others >= 0:
-                if others > _MOST_OTHERS:
+                if others > MOST_OTHERS:
                     return None
                 last = others > 0 and self._patches_come_first()
                 before, after = (0, others) if last else (others, 0)
@@ -199,20 +245,21 @@ def as_maps(graph: ir.Graph, value: ir.Value, layout: Layout | None, opset: int)
         assert layout.grid is not None
         (n, length, k), grid = shape, list(layout.grid)
         count = math.prod(grid)
-        end = layout.before + count
+        others = layout.before
+        start, end = (-count, 2**62) if others is None else (others, others + count)
 
-        def some(first: int, last: int, many: int) -> ir.Value:
+        def some(first: int, last: int, many: int | None) -> ir.Value:
             ends = b.ints(first), b.ints(last), b.ints(1)
             return op("Slice", value, *ends, shape=[n, many, k])
 
-        several = layout.before or layout.after
-        patches = some(layout.before, end, count) if several else value
+        several = others is None or others or layout.after
+        patches = some(start, end, count) if several else value
         turned = op("Transpose", patches, perm=[0, 2, 1], shape=[n, k, count])
         maps = op("Reshape", turned, b.ints(0, 0, *grid), shape=[n, k, *grid])
         flat = op("Reshape", maps, b.ints(0, 0, count), shape=[n, k, count])
         again = op("Transpose", flat, perm=[0, 2, 1], shape=[n, count, k])
         if several:
-            head = [some(0, layout.before, layout.before)] if layout.before else []
+            head = [] if others == 0 else [some(0, start, others)]
             tail = [some(end, 2**62, layout.after)] if layout.after else []
             again = op("Concat", *head, again, *tail, axis=1, shape=[n, length, k])
     maps.name, maps.type = f"{value.name}{MAPS}", value.type

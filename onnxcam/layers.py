@@ -1,0 +1,123 @@
+"""What a user writes of layers: one, several, a sweep, or several whose maps become one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcam.errors import LayerError
+from onnxcam.kernels.space import upsample
+from onnxcam.kernels.view import Axis
+from onnxcam.model.facts import TensorFacts
+from onnxcam.notes import Note
+from onnxcam.surgeon.request import SWEEP
+
+Map = NDArray[np.float32]
+_HOW = ("mean", "max")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The layers behind one map: one, or several and how their maps become one."""
+
+    places: tuple[int, ...]
+    how: str = ""
+
+    def named(self, names: Sequence[str]) -> str:
+        """Return the layers' names, as a user writes them."""
+        joined = ",".join(names)
+        return f"{self.how}:{joined}" if self.how else joined
+
+    def joined(
+        self, maps: Sequence[Map], notes: Sequence[Note], size: tuple[int, ...]
+    ) -> tuple[Map, Note]:
+        """Return the map of the layers, and what is to be said of it.
+
+        Of several layers, each map is rectified, scaled to 0..1 and resized to the input, then
+        they are averaged: what pytorch-grad-cam does with several target layers
+        (``BaseCAM.aggregate_multi_layers``); or the largest is taken. A map that says nothing
+        counts as zero, so that noise is not scaled up.
+
+        Args:
+            maps: signed, ``[*s]`` each.
+            notes: what is to be said of each.
+            size: the input's spatial lengths.
+
+        Returns:
+            The one map as it is, of several ``[*size]`` float32.
+        """
+        if not self.how:
+            return maps[0], notes[0]
+        if maps[0].ndim != len(size):  # spectra, which do not lie on their signal
+            size = max((m.shape for m in maps), key=math.prod)
+        scaled = np.zeros((len(maps), *size), np.float32)
+        for n, (signed, note) in enumerate(zip(maps, notes, strict=True)):
+            if not note:
+                scaled[n] = _scaled(signed, size)
+        whole = scaled.mean(axis=0) if self.how == "mean" else scaled.max(axis=0)
+        if whole.any():
+            return whole, ""
+        return whole, notes[0] if len(set(notes)) == 1 else "zero"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers as they are wanted.
+
+    Attributes:
+        wanted: each layer by itself, see :class:`onnxcam.surgeon.request.Request`.
+        written: the groups of these, as they were written.
+    """
+
+    wanted: tuple[str, ...]
+    written: tuple[Group, ...]
+
+    def groups(self, found: int) -> tuple[Group, ...]:
+        """Return what there is a map of, where ``found`` layers were found."""
+        if self.wanted == (SWEEP,) or not found:
+            return tuple(Group((n,)) for n in range(max(found, 1)))
+        return self.written
+
+
+def read_layers(layer: str | int | Sequence[str | int]) -> Layers:
+    """Read ``"auto"``, a name, a number, ``"mean:a,b"``, ``"max:a,b"``, ``"sweep"``, or a list.
+
+    Raises:
+        LayerError: there is none, or a sweep has company.
+    """
+    listed = [layer] if isinstance(layer, (str, int)) else list(layer)
+    if not listed:
+        raise LayerError("no layer given: the list is empty.")
+    wanted: list[str] = []
+    groups = []
+    for text in map(str, listed):
+        how, _, rest = text.partition(":")
+        names = [n.strip() for n in rest.split(",") if n.strip()]
+        several = how in _HOW and len(names) > 1
+        mine = names if several else [text]
+        for name in mine:
+            if name not in wanted:
+                wanted.append(name)
+        groups.append(Group(tuple(wanted.index(n) for n in mine), how if several else ""))
+    if SWEEP in wanted and len(wanted) > 1:
+        raise LayerError(f"layer '{SWEEP}' stands alone: it is every layer from deep to shallow.")
+    return Layers(tuple(wanted), tuple(groups))
+
+
+def channels_of(layers: Sequence[TensorFacts]) -> int | None:
+    """Return how many channels one layer has, if it is one and that is known."""
+    shape = layers[0].shape if len(layers) == 1 else None
+    length = shape[1] if shape is not None and len(shape) > 1 else None
+    return length if isinstance(length, int) else None
+
+
+def _scaled(signed: Map, size: tuple[int, ...]) -> Map:
+    raw = np.maximum(signed, 0)
+    raw = raw - raw.min()
+    scaled = raw / max(float(raw.max()), np.finfo(np.float32).tiny)
+    places = [Axis.whole(n, m) for n, m in zip(size, scaled.shape, strict=True)]
+    return upsample(np.ascontiguousarray(scaled), places)
