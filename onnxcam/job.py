@@ -278,6 +278,18 @@ class Job:
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
         return signed, raw
 
+    def _item(self, batch: Batch, n: int, signed: NDArray[Any], method: Method) -> Item:
+        """Return what a map is shown on: a photograph, or the numbers that were given."""
+        item = batch.items[n]
+        if method.space == "layer" and signed.ndim != len(item.geometry.placements):
+            return item._replace(
+                geometry=Geometry.identity(*signed.shape), given=None
+            )  # a spectrum
+        if item.given is None and item.photo is None:
+            given = self.plan.image.channels_first(batch.tensor[n : n + 1])[0]
+            return item._replace(given=given)
+        return item
+
     def _driven(
         self, method: Method, place: int, values: dict[str, Any], batch: Batch, n: int
     ) -> NDArray[Any]:
@@ -340,12 +352,7 @@ class Job:
             largest, kind = float(np.abs(seen).max()), method.proportional
             notes = [note_on(m, largest, proportional=kind) for m in maps]
         signed, note = group.joined(maps, notes, self._size(batch))
-        item = batch.items[n]
-        geometry, given = item.geometry, item.given
-        if method.space == "layer" and signed.ndim != len(geometry.placements):
-            geometry, given = Geometry.identity(*signed.shape), None  # a spectrum's
-        elif given is None and item.photo is None:
-            given = self.plan.image.channels_first(batch.tensor[n : n + 1])[0]
+        item = self._item(batch, n, signed, method)
         return Explanation(
             method=method.label,
             space=method.space,
@@ -361,8 +368,8 @@ class Job:
             signed=signed,
             source=item.source,
             photo=item.photo,
-            geometry=geometry,
-            given=given,
+            geometry=item.geometry,
+            given=item.given,
             changed=facts.changed if facts else (),
             negative=negative,
             note=note,

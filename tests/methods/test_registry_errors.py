@@ -38,7 +38,7 @@ MISTAKES: dict[str, tuple[Callable[..., Any], dict[str, Any], str]] = {
     "relu": (lambda s: s.relu(s.weighted(s.pooled())), {}, r"s.weighted\(w, relu=True\)"),
     "no map": (lambda s: {"a": s.gradient()}, {}, "gives a; without 'finish' it must give its map"),
     "finish": (lambda s: {"a": s.gradient()}, {"finish": lambda a: None}, "returned NoneType"),
-    "weights": (lambda s: s.pooled(), {}, "gave maps of shape .*has rows and columns"),
+    "weights": (lambda s: s.pooled(), {}, "gave maps of shape .*has 2 spatial axes"),
 }
 
 
