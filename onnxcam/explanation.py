@@ -172,7 +172,7 @@ class Explanation:
             raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
         if self.axes != 2 or (self.photo is None and self.given is None):
             return self._drawn(alpha, colour_table(colours))
-        if self.space == "input":
+        if self.space == "input" and not self.note:
             return Image.fromarray(self._pixels(alpha))
         if self.note:
             return captioned(self._against(alpha), CAPTIONS[self.note])
@@ -210,7 +210,7 @@ class Explanation:
                 if self.axes == 2
                 else lines(levels[None], table[levels][None])
             )
-        if self.space == "layer" and self.note != "negative":
+        if self.note == "noise" or (self.space == "layer" and self.note != "negative"):
             heat = self.heatmap[None]
             weight = np.where(self.visible, alpha, 0)[None, ..., None] * bool(heat.any())
             colours = table[np.rint(heat * 255).astype(np.intp)]

@@ -24,7 +24,7 @@ from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.layers import Group, Layers, channels_of
 from onnxcam.methods.base import Method
-from onnxcam.notes import Note, note_on
+from onnxcam.notes import note_at_input, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, feeds_of, reading
 from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
@@ -346,11 +346,13 @@ class Job:
         if facts is not None and facts.negative:
             flags = values[facts.outputs["negative"]]
             negative = tuple(name for name, yes in zip(facts.negative, flags, strict=True) if yes)
-        notes: list[Note] = [""]
+        seen = values[VALUES if self.element is not None else self.plan.scores][n]
+        largest, kind = float(np.abs(seen).max()), method.proportional
         if method.space == "layer":
-            seen = values[VALUES if self.element is not None else self.plan.scores][n]
-            largest, kind = float(np.abs(seen).max()), method.proportional
             notes = [note_on(m, largest, proportional=kind) for m in maps]
+        else:
+            reach = max(float(batch.tensor[n].max()), -float(batch.tensor[n].min()))
+            notes = [note_at_input(maps[0], largest, reach, proportional=kind)]
         signed, note = group.joined(maps, notes, self._size(batch))
         item = self._item(batch, n, signed, method)
         return Explanation(

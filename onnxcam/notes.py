@@ -11,9 +11,9 @@ Note = Literal["", "zero", "noise", "negative", "constant"]
 
 TEXTS: dict[Note, str] = {
     "": "",
-    "zero": "the map is zero everywhere: here the score does not depend on these maps. Where it is "
-    "squashed or clipped, --score names the tensor before that",
-    "noise": "the map is rounding noise: the score hardly depends on these maps. Where it is "
+    "zero": "the map is zero everywhere: here the score does not depend on this tensor. Where it "
+    "is squashed or clipped, --score names the tensor before that",
+    "noise": "the map is rounding noise: the score hardly depends on this tensor. Where it is "
     "squashed, --score names the tensor before that",
     "negative": "nothing speaks for the target: the map is nowhere above zero",
     "constant": "the map is the same everywhere, so it tells no place",
@@ -28,6 +28,24 @@ CAPTIONS: dict[Note, str] = {
 _NOISE = 10.0
 _EPS = float(np.finfo(np.float32).eps)
 _SAME = 1e-6
+
+
+def note_at_input(
+    signed: NDArray[np.float32], largest: float, reach: float, *, proportional: bool
+) -> Note:
+    """Return what is to be said of a map at the input.
+
+    Args:
+        signed: the map, ``[C, *S]`` or ``[*S]``.
+        largest: the largest absolute value of the score tensor.
+        reach: the largest absolute value of the input: what a gradient could change at most.
+        proportional: as :func:`note_on` takes it.
+    """
+    total = float(np.abs(signed, dtype=np.float64).sum())
+    if total == 0:
+        return "zero"
+    least = _NOISE * _EPS * largest
+    return "noise" if proportional and total * max(reach, 1.0) < least else ""
 
 
 def note_on(signed: NDArray[np.float32], largest: float, *, proportional: bool) -> Note:

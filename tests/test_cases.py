@@ -213,13 +213,16 @@ def test_other_heads_are_named() -> None:
 @pytest.mark.parametrize("name", ["ending-tanh", "ending-handwritten", "ending-percent"])
 def test_a_saturated_score_is_not_painted(name: str) -> None:
     """The output itself, whose gradient is nothing or noise."""
-    explainer = onnxcam.Explainer(CASES / f"{name}.onnx", preprocess="unit")
-    found = explainer.explain(PHOTO, "scores[1]:sum")[0]
-    assert found.note in ("zero", "noise") and found.peak is None
-    assert found.heatmap.max() == 0
-    record = found.to_dict()
-    assert record["peak"] is None and record["note"]
-    np.testing.assert_array_equal(np.asarray(found.overlay()), found.photo)
+    methods = ["grad-cam", "saliency", "guided-backprop"]
+    explainer = onnxcam.Explainer(CASES / f"{name}.onnx", preprocess="unit", method=methods)
+    for found in explainer.explain(PHOTO, "scores[1]:sum"):
+        assert found.note in ("zero", "noise") and found.peak is None
+        assert found.heatmap.max() == 0
+        record = found.to_dict()
+        assert record["peak"] is None and record["note"]
+        np.testing.assert_array_equal(np.asarray(found.overlay()), found.photo)
+    for found in explainer.explain(PHOTO, 1):
+        assert found.note == ""
 
 
 def test_the_picture_carries_the_note() -> None:

@@ -70,7 +70,7 @@ class Method:
         needs: what it asks of the model, for the list of methods.
         cost: how many forward passes it takes, for the list of methods.
         on_device: whether ``finish`` takes arrays on the GPU as well.
-        proportional: whether its maps are proportional to the score's gradient.
+        proportional: whether its maps are proportional to the score or its gradient.
         builtin: whether it comes with onnxcam; others are not cached.
     """
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     "saliency",
     "Simonyan et al. 2013, section 3.1",
     space="input",
+    proportional=True,
     needs="a differentiable model",
     cost="3 to 4",
 )
@@ -40,6 +41,7 @@ def saliency(s: Site) -> Term:
     "guided-backprop",
     "Springenberg et al. 2014, section 3.4",
     space="input",
+    proportional=True,
     needs="rectifiers",
     cost="3 to 4",
 )
@@ -52,6 +54,7 @@ def guided_backprop(s: Site, wide: int = 0) -> Term:
     "deconvnet",
     "Zeiler and Fergus 2014, section 2.1",
     space="input",
+    proportional=True,
     needs="rectifiers",
     cost="3 to 4",
 )
@@ -112,6 +115,7 @@ def deconv_grad_cam(s: Site) -> dict[str, Term | Weighted]:
     "integrated-gradients",
     "Sundararajan et al. 2017, eq. 1",
     space="input",
+    proportional=True,
     needs="a differentiable model",
     cost="3 to 4 for each step",
     drives=True,
@@ -131,6 +135,7 @@ def integrated_gradients(runs: Runs, steps: int = 50, baseline: float = 0.0) -> 
     "occlusion",
     "Zeiler and Fergus 2014, section 4.2",
     space="input",
+    proportional=True,
     needs="nothing",
     cost="1 for each patch",
     drives=True,
