@@ -205,10 +205,10 @@ class Explainer:
                 be that of a .npy, .wav or NIfTI file.
             targets: a class index, a label, ``"top:K"``, an element ``"NAME[5,3]"`` of any tensor
                 (indices of one image's part of it), a slice of one ``"NAME[:,3]:mean"``,
-                ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``, ``"step:12"``,
-                ``"text:a boot"``, what :meth:`similar_to`
-                returns, or a list of these; ``None`` is the predicted class. See
-                ``docs/targets.md``.
+                ``"dog - cat"``, ``"best of dog,cat"``, ``"region:person"``,
+                ``"region:person@120,80"``, ``"step:12"``, ``"text:a boot"``, what
+                :meth:`similar_to` returns, or a list of these; ``None`` is the predicted class.
+                See ``docs/targets.md``.
             inputs: the model's other inputs by name, with a batch axis of 1 or without it.
 
         Returns:

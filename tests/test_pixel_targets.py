@@ -89,6 +89,23 @@ def test_a_mask_is_the_sum_of_its_points(name: str) -> None:
     assert found.score == pytest.approx((logits(photo, card)[2] * weights).sum(), rel=1e-5)
 
 
+def test_scores_that_are_coarser_than_the_image() -> None:
+    """A tensor of stride 4: a pixel is its element's sixteenth part."""
+    name = "/Relu_1_output_0"
+    seen, photo = explainer({}, score=name, layer="/Relu_output_0"), photograph(64, 48)
+    mask = np.zeros((48, 64))
+    mask[18:26, 40:42] = 1  # half of columns 10, of rows 4 half, 5 whole, 6 half
+    [best] = seen.explain(photo, "region:@43,20")
+    k = int((best.element or "").removeprefix("region:").partition("@")[0])
+    targets = [f"region:{k}@43,20", Masked(mask, k), f"{name}[{k},5,10]"]
+    point, area, element = seen.explain(photo, targets)
+    assert point.score == pytest.approx(element.score)
+    np.testing.assert_allclose(point.signed, element.signed, rtol=1e-5, atol=1e-7)
+    rows = seen.explain(photo, [f"{name}[{k},{row},10]" for row in (4, 5, 6)])
+    expected = 0.25 * rows[0].score + 0.5 * rows[1].score + 0.25 * rows[2].score
+    assert area.score == pytest.approx(expected, rel=1e-5) and expected > 0
+
+
 @pytest.mark.parametrize(("photo", "length"), [(50, 7), (7, 50), (33, 48), (640, 1)])
 def test_coverage_by_fine_steps(photo: int, length: int) -> None:
     """Squashed along one axis: the mean of the mask at many points of each element."""
@@ -180,6 +197,13 @@ def test_the_class_at_a_point_has_its_label(tmp_path: Path) -> None:
     assert found.element == f"region:{('road', 'car', 'person')[best]}@9,7"
     [again] = seen.explain(photo, found.element)
     np.testing.assert_array_equal(again.signed, found.signed)
+
+
+def test_a_label_may_hold_an_at_sign() -> None:
+    seen, photo = explainer({}, labels=["a", "b", "c@1,2"]), photograph(64, 48)
+    found = seen.explain(photo, ["region:c@1,2", "region:2", "region:b@1,2"])
+    np.testing.assert_array_equal(found[0].signed, found[1].signed)
+    assert found[2].score == pytest.approx(logits(photo, {})[1, 2, 1], abs=1e-5)
 
 
 def test_files_that_are_no_masks(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ LAYOUTS = {
     "images, steps, classes": ("out = Identity (logits)", "float[N,6,5]"),
     "steps, images, classes": ("out = Transpose <perm=[1,0,2]> (logits)", "float[6,N,5]"),
     "images, classes, steps": ("out = Transpose <perm=[0,2,1]> (logits)", "float[N,5,6]"),
+    "of a convolution": ("out = Conv (columns, w3_as_kernel, b3)", "float[N,5,6]"),
     "softmax": ("out = Softmax <axis=-1> (logits)", "float[N,6,5]"),
     "log-softmax, turned": (
         "p = LogSoftmax <axis=2> (logits) out = Transpose <perm=[1,0,2]> (p)",
@@ -121,13 +122,14 @@ COLUMNS = """
 
 def weights() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(2)
-    return {
+    found = {
         "w1": rng.normal(size=(4, 1, 3, 3)).astype("f"),
         "w2": rng.normal(size=(7, 4, 4, 2)).astype("f") * 0.4,
         "w3": rng.normal(size=(7, CLASSES)).astype("f"),
         "b3": rng.normal(size=CLASSES).astype("f"),
         "two": np.array([2]),
     }
+    return {**found, "w3_as_kernel": np.ascontiguousarray(found["w3"].T[..., None])}
 
 
 def reader(layout: str) -> onnx.ModelProto:

@@ -152,6 +152,8 @@ def in_pixels(
     text = target.strip() if isinstance(target, str) else ""
     if not text.lower().startswith(_REGION) or "@" not in text:
         return None
+    if text[len(_REGION) :].strip() in (labels or ()):
+        return None
     name, _, place = text[len(_REGION) :].partition("@")
     point = _POINT.fullmatch(place)
     if point is not None:
