@@ -195,8 +195,9 @@ class Job:
     def _run(self, batch: Batch) -> list[list[Explanation]]:
         """Run one batch and make its explanations."""
         values = self._values(batch.feeds)
-        with naming(self.path, LayerError):
-            self.program.verify(values, self._size(batch))
+        if any(m.space == "layer" or "layer" in m.needs for m in self.setup.methods):
+            with naming(self.path, LayerError):
+                self.program.verify(values, self._size(batch))
         maps = [[self._maps(m, p, values, batch) for p in self.places] for m in self.setup.methods]
         wanted = list(product(self.groups, zip(self.setup.methods, maps, strict=True)))
         found = []

@@ -13,6 +13,8 @@ from onnxcam.surgeon.lengths import MOST_OTHERS, fits, likely_grid
 
 from .conftest import parse
 
+pytestmark = pytest.mark.filterwarnings("ignore:Attention mixes")
+
 SIZE, GRID, K = (20, 24), (5, 6), 8
 IMAGE = np.random.default_rng(1).normal(size=(3, *SIZE)).astype("f")
 RNG = np.random.default_rng(2)
@@ -232,6 +234,13 @@ def test_channels_last_that_only_the_run_tells(save) -> None:
         np.testing.assert_allclose(found.signed, expected, atol=1e-5 * np.abs(expected).max())
     [forced] = onnxcam.Explainer(path, layer="layer:first", preprocess="unit").explain(IMAGE, 1)
     assert forced.signed.shape == (6, 48)
+
+
+def test_maps_at_the_input_need_no_layer(save) -> None:
+    explainer = onnxcam.Explainer(
+        save(hintless(last=True)), layer="layer", method="saliency", preprocess="unit"
+    )
+    assert explainer.explain(IMAGE, 1)[0].signed.shape == (3, *SIZE)
 
 
 def test_channels_first_that_only_the_run_tells(save) -> None:

@@ -23,7 +23,7 @@ from onnxcam.graph.values import constant, depends_on, dims
 from onnxcam.surgeon.lengths import MOST_OTHERS, Grid, fits, grid_option, ill_fitting
 
 MAPS = ":maps"  # suffix of the name of a layer that is read as maps
-_NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization")
+NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization")
 _KEEPING = Trait.ELEMENTWISE | Trait.PASSES | Trait.FINISHES
 
 
@@ -80,6 +80,8 @@ class Layouts:
     def of(self, value: ir.Value) -> Layout | None:
         """Return how a tensor is read; ``None`` where that is not known."""
         kind = self.kinds.get(value)
+        if self._in_pieces(value):
+            return None
         if kind is not Kind.TOKENS:
             return None if kind is None else Layout(kind)
         return self._tokens(value) if self.given is None else self._as_given(value)
@@ -90,10 +92,15 @@ class Layouts:
         Raises:
             LayerError: its grid is not known, or the one that is given does not fit.
         """
+        shape, size = dims(value) or [], self._size()
+        if self._in_pieces(value):
+            raise LayerError(
+                f"layer '{value.name}' of shape {shape}: its first axis is not the images; windows "
+                "or heads of an image are no map of it. --layer names one before or after them."
+            )
         found = self.of(value) if self.given is None else self._as_given(value)
         if found is not None:
             return found
-        shape, size = dims(value) or [], self._size()
         if self.given is not None:
             raise LayerError(ill_fitting(value.name or "", shape, self.given, size))
         raise LayerError(
@@ -111,6 +118,11 @@ class Layouts:
         others = length - math.prod(self.given)
         return Layout(Kind.TOKENS, self.given, others) if fits(self.given, length) else None
 
+    def _in_pieces(self, value: ir.Value) -> bool:
+        """Whether the first axis is known not to be the images."""
+        lengths = self._image[:1] + (dims(value) or [])[:1]
+        return all(isinstance(d, int) for d in lengths) and len(set(lengths)) > 1
+
     def _size(self) -> tuple[int, int] | None:
         """Return height and width of the image, if they are known."""
         lengths = [d for d in self._image[1:] if isinstance(d, int)]
@@ -126,7 +138,7 @@ class Layouts:
         first = known[0] if known else None
         if has(node, Trait.CONVOLUTION):
             return Kind.MAPS if rank >= self._least else None
-        if node.op_type in _NORMS:
+        if node.op_type in NORMS:
             return {3: Kind.TOKENS, 4: Kind.LAST}.get(rank)
         if node.op_type == "Transpose":
             return self._transposed(node, first, rank)
