@@ -19,7 +19,6 @@ from onnxcam.errors import (
     LayerError,
     MethodError,
     ModelError,
-    ScoreError,
     TargetError,
 )
 from onnxcam.explanation import Explanation
@@ -27,21 +26,20 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
-from onnxcam.inputs.masks import read_mask
 from onnxcam.inputs.others import check_others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.layers import read_layers
+from onnxcam.meaning import Meaning
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import find_method
 from onnxcam.runner import Runner, feeds_of
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
+from onnxcam.surgeon.plan import DetectorFacts
 from onnxcam.surgeon.request import EMBEDDING, WEIGHTED
-from onnxcam.targets.classes import Targets, resolve
-from onnxcam.targets.elements import element
-from onnxcam.targets.pixels import in_pixels
-from onnxcam.targets.sequences import in_steps
-from onnxcam.targets.weighted import Similarity, weighted
+from onnxcam.targets.boxes import DETECTIONS
+from onnxcam.targets.classes import Targets
+from onnxcam.targets.weighted import Similarity
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -135,13 +133,16 @@ class Explainer:
         self._default = self._runner.program(self.methods, kernels=True)
         self.plan = self._default.plan
         at_input = next((m.name for m in self.methods if m.space != "layer"), None)
-        if at_input is not None and len(self.plan.layers) > 1:
+        several = len(self.plan.layers) > 1 and self.plan.detector is None
+        if at_input is not None and several:
             raise MethodError(
                 f"method '{at_input}' explains the image input, so it goes with one layer; "
                 "--layer auto for one."
             )
         at_hand = cards.all_cards(given, self.plan.facts)
-        found = cards.find_preprocess(at_hand, self.path, self.plan.image)
+        found = cards.find_preprocess(
+            at_hand, self.path, self.plan.image, self.plan.detector is not None
+        )
         self.preprocess, self.preprocess_from, warning = found
         for message in (warning, *self.plan.warnings, *self._without_effect()):
             if message:
@@ -149,6 +150,7 @@ class Explainer:
         self.labels = self._fit_labels(labels, at_hand)
         self._session = self._default.session
         self._inputs = Inputs(self.plan.image, self.path, pixel_range)
+        self._meaning = Meaning(self.plan, self.labels, self.path, self._reading)
 
     def _file(self, model: str | Path | bytes | ModelProto) -> Path:
         """Return the model's file; one that lies in memory is written to a temporary one."""
@@ -272,28 +274,13 @@ class Explainer:
             TargetError: an unknown or ambiguous label, or an index or rank out of range.
             ScoreError: the model has no class scores.
         """
-        if isinstance(targets, Sequence) and not isinstance(targets, str):
-            if None in targets:
-                raise TargetError("target None is neither an index nor a label.")
-            listed: Sequence[Any] = targets
-        else:
-            listed = [targets]
-        found: list[Wanted] = []
-        for target in listed:
-            label = self._is_class(target)
-            one: Wanted | None = None if label else in_steps(target, self.labels)
-            one = one or element(target)
-            if one is None and not label:
-                one = in_pixels(target, self._class_index, self.labels, read_mask)
-                one = one or weighted(target, self._class_index)
-            if one is None:
-                self._check_classes()
-                found += resolve(target, self.plan.classes, self.labels)
-            else:
-                found.append(one)
-        if not found:
-            raise TargetError("no target given: the list is empty.")
-        return found
+        return self._meaning.of(targets)
+
+    def _reading(self) -> DetectorFacts:
+        """Return how a detector's numbers are read."""
+        program = self._runner.program(self.methods, f"{WEIGHTED}{DETECTIONS}", kernels=True)
+        assert program.plan.detector is not None
+        return program.plan.detector
 
     def scores(
         self,
@@ -312,7 +299,7 @@ class Explainer:
         Raises:
             OnnxcamError: as :meth:`explain`.
         """
-        self._check_classes()
+        self._meaning.check_classes()
         others = check_others(inputs or {}, self.plan, self.path)
         tensor, _ = self._inputs.prepare(image, preprocess or self.preprocess)
         feeds = feeds_of(self.plan.image, tensor, others)
@@ -340,21 +327,6 @@ class Explainer:
     def _setup(self) -> Setup:
         shared = (self._inputs, self.preprocess, self.labels)
         return Setup(self._runner, self.methods, *shared, self._layers)
-
-    def _is_class(self, target: object) -> bool:
-        """Whether a text is a label as it stands."""
-        return isinstance(target, str) and target.strip() in (self.labels or ())
-
-    def _class_index(self, text: str) -> int:
-        """Return the index of a class that is part of a target."""
-        found = resolve(text, self.plan.classes, self.labels)
-        if len(found) != 1 or found[0].index is None:
-            raise TargetError(f"target '{text}': here it must be one class, by index or label.")
-        return found[0].index
-
-    def _check_classes(self) -> None:
-        if self.plan.refusal:
-            raise ScoreError(f"{self.path.name}: {self.plan.refusal}")
 
     def _fit_labels(
         self, requested: str | Path | Sequence[str] | None, at_hand: list[cards.Card]
@@ -390,4 +362,5 @@ class Explainer:
                 for row in range(len(explanations) // max(1, len(places[n]))):  # layer, method
                     part = explanations[row * len(places[n]) : (row + 1) * len(places[n])]
                     found[n] |= {(row, i): e for i, e in zip(places[n], part, strict=True)}
-        return [[mine[key] for key in sorted(mine)] for mine in found]
+        listed = [[mine[key] for key in sorted(mine)] for mine in found]
+        return [[e for e in mine if e.detected is None or e.detected.one] for mine in listed]

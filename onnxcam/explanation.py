@@ -16,12 +16,13 @@ from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import shown, write_atomically
 from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
 from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
-from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, intensity
+from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, framed, intensity
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.kernels import Axis, View, kernels
 from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
 from onnxcam.notes import CAPTIONS, TEXTS, Note
+from onnxcam.targets.boxes import Detected
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
@@ -54,6 +55,7 @@ class Explanation:
         negative: nodes that read negative activations, where the method takes none.
         note: what keeps the map from being an explanation, see :mod:`onnxcam.notes`; ``""`` for
             nothing.
+        detected: a detector's detections on the image, and which one is explained.
         bgr: whether the input's channels are blue, green, red.
         layers: names of the explained tensors; none for maps at the input.
         channels: how many channels the layer has, where it is one and that is known.
@@ -77,6 +79,7 @@ class Explanation:
     negative: tuple[str, ...] = ()
     note: Note = ""
     given: NDArray[Any] | None = field(default=None, repr=False)
+    detected: Detected | None = field(default=None, repr=False)
     bgr: bool = field(default=False, repr=False)
     layers: tuple[str, ...] = ()
     channels: int | None = None
@@ -154,7 +157,7 @@ class Explanation:
         """Return the photograph with the heatmap over it, or a map at the input as a picture.
 
         Ready arrays are shown in grey levels, a signal as lines before coloured places, a volume as
-        up to sixteen of its slices.
+        up to sixteen of its slices. A detection's box is drawn.
 
         Maps at the input with channels are shown in their own colours, centred on grey; without
         channels in red and blue, for and against the target; ``saliency`` as its size. A map that
@@ -168,6 +171,14 @@ class Explanation:
         Raises:
             PictureError: an unknown colour map, or a weight out of range.
         """
+        picture = self._overlay(alpha, colours, shade)
+        found = None if self.detected is None else self.detected.one
+        if found is None or found.box is None:
+            return picture
+        return framed(picture, found.box, f"{found.name} {found.probability:.2f}")
+
+    def _overlay(self, alpha: float, colours: str, shade: float) -> Image.Image:
+        """Return the picture of the map."""
         if not (0 <= alpha <= 1 and 0 <= shade <= 1):
             raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
         if self.axes != 2 or (self.photo is None and self.given is None):
@@ -266,6 +277,12 @@ class Explanation:
         known = ", ".join([*_FORMATS, ".npz", ".json"])
         raise OutputError(f"{path}: unknown suffix '{suffix}'. Use one of {known}.")
 
+    def _detections(self) -> dict[str, Any]:
+        if self.detected is None or self.detected.one is None:
+            return {}
+        every = [d.to_dict() for d in self.detected.every]
+        return {"detection": self.detected.one.to_dict(), "detections": every}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record without its arrays, ready for JSON."""
         peak, axes = self.peak, self.places[::-1]
@@ -293,6 +310,7 @@ class Explanation:
                 "max": float(self.raw.max(initial=0.0)),
                 "min_signed": float(self.signed.min(initial=0.0)),
             },
+            **self._detections(),
             "changed": len(self.changed),
             "negative": list(self.negative),
         }

@@ -22,7 +22,7 @@ from onnxcam.explanation import Explanation
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
-from onnxcam.layers import Group, Layers, channels_of
+from onnxcam.layers import SCALE, Group, Layers, channels_of
 from onnxcam.methods.base import Method
 from onnxcam.notes import note_at_input, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, feeds_of, reading
@@ -83,7 +83,8 @@ class Job:
         self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
         self.places = range(max(1, len(self.plan.layers)))
-        self.groups = setup.layers.groups(len(self.plan.layers))
+        scales = self.plan.detector is not None
+        self.groups = setup.layers.groups(len(self.plan.layers), scales=scales)
 
     def explain(
         self,
@@ -320,12 +321,13 @@ class Job:
         target: Wanted,
     ) -> Explanation:
         index: int | None = None
-        label, rank, element = None, None, None
+        label, rank, element, detected = None, None, None, None
         if not isinstance(target, ClassTarget):
             if batch.sums is None:
                 element, score = str(target), float(values[VALUES][n, t])
             else:
                 element, score = batch.sums.said[t][n], float(batch.sums.numbers[t, n])
+                detected = batch.sums.detected[t][n]
         else:
             scores, index = values[self.plan.scores][n], int(values[CLASSES][t, n])
             if index >= len(scores):
@@ -340,8 +342,6 @@ class Job:
             known = target.rank
             rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
         at_layer = bool(self.plan.layers) and method.space == "layer"
-        layers = [self.plan.layers[p] for p in group.places] if at_layer else []
-        names = tuple(layer.name for layer in layers)
         facts = self.plan.parts.get(part_name(method.label, group.places[0]))
         negative: tuple[str, ...] = ()
         if facts is not None and facts.negative:
@@ -353,8 +353,13 @@ class Job:
             notes = [note_on(m, largest, proportional=kind) for m in maps]
         else:
             reach = max(float(batch.tensor[n].max()), -float(batch.tensor[n].min()))
-            notes = [note_at_input(maps[0], largest, reach, proportional=kind)]
+            notes = [note_at_input(m, largest, reach, proportional=kind) for m in maps]
+        if group.how == SCALE:
+            read = group.read(notes)
+            maps, notes, group = [maps[read]], [notes[read]], Group((group.places[read],))
         signed, note = group.joined(maps, notes, self._size(batch))
+        layers = [self.plan.layers[p] for p in group.places] if at_layer else []
+        names = tuple(layer.name for layer in layers)
         item = self._item(batch, n, signed, method)
         return Explanation(
             method=method.label,
@@ -376,5 +381,6 @@ class Job:
             changed=facts.changed if facts else (),
             negative=negative,
             note=note,
+            detected=detected,
             bgr=self.setup.preprocess is not None and self.setup.preprocess.color == "BGR",
         )

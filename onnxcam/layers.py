@@ -18,11 +18,16 @@ from onnxcam.surgeon.request import SWEEP
 
 Map = NDArray[np.float32]
 _HOW = ("mean", "max")
+SCALE = "scale"
 
 
 @dataclass(frozen=True)
 class Group:
-    """The layers behind one map: one, or several and how their maps become one."""
+    """The layers behind one map: one, or several and how their maps become one.
+
+    ``how`` is :data:`SCALE` where the layers are those that a detector's head reads, one a scale:
+    the map is that of the last one that a detection depends on.
+    """
 
     places: tuple[int, ...]
     how: str = ""
@@ -31,6 +36,10 @@ class Group:
         """Return the layers' names, as a user writes them."""
         joined = ",".join(names)
         return f"{self.how}:{joined}" if self.how else joined
+
+    def read(self, notes: Sequence[Note]) -> int:
+        """Return which of the layers a detection was made of: the last that it depends on."""
+        return max((n for n, note in enumerate(notes) if note != "zero"), default=0)
 
     def joined(
         self, maps: Sequence[Map], notes: Sequence[Note], size: tuple[int, ...]
@@ -76,8 +85,13 @@ class Layers:
     wanted: tuple[str, ...]
     written: tuple[Group, ...]
 
-    def groups(self, found: int) -> tuple[Group, ...]:
-        """Return what there is a map of, where ``found`` layers were found."""
+    def groups(self, found: int, *, scales: bool = False) -> tuple[Group, ...]:
+        """Return what there is a map of, where ``found`` layers were found.
+
+        ``scales`` says that those found by themselves are what a detector's head reads.
+        """
+        if scales and found > 1 and self.wanted == ("auto",):
+            return (Group(tuple(range(found)), SCALE),)
         if self.wanted == (SWEEP,) or not found:
             return tuple(Group((n,)) for n in range(max(found, 1)))
         return self.written

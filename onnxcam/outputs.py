@@ -41,7 +41,7 @@ class Outputs:
         """Write overlays, and arrays where wanted; return the records with their names."""
         records = []
         listed = list(explanations)
-        layered = len({e.layer for e in listed}) > 1
+        layered = len({e.layer for e in listed if e.detected is None}) > 1
         several = len({e.method for e in listed}) > 1 or any(e.method != USUAL for e in listed)
         for explanation in listed:
             method = f"-{_plain(explanation.method)}" if several else ""

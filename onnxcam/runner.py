@@ -26,7 +26,7 @@ from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
 from onnxcam.surgeon.lengths import Grid
 from onnxcam.surgeon.plan import WEIGHTS, ImageInput, Plan
-from onnxcam.surgeon.request import SWEEP, Cut, Request
+from onnxcam.surgeon.request import DETECTIONS, SWEEP, WEIGHTED, Cut, Request
 
 Array = NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -135,7 +135,9 @@ class Runner:
             if key not in self._programs:
                 made = self._programs[key] = self._made(written, element, cut, on_device)
                 if made.plan.refusal and made.plan.element is not None:
-                    self._programs[(parts, made.plan.element.name, cut, on_device)] = made
+                    stands = f"{WEIGHTED}{DETECTIONS}" if made.plan.detector else ""
+                    name = stands or made.plan.element.name
+                    self._programs[(parts, name, cut, on_device)] = made
             return self._programs[key]
 
     def at(self, layer: str) -> Runner:

@@ -31,13 +31,14 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"errors", "kernels", "graph", "surgeon"},
     "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
-    "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes"},
+    "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes", "targets"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
 }
 ROOMS["checks"] = {"errors", "methods", "model", "surgeon"}
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
 ROOMS["layers"] = {"errors", "kernels", "model", "notes", "surgeon"}
 ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
+ROOMS["meaning"] = {"errors", "inputs", "job", "surgeon", "targets"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["sheets"] = {"errors", "explanation", "imaging"}
 ROOMS["outputs"] = {"errors", "explanation", "files", "sheets"}

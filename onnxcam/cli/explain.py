@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxcam.image_files import FileResult, FileRun
 
 MANY = 8  # images of one class are no accident
+MOST_LISTED = 20  # detections
 FEW = 3  # more images than this get a progress bar
 
 
@@ -251,12 +252,21 @@ def _introduce(explainer: Explainer) -> None:
 
 def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
     typer.echo(shown(result.path))
+    detections: list[Any] = next((r["detections"] for r in result.records if "detections" in r), [])
+    for number, one in enumerate(detections[:MOST_LISTED]):
+        box = " ".join(f"{v:.0f}" for v in (one["box"] or {}).values())
+        name = one["label"] or f"class {one['class']}"
+        typer.echo(f"  box:{number:<3} {name:<24} {one['probability']:.2f}  {box}")
+    if len(detections) > MOST_LISTED:
+        typer.echo(f"  and {len(detections) - MOST_LISTED} more, see explanations.json")
+    if not result.records and result.error is None:
+        typer.echo("  no detections")
     for record in result.records:
         named = isinstance(record["target"], int)
         label = record["label"] or (f"class {record['target']}" if named else record["target"])
         rank = "    " if record["rank"] is None else f"{record['rank']:>4}."
         method = f"{record['method']:<20} " if methods else ""
-        layer = f"{record['layer']}  " if layers else ""
+        layer = f"{record['layer']}  " if layers and "detection" not in record else ""
         picture = out / record["overlay"]
         typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{layer}{picture}")
         if " before any " in record["score_name"]:

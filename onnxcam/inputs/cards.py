@@ -20,6 +20,7 @@ from typing import Any
 
 from onnxcam.errors import LabelsError, PreprocessError, nearest
 from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.inputs import ultralytics
 from onnxcam.model.facts import ModelFacts
 from onnxcam.surgeon.plan import ImageInput
 
@@ -215,11 +216,11 @@ def from_metadata(facts: ModelFacts) -> Card | None:
     if "onnxcam.card" in facts.metadata:
         return read_card(facts.metadata["onnxcam.card"], where, None)
     labels = _metadata_labels(facts.metadata)
-    preprocess = _metadata_pixels(facts.metadata, where)
+    preprocess = _metadata_pixels(facts.metadata) or ultralytics.preprocessing(facts.metadata)
     return Card(where, preprocess, labels, ()) if labels or preprocess else None
 
 
-def _metadata_pixels(metadata: Mapping[str, str], where: str) -> Preprocess | None:
+def _metadata_pixels(metadata: Mapping[str, str]) -> Preprocess | None:
     formats = {"Gray8": "grey", "Rgb8": "RGB", "Bgr8": "BGR"}
     color = formats.get(metadata.get("Image.BitmapPixelFormat", ""))
     scales = {
@@ -274,7 +275,7 @@ def all_cards(given: list[Card], facts: ModelFacts) -> list[Card]:
 
 
 def find_preprocess(
-    cards: list[Card], model: Path, image: ImageInput
+    cards: list[Card], model: Path, image: ImageInput, detector: bool = False
 ) -> tuple[Preprocess | None, str, str | None]:
     """Return preprocessing, where it came from, and a warning or ``None``.
 
@@ -289,7 +290,7 @@ def find_preprocess(
             return fitted(card.preprocess, image, card.where), card.where, None
     if image.channels not in (1, 3) or image.axes != "HW":
         return None, "nothing", None
-    guess, why = _guess(image)
+    guess, why = _guess(image, detector)
     warning = (
         f"{model.name}: how its images are prepared is not known; guessed {why}. A wrong guess "
         "gives wrong predictions and heatmaps: name it with --preprocess NAME|FILE "
@@ -334,7 +335,7 @@ def fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
     return replace(preprocess, size=(height, width))
 
 
-def _guess(image: ImageInput) -> tuple[Preprocess, str]:
+def _guess(image: ImageInput, detector: bool) -> tuple[Preprocess, str]:
     if image.channels == 1:
         if image.dtype == "uint8":
             return Preprocess(color="grey"), "grey pixels of 0..255"
@@ -344,6 +345,9 @@ def _guess(image: ImageInput) -> tuple[Preprocess, str]:
     if image.layout == "NHWC":
         tf = Preprocess(divide=127.5, mean=(1.0,))
         return tf, "RGB scaled to -1..1, as TensorFlow models often take"
+    if detector:
+        boxed = Preprocess(resize="letterbox", divide=255.0)
+        return boxed, "RGB scaled to 0..1, fitted inside and padded, as many detectors take"
     torch = Preprocess(
         resize="shorter",
         shorter=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,18 +11,20 @@ import onnx_ir as ir
 from onnxcam.errors import LayerError, OnnxcamError, ScoreError, TargetError, nearest
 from onnxcam.graph.values import depends_on, dims, is_float, names
 from onnxcam.surgeon.find.attention import attention
+from onnxcam.surgeon.find.detectors import Head, find_head, head_layers, joined, refused
 from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layers import find_layers
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.logits import unsquashed
+from onnxcam.surgeon.find.options import element_option
 from onnxcam.surgeon.find.quantized import as_numbers
 from onnxcam.surgeon.find.score import Batch, Score, find_score, numbers
 from onnxcam.surgeon.find.sequences import Axes, find_sequence, steps_first
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
 from onnxcam.surgeon.lengths import Grid, seems_last
-from onnxcam.surgeon.plan import ImageInput
-from onnxcam.surgeon.request import DENSE, EMBEDDING, SCORES, SEQUENCE, WEIGHTED
+from onnxcam.surgeon.plan import DetectorFacts, ImageInput
+from onnxcam.surgeon.request import DENSE, DETECTIONS, EMBEDDING, SCORES, SEQUENCE, WEIGHTED
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Chosen:
         refusal: why there are no class scores, where they were wanted and ``element`` stands in.
         squashed: the operators before which elements are taken, ``"Sigmoid"``, and ``asked`` the
             tensor that they were asked of.
+        head: what a detector gives, where boxes are explained; ``reading`` says how to read it.
         steps: the axes of images, steps and classes, where scores of steps are weighed.
     """
 
@@ -73,6 +76,8 @@ class Chosen:
     squashed: str = ""
     asked: str = ""
     steps: Axes | None = None
+    head: Head | None = None
+    reading: DetectorFacts | None = None
 
     @property
     def end(self) -> ir.Value:
@@ -100,7 +105,7 @@ class Chosen:
         opset = graph.opset_imports[""]
         score, squashed = replace(self.score, value=as_numbers(graph, self.score.value, opset)), ""
         asked = "" if self.element is None else self.element.name or ""
-        single = not self.weighted and self.element in graph.outputs
+        single = not self.weighted and self.element in graph.outputs and self.head is None
         if self.element is not None and (single or self.steps is not None):
             before = unsquashed(graph, score.value, opset)
             score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
@@ -109,10 +114,13 @@ class Chosen:
             value = as_numbers(graph, place.value, opset)
             maps = as_maps(graph, value, place.layout, opset)
             layers.append(replace(place, value=maps, source=value))
-        element = None if self.element is None else score.value
+        element, reading = None if self.element is None else score.value, None
         if element is not None and self.steps is not None:
             element = steps_first(graph, element, self.steps, asked, opset)
-        found = replace(self, score=score, layers=tuple(layers), element=element)
+        if self.head is not None:
+            element, reading = joined(graph, self.head, opset)
+            score = replace(score, value=element)
+        found = replace(self, score=score, layers=tuple(layers), element=element, reading=reading)
         return replace(found, squashed=squashed, asked=asked)
 
 
@@ -124,6 +132,7 @@ def choose(
     element: str | None,
     *,
     grid: Grid | None = None,
+    metadata: Mapping[str, str] | None = None,
     stand_in: bool = False,
 ) -> Chosen:
     """Return what is explained.
@@ -135,6 +144,7 @@ def choose(
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, ``None`` for class scores.
         grid: rows and columns of patches in layers of tokens.
+        metadata: the model's, which may say that it is a detector, and of how many classes.
         stand_in: where no class scores are found, take an output whose elements can be explained.
 
     Raises:
@@ -142,7 +152,7 @@ def choose(
             not fit. A layer that was not asked for by name may be missing.
     """
     image = find_image_input(graph, path.name)
-    tensor, refusal, steps = None, "", None
+    tensor, refusal, steps, head = None, "", None, None
     weighted = element is not None and element.startswith(WEIGHTED)
     batch = (dims(names(graph)[image.name]) or [None])[0]
     if element is None:
@@ -153,6 +163,19 @@ def choose(
             if tensor is None or not dims(tensor) or not is_float(tensor) or not stand_in:
                 raise
             refusal = str(error)
+            head = find_head(graph, metadata or {}) if score == "auto" else None
+            if head is not None:
+                refusal = (
+                    "the model is a detector, whose scores are not of whole images. Its detections "
+                    f"are explained: -t box:0, -t box:LABEL, or one of its numbers: "
+                    f"{element_option(tensor)}."
+                )
+                tensor = names(graph)[head.scores]
+    elif element == f"{WEIGHTED}{DETECTIONS}":
+        head = find_head(graph, metadata or {})
+        if head is None:
+            raise refused()
+        tensor = names(graph)[head.scores]
     elif element == f"{WEIGHTED}{SEQUENCE}":
         tensor, steps = find_sequence(graph, batch, score)
     elif weighted:
@@ -173,14 +196,19 @@ def choose(
     places: tuple[Place, ...] = ()
     why: OnnxcamError | None = None
     try:
-        places = _places(graph, image, found.value, layers, grid)
+        if head is not None and list(layers) == ["auto"] and grid is None:
+            places = tuple(Place(v) for v in head_layers(graph, names(graph)[image.name], head))
+        places = places or _places(graph, image, found.value, layers, grid)
     except LayerError as error:
         if list(layers) != ["auto"] or grid is not None:
             raise
         why = ScoreError(refusal) if refusal else error
     if tensor is None and dims(found.value) is None:
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
-    return Chosen(image, found, places, why, tensor, weighted, whole, refusal, steps=steps)
+    weighted |= head is not None
+    return Chosen(
+        image, found, places, why, tensor, weighted, whole, refusal, steps=steps, head=head
+    )
 
 
 def _places(

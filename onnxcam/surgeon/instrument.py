@@ -79,7 +79,8 @@ def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
 
 
 def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[bytes, Plan]:
-    graph = prepared.model.graph
+    graph, model = prepared.model.graph, prepared.model
+    facts = model_facts(model, prepared.path.name, origin)
     chosen = choose(
         graph,
         prepared.path,
@@ -87,10 +88,9 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
         request.score,
         request.element,
         grid=request.grid,
+        metadata=facts.metadata,
         stand_in=request.engine == "rules",
     )
-    model = prepared.model
-    facts = model_facts(model, prepared.path.name, origin)
     if request.engine == "rules":
         spaces = {part.space for part in request.parts.values()}
         to = [p.value for p in chosen.layers] if "layer" in spaces else []
@@ -305,6 +305,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         element=_element_facts(chosen),
         single=chosen.whole,
         refusal=chosen.refusal,
+        detector=chosen.reading,
         checks=tuple(check for check, _ in _checks(chosen)),
         parts={},
         feeds={},

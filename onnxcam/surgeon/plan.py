@@ -111,6 +111,31 @@ class ImageInput:
 
 
 @dataclass(frozen=True)
+class DetectorFacts:
+    """How a detector's numbers are read, ``[N, A, 4 + S]``: a box, then scores.
+
+    Attributes:
+        objectness: whether the first score says that there is anything, and the others what.
+        final: whether there is one score, and after it the class.
+        classes: how many classes there are, ``None``: all numbers that are left.
+        squashed: what follows the scores in the model: ``"Sigmoid"``, ``"Softmax"`` or nothing.
+        corners: whether boxes are corners; ``None``: what the run gives decides.
+        threshold: of the model's own NonMaxSuppression, below which scores are left out.
+        overlap: of that, above which one of two boxes is.
+        most: boxes of a class that it leaves.
+    """
+
+    objectness: bool
+    final: bool
+    classes: int | None
+    squashed: str
+    corners: bool | None
+    threshold: float | None = None
+    overlap: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
 class PartFacts:
     """What one part of an instrumented model gives.
 
@@ -157,6 +182,7 @@ class Plan:
             explained in place of class scores, with an axis of images.
         single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
+        detector: how a detector's numbers are read, where the model is one.
         checks: what only the lengths of a run tell of the layers.
         parts: what each part of the instrumented model gives, by the names of :func:`part_name`.
         feeds: tensors that are inputs in place of what computes them, and the inputs' names.
@@ -176,6 +202,7 @@ class Plan:
     single: bool
     refusal: str
     checks: tuple[Check, ...]
+    detector: DetectorFacts | None
     parts: dict[str, PartFacts]
     feeds: dict[str, str]
     warnings: tuple[str, ...]
@@ -214,6 +241,7 @@ class Plan:
                 "image": ImageInput.from_dict(data["image"]),
                 "layers": tuple(tensor(item) for item in data["layers"]),
                 "element": None if data["element"] is None else tensor(data["element"]),
+                "detector": None if data["detector"] is None else DetectorFacts(**data["detector"]),
                 "checks": tuple(Check.from_dict(item) for item in data["checks"]),
                 "parts": {n: PartFacts.from_dict(part) for n, part in data["parts"].items()},
                 "warnings": tuple(data["warnings"]),

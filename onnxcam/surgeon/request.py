@@ -20,7 +20,7 @@ Cut = Literal["", "layer", "input"]  # from the start, or the image's first floa
 WEIGHTED = "onnxcam:weighted:"  # before a tensor's name, or one of these, in ``Request.element``
 SWEEP = "sweep"  # alone in ``Request.layers``
 SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
-SEQUENCE = "onnxcam:sequence"
+SEQUENCE, DETECTIONS = "onnxcam:sequence", "onnxcam:detections"
 
 
 class Part(Protocol):

@@ -12,7 +12,7 @@ from onnxcam.errors import LayerError, MethodError, OnnxcamError
 from onnxcam.gradient.backward import Backward
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.gradient.overrides.policies import STANDARD, find_policy
-from onnxcam.graph.builder import Builder
+from onnxcam.graph.builder import PREFIX, Builder, shaped
 from onnxcam.graph.terms import Term
 from onnxcam.graph.values import depends_on, dims, leads_to, names
 from onnxcam.surgeon.find.image import first_floating
@@ -175,7 +175,10 @@ class Site:
 
     def tensor(self, name: str) -> Term:
         """Return a tensor of the model by its name."""
-        return self.term(names(self.b.graph)[name])
+        value = names(self.b.graph)[name]
+        if name.startswith(PREFIX):  # what becomes an output is renamed
+            value = shaped(self.op("Identity", value), value)
+        return self.term(value)
 
     @staticmethod
     def relu(value: Term) -> Term:

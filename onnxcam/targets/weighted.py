@@ -26,11 +26,13 @@ class Weights(NamedTuple):
     """What is explained of one image: weights of a tensor's numbers, and the number it is.
 
     ``said`` is what the record calls it, where the image decides: the class that was found.
+    ``detected`` are the image's detections (:class:`onnxcam.targets.boxes.Detected`).
     """
 
     weights: Array
     number: float
     said: str = ""
+    detected: Any = None
 
 
 class WeightedTarget(Protocol):
@@ -259,11 +261,12 @@ def call(index: int, labels: Sequence[str] | None) -> str:
 
 
 class Stacked(NamedTuple):
-    """Weights ``[T, N, *P]``, numbers ``[T, N]`` and what they are called, ``[T][N]``."""
+    """Weights ``[T, N, *P]``, numbers ``[T, N]``, what they are called, and detections."""
 
     weights: Array
     numbers: NDArray[np.float64]
     said: list[list[str]]
+    detected: list[list[Any]]
 
 
 def stacked(
@@ -283,6 +286,7 @@ def stacked(
     weights = np.zeros((len(targets), *values.shape), values.dtype)
     numbers = np.zeros((len(targets), len(values)))
     said = [[str(t)] * len(values) for t in targets]
+    detected: list[list[Any]] = [[None] * len(values) for _ in targets]
     for t, target in enumerate(targets):
         for n, (mine, geometry) in enumerate(zip(wanted, geometries, strict=True)):
             if target in mine:
@@ -290,4 +294,5 @@ def stacked(
                 found = (target if located is None else located(geometry)).weigh(values[n])
                 weights[t, n], numbers[t, n] = found.weights, found.number
                 said[t][n] = getattr(found, "said", "") or str(target)
-    return Stacked(weights, numbers, said)
+                detected[t][n] = getattr(found, "detected", None)
+    return Stacked(weights, numbers, said, detected)

@@ -1,0 +1,260 @@
+"""Recognise the outputs of detectors: boxes, and scores of every box and class.
+
+A *joined* head is one tensor, ``[N, A, 4 + C]`` or, with objectness, ``[N, A, 5 + C]``, for ``A``
+anchors and ``C`` classes (YOLOv5, YOLOv7, YOLOX), or turned, ``[N, 4 + C, A]`` (YOLOv8, YOLO11). A
+head *apart* has boxes ``[N, A, 4]`` and scores ``[N, A, C]`` (SSD, DETR, UltraFace). A *final* one
+has a few rows of box, score and class, ``[N, M, 6]`` (YOLOv10). Where NonMaxSuppression ends the
+graph, what goes into it is taken.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxcam.errors import ScoreError
+from onnxcam.graph.builder import Builder, shaped
+from onnxcam.graph.operators import Trait, has
+from onnxcam.graph.values import constant, depends_on, dims, is_float, leads_to, names
+from onnxcam.surgeon.find.logits import unsquashed
+from onnxcam.surgeon.plan import DetectorFacts
+from onnxcam.surgeon.request import DETECTIONS
+
+_LEAST_ANCHORS = 16  # an output of fewer rows is rather something else
+_MOST_FINAL = 1000
+_BOX, _ROW = 4, 6
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a detector gives, by the names of tensors.
+
+    Attributes:
+        scores: the joined tensor, or the scores.
+        boxes: the boxes, ``""`` where they are joined.
+        turned: whether the scores' anchors are the last axis.
+        objectness: whether the first score says that there is anything.
+        final: whether each row is a box, its score and its class.
+        classes: how many classes there are, where that is known.
+        corners: whether boxes are known to be corners (or, ``False``, centre and size).
+        threshold: that of the model's own NonMaxSuppression.
+        overlap: likewise.
+        most: likewise, boxes of a class that it leaves.
+    """
+
+    scores: str
+    boxes: str = ""
+    turned: bool = False
+    objectness: bool = False
+    final: bool = False
+    classes: int | None = None
+    corners: bool | None = None
+    threshold: float | None = None
+    overlap: float | None = None
+    most: float | None = None
+
+
+def find_head(graph: ir.Graph, metadata: Mapping[str, str]) -> Head | None:
+    """Return the head of a detector, ``None`` where the outputs are no such.
+
+    Args:
+        graph: a prepared graph.
+        metadata: the model's; Ultralytics writes the classes' ``names`` and the ``task`` there.
+    """
+    labels, task = _count(metadata.get("names", "")), metadata.get("task", "")
+    outputs = [o for o in graph.outputs if is_float(o)]
+    return (
+        _suppressed(graph)
+        or next((h for o in outputs if (h := _joined(o, labels, task)) is not None), None)
+        or _apart(outputs, labels)
+    )
+
+
+def _count(names_: str) -> int | None:
+    """Return how many classes a list or dict of names, as Python writes it, holds."""
+    try:
+        return len(ast.literal_eval(names_))
+    except (ValueError, SyntaxError, TypeError):
+        return None
+
+
+def refused() -> ScoreError:
+    """Return why there are no boxes to explain."""
+    return ScoreError(
+        "the outputs are not recognised as those of a detector: boxes and their scores, joined "
+        "[N, A, 4 + C] or [N, 4 + C, A], or apart. Single numbers of any tensor can be explained: "
+        "-t 'NAME[29,2]'."
+    )
+
+
+def _suppressed(graph: ir.Graph) -> Head | None:
+    """Return what the first NonMaxSuppression reads."""
+    for node in graph:
+        if node.op_type == "NonMaxSuppression" and len(node.inputs) > 1:
+            boxes, scores = node.inputs[:2]
+            if boxes is None or scores is None or boxes.name is None or scores.name is None:
+                continue
+            centred = node.attributes.get_int("center_point_box", 0) == 1
+            classes = (dims(scores) or [None, None])[1]
+            known = classes if isinstance(classes, int) else None
+            limits = [_number(node, place) for place in (4, 3, 2)]
+            return Head(scores.name, boxes.name, True, False, False, known, not centred, *limits)
+    return None
+
+
+def _number(node: ir.Node, place: int) -> float | None:
+    """Return an input that is one stored number."""
+    array = constant(node.inputs[place]) if place < len(node.inputs) else None
+    return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
+
+
+def _joined(value: ir.Value, labels: int | None, task: str) -> Head | None:
+    """Return the head that one output is."""
+    shape, name = dims(value) or [], value.name or ""
+    if len(shape) != 3 or task not in ("", "detect", "segment", "pose", "obb"):
+        return None
+    first, last = shape[1:]
+    few = not isinstance(first, int) or 1 < first <= _MOST_FINAL
+    if last == _ROW and few and _picks(value):
+        return Head(name, final=True, corners=True)
+    if isinstance(first, int) and isinstance(last, int):
+        turned, numbers = first < last, min(first, last)
+        if max(first, last) < _LEAST_ANCHORS:
+            return None
+    elif isinstance(first, int) or isinstance(last, int):
+        turned = isinstance(first, int)
+        numbers = first if isinstance(first, int) else last  # type: ignore[assignment]
+    else:
+        return None
+    if numbers <= _BOX or not _has_boxes(value):
+        return None
+    extra = numbers - _BOX
+    if task == "pose":
+        return Head(name, turned=turned, classes=labels or 1)
+    if labels is not None and extra > labels:
+        objectness = not turned and (extra == labels + 1 or task == "segment")
+        return Head(name, turned=turned, objectness=objectness, classes=labels)
+    objectness = not turned and extra > 1
+    return Head(name, turned=turned, objectness=objectness, classes=extra - objectness)
+
+
+def _has_boxes(value: ir.Value) -> bool:
+    """Whether a tensor joins parts, some of which are squashed: boxes and scores."""
+    joins = _walk(value, lambda n: has(n, Trait.MOVES | Trait.RESHAPES) or n.op_type == "Cast")
+    return any(n.op_type in ("Concat", "ScatterND") for n in joins)
+
+
+def _picks(value: ir.Value) -> bool:
+    """Whether the rows of a tensor were picked as the best: TopK is before them."""
+    joins = _walk(value, lambda n: n.op_type not in ("TopK",) and not has(n, Trait.CONVOLUTION))
+    return any(n.op_type == "TopK" for n in joins)
+
+
+def _walk(value: ir.Value, through: Callable[[ir.Node], bool]) -> Iterator[ir.Node]:
+    """Yield the nodes behind a value, back through some of them."""
+    waiting, seen = [value], set[ir.Value]()
+    while waiting:
+        one = waiting.pop()
+        node = one.producer()
+        if node is None or one in seen:
+            continue
+        seen.add(one)
+        yield node
+        if through(node):
+            waiting += [v for v in node.inputs if v is not None and constant(v) is None]
+
+
+def _apart(outputs: list[ir.Value], labels: int | None) -> Head | None:
+    """Return the head of which one output is boxes and another scores."""
+    three = [(o, dims(o) or []) for o in outputs if len(dims(o) or []) == 3]
+    boxes = [(o, s) for o, s in three if s[2] == _BOX and "score" not in (o.name or "").lower()]
+    for box, s in boxes:
+        for score, t in three:
+            same = s[1] == t[1] or not (isinstance(s[1], int) and isinstance(t[1], int))
+            if score is box or not same or not isinstance(t[2], int):
+                continue
+            if isinstance(s[1], int) and s[1] < _LEAST_ANCHORS:
+                continue
+            named = (score.name or "").lower()
+            if t[2] != _BOX or "score" in named or "logit" in named or labels == t[2]:
+                return Head(score.name or "", box.name or "", classes=t[2])
+    return None
+
+
+def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorFacts]:
+    """Write boxes and scores as one tensor, ``[N, A, 4 + S]``, scores before they are squashed."""
+    known, b = names(graph), Builder(graph, opset)
+    before = unsquashed(graph, known[head.scores], opset)
+    value = before.value
+    if head.turned:
+        shape, kind = dims(value) or [None] * 3, value.type
+        value = b.op("Transpose", value, perm=[0, 2, 1])
+        value.shape, value.type = ir.Shape([shape[0], shape[2], shape[1]]), kind
+    if head.boxes:
+        boxes = known[head.boxes]
+        sizes, kind = dims(value) or [None] * 3, value.type
+        value = b.op("Concat", boxes, value, axis=-1)
+        numbers = sizes[2] + _BOX if isinstance(sizes[2], int) else None
+        value.shape, value.type = ir.Shape([sizes[0], sizes[1], numbers]), kind
+    if value in (before.value, known[head.scores]):  # a tensor of its own, by a name of its own
+        value = shaped(b.op("Identity", value), value)
+    value.name = DETECTIONS
+    facts = DetectorFacts(
+        objectness=head.objectness,
+        final=head.final,
+        classes=head.classes,
+        squashed=before.kinds[0] if before.kinds else "",
+        corners=head.corners,
+        threshold=head.threshold,
+        overlap=head.overlap,
+        most=head.most,
+    )
+    return value, facts
+
+
+def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:
+    """Return the maps that the head reads, one a scale, the finest first; ``[]`` if unknown.
+
+    Convolutions after which no other lies are the head's last; of those of one size the maps are
+    what all of them are made of, in the same size.
+    """
+    known = names(graph)
+    ends = {known[n] for n in (head.scores, head.boxes) if n}
+    path = depends_on(graph, {image}) & set().union(*(leads_to(e) for e in ends))
+    convolutions = [n for n in graph if has(n, Trait.CONVOLUTION) and n.outputs[0] in path]
+    maps = {n.outputs[0] for n in convolutions if _reads_maps(n, image)}
+    last = [m for m in maps if not (depends_on(graph, {m}) & (maps - {m}) & path)]
+    found = []
+    for size in dict.fromkeys(tuple((dims(m) or [])[2:]) for m in last):
+        mine = [m for m in last if tuple((dims(m) or [])[2:]) == size]
+        common = set.intersection(*(leads_to(m) for m in mine)) & path - set(mine)
+        same = [n.outputs[0] for n in graph if n.outputs and n.outputs[0] in common]
+        same = [v for v in same if len(dims(v) or []) == 4 and tuple((dims(v) or [])[2:]) == size]
+        read = [v for v in same if not _finishing(v, common)]
+        if len(size) == 2 and read:
+            found.append(read[-1])
+    order = {n.outputs[0]: i for i, n in enumerate(graph) if n.outputs}
+    return sorted(found, key=lambda v: order[v])
+
+
+def _reads_maps(node: ir.Node, image: ir.Value) -> bool:
+    """Whether a convolution reads maps, not numbers that were laid out anew (a DFL's)."""
+    value = node.inputs[0]
+    producer = None if value is None else value.producer()
+    while producer is not None and not has(producer, Trait.CONVOLUTION):
+        if has(producer, Trait.RESHAPES) or producer.op_type == "Transpose":
+            return False
+        value = next((v for v in producer.inputs if v is not None and constant(v) is None), None)
+        producer = None if value is None else value.producer()
+    return True
+
+
+def _finishing(value: ir.Value, among: set[ir.Value]) -> bool:
+    """Whether maps are finished by an activation that every reader of theirs belongs to."""
+    readers = list(value.consumers())
+    return bool(readers) and all(
+        has(n, Trait.FINISHES) and n.outputs and n.outputs[0] in among for n in readers
+    )
