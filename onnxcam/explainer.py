@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -44,6 +45,7 @@ from onnxcam.targets.weighted import Similarity
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+_USUAL, _OF_BOXES = "grad-cam", "layer-cam"
 _WIDER = " With ':wide=1' it acts on LeakyRelu, PRelu, gates and Gelu too."
 
 
@@ -70,7 +72,7 @@ class Explainer:
         providers: Providers = None,
         cache: bool = False,
         engine: Engine = "rules",
-        method: str | Method | Sequence[str | Method] = "grad-cam",
+        method: str | Method | Sequence[str | Method] = "auto",
         pixel_range: tuple[float, float] | None = None,
         grid: tuple[int, int] | None = None,
     ) -> None:
@@ -92,7 +94,8 @@ class Explainer:
                 :mod:`onnxcam.cache`.
             engine: the gradient engine: ``"rules"``, onnxcam's own, or ``"ort"``, ONNX Runtime's
                 gradient builder, which needs the extra ``ort-training`` and one run a target.
-            method: how to explain, by name (``onnxcam methods`` lists them; with parameters
+            method: how to explain: ``"auto"``, grad-cam, or for boxes layer-cam, whose map
+                keeps to the box; or by name (``onnxcam methods`` lists them; with parameters
                 ``"occlusion:size=24,stride=8"``), a :class:`~onnxcam.methods.base.Method`, or
                 several, which share one run.
             pixel_range: what is black and what white in grey pictures of more than 8 bits, in
@@ -108,6 +111,8 @@ class Explainer:
             raise ImageError(f"pixel_range {pixel_range}: the first must be below the second.")
         if grid is not None and not (len(grid) == 2 and min(grid) >= 1):
             raise LayerError(f"grid {grid}: it is rows and columns of patches, (14, 14) for one.")
+        self._chosen = method != "auto"
+        method = method if self._chosen else _USUAL
         wanted = [method] if isinstance(method, (str, Method)) else list(method)
         self.methods = [find_method(m) for m in wanted]
         if not self.methods:
@@ -131,6 +136,9 @@ class Explainer:
             cached=cache,
         )
         self._default = self._runner.program(self.methods, kernels=True)
+        if not self._chosen and self._default.plan.detector is not None:
+            self.methods = [find_method(_OF_BOXES)]
+            self._default = self._runner.program(self.methods, kernels=True)
         self.plan = self._default.plan
         at_input = next((m.name for m in self.methods if m.space != "layer"), None)
         several = len(self.plan.layers) > 1 and self.plan.detector is None
@@ -323,6 +331,13 @@ class Explainer:
         job = Job(self._setup, f"{WEIGHTED}{EMBEDDING}", others)
         return Similarity(job.read(reference), f"similarity to {name}")
 
+    def _setup_of(self, kind: str | None) -> Setup:
+        """Return the setup for a kind of target: without a choice, layer-cam is for boxes alone."""
+        boxes = kind == f"{WEIGHTED}{DETECTIONS}"
+        if self._chosen or boxes or self.plan.detector is None:
+            return self._setup
+        return replace(self._setup, methods=[find_method(_USUAL)])
+
     @property
     def _setup(self) -> Setup:
         shared = (self._inputs, self.preprocess, self.labels)
@@ -351,13 +366,12 @@ class Explainer:
     ) -> list[list[Explanation]]:
         """Explain every kind of target in runs of its own, and put them in order again."""
         others = check_others(inputs or {}, self.plan, self.path)
-        setup = self._setup
         kinds = dict.fromkeys(kind_of(t) for wanted in targets for t in wanted)
         found: list[dict[tuple[int, int], Explanation]] = [{} for _ in targets]
         for kind in kinds:
             places = [[i for i, t in enumerate(w) if kind_of(t) == kind] for w in targets]
             chosen = [[w[i] for i in mine] for w, mine in zip(targets, places, strict=True)]
-            job = Job(setup, kind, others)
+            job = Job(self._setup_of(kind), kind, others)
             for n, explanations in enumerate(job.explain(images, chosen)):
                 for row in range(len(explanations) // max(1, len(places[n]))):  # layer, method
                     part = explanations[row * len(places[n]) : (row + 1) * len(places[n])]

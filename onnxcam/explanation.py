@@ -22,7 +22,7 @@ from onnxcam.kernels import Axis, View, kernels
 from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
 from onnxcam.notes import CAPTIONS, TEXTS, Note
-from onnxcam.targets.boxes import Detected
+from onnxcam.targets.detections import Detected
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383

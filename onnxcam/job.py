@@ -30,6 +30,7 @@ from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
+from onnxcam.targets.detections import Detected
 from onnxcam.targets.elements import ElementTarget, indices
 from onnxcam.targets.weighted import Stacked, WeightedTarget, stacked
 
@@ -58,6 +59,17 @@ class Batch(NamedTuple):
     targets: Sequence[Sequence[Wanted]]
     rows: list[list[int]]
     sums: Stacked | None = None
+
+
+class Said(NamedTuple):
+    """What is explained, see :class:`onnxcam.explanation.Explanation`."""
+
+    target: int | None = None
+    element: str | None = None
+    label: str | None = None
+    score: float = 0.0
+    rank: int | None = None
+    detected: Detected | None = None
 
 
 @dataclass(frozen=True)
@@ -280,6 +292,28 @@ class Job:
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
         return signed, raw
 
+    def _said(
+        self, values: dict[str, NDArray[Any]], batch: Batch, n: int, t: int, target: Wanted
+    ) -> Said:
+        """Return what is explained, and the number that it is."""
+        if not isinstance(target, ClassTarget):
+            if batch.sums is None:
+                return Said(element=str(target), score=float(values[VALUES][n, t]))
+            sums, place = batch.sums, (t, n)
+            number = float(sums.numbers[place])
+            return Said(element=sums.said[t][n], score=number, detected=sums.detected[t][n])
+        scores, index = values[self.plan.scores][n], int(values[CLASSES][t, n])
+        if index >= len(scores):
+            raise TargetError(f"{self.path}: a target is out of range of {len(scores)} classes.")
+        score = float(scores[index])
+        labels = self.setup.labels
+        label = labels[index] if labels and index < len(labels) else None
+        if self.plan.classes == 1 and not labels:
+            label = self.plan.output  # one number an image has no class
+        known = target.rank
+        rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
+        return Said(index, None, label, score, rank)
+
     def _item(self, batch: Batch, n: int, signed: NDArray[Any], method: Method) -> Item:
         """Return what a map is shown on: a photograph, or the numbers that were given."""
         item = batch.items[n]
@@ -320,28 +354,7 @@ class Job:
         t: int,
         target: Wanted,
     ) -> Explanation:
-        index: int | None = None
-        label, rank, element, detected = None, None, None, None
-        if not isinstance(target, ClassTarget):
-            if batch.sums is None:
-                element, score = str(target), float(values[VALUES][n, t])
-            else:
-                element, score = batch.sums.said[t][n], float(batch.sums.numbers[t, n])
-                detected = batch.sums.detected[t][n]
-        else:
-            scores, index = values[self.plan.scores][n], int(values[CLASSES][t, n])
-            if index >= len(scores):
-                raise TargetError(
-                    f"{self.path}: a target is out of range of {len(scores)} classes."
-                )
-            score = float(scores[index])
-            labels = self.setup.labels
-            label = labels[index] if labels and index < len(labels) else None
-            if self.plan.classes == 1 and not labels:
-                label = self.plan.output  # one number an image has no class
-            known = target.rank
-            rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
-        at_layer = bool(self.plan.layers) and method.space == "layer"
+        said = self._said(values, batch, n, t, target)
         facts = self.plan.parts.get(part_name(method.label, group.places[0]))
         negative: tuple[str, ...] = ()
         if facts is not None and facts.negative:
@@ -358,6 +371,7 @@ class Job:
             read = group.read(notes)
             maps, notes, group = [maps[read]], [notes[read]], Group((group.places[read],))
         signed, note = group.joined(maps, notes, self._size(batch))
+        at_layer = bool(self.plan.layers) and method.space == "layer"
         layers = [self.plan.layers[p] for p in group.places] if at_layer else []
         names = tuple(layer.name for layer in layers)
         item = self._item(batch, n, signed, method)
@@ -368,11 +382,7 @@ class Job:
             layers=names,
             channels=channels_of(layers),
             score_name=self.plan.score,
-            target=index,
-            element=element,
-            label=label,
-            score=score,
-            rank=rank,
+            **said._asdict(),
             signed=signed,
             source=item.source,
             photo=item.photo,
@@ -381,6 +391,5 @@ class Job:
             changed=facts.changed if facts else (),
             negative=negative,
             note=note,
-            detected=detected,
             bgr=self.setup.preprocess is not None and self.setup.preprocess.color == "BGR",
         )

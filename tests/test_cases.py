@@ -72,8 +72,7 @@ ELEMENTS = [
     ("crnn", ("step-6",), "logits[6,0,3]"),
     ("crnn", ("step-6",), "step:6=3"),
 ]
-REFUSED = ("embedding", "detector-yolo8", "detector-yolo5", "detector-ssd", "nms", "crnn",
-           "segmentation")  # fmt: skip
+REFUSED = ("embedding", "crnn", "segmentation")
 
 
 def case(name: str) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def explain(
         providers=provider,
         cache=cache,
         engine=engine.value,
-        method=method or "grad-cam",
+        method=method or "auto",
         pixel_range=_range(range_),
         grid=_grid(grid),
     )

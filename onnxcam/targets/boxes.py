@@ -9,118 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.errors import TargetError
+from onnxcam.targets.detections import (
+    Detected,
+    Detection,
+    Geometry,
+    Reading,
+    detections,
+    kind_of,
+    least_of,
+    sigmoid,
+)
 from onnxcam.targets.weighted import Weights
 
 Array = NDArray[Any]
 DETECTIONS = "onnxcam:detections"  # is found, see onnxcam.surgeon.request
-THRESHOLD = 0.25  # of scores, as detectors' own tools have it
-_OVERLAP = 0.5  # of two boxes of one class, above which the less sure one is dropped
-_MOST = 300
-_NEARLY_ALL = 0.95
-_STRIDES = ((8, 16, 32), (8, 16, 32, 64))
-_LARGEST = 20.0
-_FEW = 2.0  # boxes of no greater coordinates are in parts of the image
 _POINT = r"\s*(@\s*(?P<x>\d+)\s*,\s*(?P<y>\d+)\s*)?"
 _FORM = re.compile(rf"box:\s*(?P<what>[^@]*?){_POINT}", re.IGNORECASE)
-
-
-class Reading(Protocol):
-    """How the numbers are read, see :class:`onnxcam.surgeon.plan.DetectorFacts`."""
-
-    @property
-    def objectness(self) -> bool: ...  # noqa: D102
-    @property
-    def final(self) -> bool: ...  # noqa: D102
-    @property
-    def classes(self) -> int | None: ...  # noqa: D102
-    @property
-    def squashed(self) -> str: ...  # noqa: D102
-    @property
-    def corners(self) -> bool | None: ...  # noqa: D102
-    @property
-    def threshold(self) -> float | None: ...  # noqa: D102
-    @property
-    def overlap(self) -> float | None: ...  # noqa: D102
-    @property
-    def most(self) -> float | None: ...  # noqa: D102
-
-
-class _Placement(Protocol):
-    """Where one axis of the photograph lies in the input."""
-
-    @property
-    def photo(self) -> int: ...
-    @property
-    def input(self) -> int: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def offset(self) -> float: ...
-
-
-class Geometry(Protocol):
-    """Where the photograph lies in the input."""
-
-    @property
-    def rows(self) -> _Placement: ...  # noqa: D102
-    @property
-    def columns(self) -> _Placement: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One thing that the detector sees.
-
-    Attributes:
-        index: the class.
-        label: its name, ``None`` where labels are not known.
-        probability: the detector's score, 0 to 1.
-        box: left, top, right, bottom in pixels of the photograph; ``None`` where the model gives
-            offsets from anchors that only its own tools know.
-        anchor: the row of the detector's output.
-    """
-
-    index: int
-    label: str | None
-    probability: float
-    box: tuple[float, float, float, float] | None
-    anchor: int
-
-    @property
-    def name(self) -> str:
-        """The label, or the class's index."""
-        return self.label or f"class {self.index}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-ready data."""
-        names = ("left", "top", "right", "bottom")
-        box = {n: round(v, 1) for n, v in zip(names, self.box or (), strict=False)}
-        return {
-            "class": self.index,
-            "label": self.label,
-            "probability": self.probability,
-            "box": box or None,
-            "anchor": self.anchor,
-        }
-
-
-@dataclass(frozen=True)
-class Detected:
-    """All detections of an image, the surest first, and which one is explained."""
-
-    every: tuple[Detection, ...]
-    place: int | None
-
-    @property
-    def one(self) -> Detection | None:
-        """The explained one."""
-        return None if self.place is None else self.every[self.place]
 
 
 @dataclass(frozen=True)
@@ -226,97 +136,6 @@ def box(
     return Box(text, reading(), labels, index, int(place) if slash else 0, point)
 
 
-def detections(
-    values: Array, reading: Reading, geometry: Geometry, labels: Sequence[str] | None
-) -> list[Detection]:
-    """Return what a detector sees, the surest first.
-
-    Args:
-        values: ``[A, 4 + S]`` float64, boxes and scores before they are squashed.
-        reading: how they are read.
-        geometry: where the photograph lies in the input.
-        labels: names of classes.
-    """
-    anchors, classes, sure = _candidates(values, reading, labels)
-    order = np.argsort(-sure, kind="stable")
-    anchors, classes, sure = anchors[order], classes[order], sure[order]
-    size = (geometry.columns.input, geometry.rows.input)
-    boxes = _corners(values[:, :4], anchors, reading, size)
-    kept = np.arange(len(anchors))
-    if not reading.final and boxes is not None:
-        kept = _apart(boxes[anchors], classes, reading)
-    found = []
-    for n in kept[:_MOST]:
-        place, anchor = int(classes[n]), int(anchors[n])
-        label = labels[place] if labels and place < len(labels) else None
-        corners = None if boxes is None else _in_photo(boxes[anchor], geometry)
-        found.append(Detection(place, label, float(sure[n]), corners, anchor))
-    return found
-
-
-def least_of(reading: Reading) -> float:
-    """Return the score above which something is a detection."""
-    return THRESHOLD if reading.threshold is None else reading.threshold
-
-
-def _sigmoid(x: Array) -> Array:
-    return np.exp(-np.logaddexp(0, -x))
-
-
-def _kind(values: Array, reading: Reading, labels: Sequence[str] | None) -> str:
-    """Return what makes probabilities of the scores: Sigmoid, Softmax, or nothing."""
-    if reading.squashed:
-        return reading.squashed.removeprefix("Log")
-    scores = values[:, 4:]
-    if not reading.final and ((scores >= 0) & (scores <= 1)).all():
-        return ""
-    if reading.final:
-        return "" if ((scores[:, 0] >= 0) & (scores[:, 0] <= 1)).all() else "Sigmoid"
-    return "Softmax" if labels and scores.shape[1] == len(labels) + 1 else "Sigmoid"
-
-
-def _scores(values: Array, reading: Reading) -> Array:
-    first = 4 + reading.objectness
-    return values[:, first : None if reading.classes is None else first + reading.classes]
-
-
-def _candidates(
-    values: Array, reading: Reading, labels: Sequence[str] | None
-) -> tuple[Array, Array, Array]:
-    """Return anchors, classes and scores that are sure enough.
-
-    An anchor has one class, the best, but for those that the model's own NonMaxSuppression
-    takes, which looks at each class by itself.
-    """
-    kind, least = _kind(values, reading, labels), least_of(reading)
-    if reading.final:
-        scores = _sigmoid(values[:, 4]) if kind else values[:, 4]
-        kept = np.flatnonzero(scores > least)
-        return kept, values[kept, 5].astype(np.int64), scores[kept]
-    scores = _scores(values, reading)
-    if kind == "Softmax":
-        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        shares[:, _background(shares)] = 0
-    else:
-        shares = _sigmoid(scores) if kind else scores.copy()
-    if reading.objectness:
-        shares *= (_sigmoid(values[:, 4]) if kind else values[:, 4])[:, None]
-    if reading.most is None:
-        best = shares.argmax(axis=1)
-        kept = np.flatnonzero(shares.max(axis=1) > least)
-        return kept, best[kept], shares[kept, best[kept]]
-    anchors, classes = np.nonzero(shares > least)
-    return anchors, classes, shares[anchors, classes]
-
-
-def _background(shares: Array) -> int:
-    """Return the class that stands for nothing: the first or the last, as most anchors say."""
-    best = shares.argmax(axis=1)
-    last = shares.shape[1] - 1
-    return 0 if (best == 0).sum() >= (best == last).sum() else last
-
-
 def _weights(values: Array, found: Detection, reading: Reading) -> tuple[Array, float]:
     """Return the derivative of a detection's number by the detector's numbers, and it."""
     weights, row = np.zeros(values.shape), values[found.anchor]
@@ -325,7 +144,7 @@ def _weights(values: Array, found: Detection, reading: Reading) -> tuple[Array, 
     if reading.objectness:
         number: Any = 0.0
         for at in (4, place):
-            p = _sigmoid(row[at]) if logits else row[at]
+            p = sigmoid(row[at]) if logits else row[at]
             weights[found.anchor, at] = 1 - p if logits else 1 / max(p, 1e-12)
             number += -np.logaddexp(0, -row[at]) if logits else np.log(max(p, 1e-12))
         return weights, float(number)
@@ -334,87 +153,4 @@ def _weights(values: Array, found: Detection, reading: Reading) -> tuple[Array, 
 
 
 def _all_shares(values: Array, reading: Reading) -> bool:
-    return not _kind(values, reading, None)
-
-
-def _corners(boxes: Array, kept: Array, reading: Reading, size: tuple[int, int]) -> Array | None:
-    """Return boxes as left, top, right, bottom in pixels of the input.
-
-    Where it is not known how they are written, what the numbers of the boxes that are kept can be
-    decides: corners, centre and size, or offsets from a grid of cells. ``None`` where they are
-    none of these: offsets from anchors that only the model's own tools know.
-    """
-    one, other = boxes[:, :2], boxes[:, 2:]
-    ordered = reading.corners
-    if ordered is None:
-        ordered = bool((other > one).all(axis=1).mean() > _NEARLY_ALL)
-    if ordered:  # NonMaxSuppression takes any two opposite ones
-        found = np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
-    else:
-        found = np.concatenate([one - other / 2, one + other / 2], axis=1)
-    if 0 < np.abs(boxes[kept]).max(initial=0) <= _FEW:
-        found = found * np.array([*size, *size], np.float64)
-    if _plausible(found[kept], size):
-        return found
-    found = _from_cells(boxes, size)
-    return None if found is None or not _plausible(found[kept], size) else found
-
-
-def _plausible(boxes: Array, size: tuple[int, int]) -> bool:
-    """Whether boxes have a size, and lie in the image."""
-    middle, spread = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    inside = ((middle >= 0) & (middle <= size) & (spread > 0)).all(axis=1)
-    return not len(boxes) or bool(inside.mean() > _NEARLY_ALL)
-
-
-def _from_cells(boxes: Array, size: tuple[int, int]) -> Array | None:
-    """Return boxes from a grid of cells a scale, one box a cell (YOLOX, Ge et al. 2021).
-
-    The centre is the cell plus the first two numbers, width and height are the exponentials of the
-    others, all in cells. ``None`` where there are not as many boxes as cells.
-    """
-    width, height = size
-    for strides in _STRIDES:
-        cells = []
-        for stride in strides:
-            y, x = np.mgrid[: height // stride, : width // stride].reshape(2, -1)
-            cells.append(np.stack([x, y, np.full_like(x, stride)], axis=1))
-        grid = np.concatenate(cells)
-        if len(grid) == len(boxes):
-            centre = (boxes[:, :2] + grid[:, :2]) * grid[:, 2:]
-            half = np.exp(np.minimum(boxes[:, 2:], _LARGEST)) * grid[:, 2:] / 2
-            return np.concatenate([centre - half, centre + half], axis=1)
-    return None
-
-
-def _apart(boxes: Array, classes: Array, reading: Reading) -> Array:
-    """Return which boxes are left when those that overlap a surer one of their class are not.
-
-    Non-maximum suppression; the surest box comes first.
-    """
-    most = _MOST if reading.most is None else reading.most
-    overlap = _OVERLAP if reading.overlap is None else reading.overlap
-    found: list[int] = []
-    for n in range(min(len(boxes), 10 * _MOST)):
-        same = [f for f in found if classes[f] == classes[n]]
-        if not same or (len(same) < most and _overlaps(boxes[n], boxes[same]).max() <= overlap):
-            found.append(n)
-    return np.array(found, np.intp)
-
-
-def _overlaps(one: Array, others: Array) -> Array:
-    """Return the intersection of boxes over their union."""
-    low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    areas = np.clip(others[:, 2:] - others[:, :2], 0, None).prod(axis=1)
-    whole = areas + np.clip(one[2:] - one[:2], 0, None).prod() - shared
-    return np.where(whole > 0, shared / np.where(whole > 0, whole, 1), 0)
-
-
-def _in_photo(corners: Array, geometry: Geometry) -> tuple[float, float, float, float]:
-    """Return corners in pixels of the photograph, cut at its edges."""
-    ends = []
-    for at in (0, 1, 2, 3):
-        axis = geometry.rows if at % 2 else geometry.columns
-        ends.append(float(np.clip((corners[at] - axis.offset) / axis.scale, 0, axis.photo)))
-    return (ends[0], ends[1], ends[2], ends[3])
+    return not kind_of(values, reading, None)
