@@ -17,6 +17,7 @@ from pathlib import Path
 
 import backward
 import command
+import elements
 import gradcam
 import memory
 import methods
@@ -44,6 +45,7 @@ def main() -> None:
     tables = {
         "gradcam": gradcam.run(),
         "methods": methods.run(),
+        "elements": elements.run(),
         "backward": backward.run(),
         "surgery": surgery.run(),
         "command": command.run(),

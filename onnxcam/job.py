@@ -339,7 +339,7 @@ class Job:
         fixed = {**targets, **self.others}
         runner = self.setup.runner
         if self.plan.layers:
-            runner = runner.at(self.plan.layers[place].name)
+            runner = runner.at(place, self.plan.layers[place].name)
         runs = ImageRuns(runner, batch.tensor[n : n + 1], fixed, self.element)
         return method.driven(runs)
 

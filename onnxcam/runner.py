@@ -140,9 +140,15 @@ class Runner:
                     self._programs[(parts, name, cut, on_device)] = made
             return self._programs[key]
 
-    def at(self, layer: str) -> Runner:
-        """Return a runner of one of several layers, for many runs from there; made once."""
-        if len(self._layers) == 1 and self._layers[0] != SWEEP:
+    def at(self, place: int, name: str) -> Runner:
+        """Return a runner of one of several layers, for many runs from there; made once.
+
+        Args:
+            place: which of the layers.
+            name: its name in the plan; of a sweep nothing else is known.
+        """
+        layer = name if self._layers == (SWEEP,) else self._layers[place]
+        if self._layers == (layer,):
             return self
         with self._lock:
             if layer not in self._single:

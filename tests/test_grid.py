@@ -236,6 +236,16 @@ def test_channels_last_that_only_the_run_tells(save) -> None:
     assert forced.signed.shape == (6, 48)
 
 
+def test_methods_of_many_runs_read_each_layer_as_it_is_said(save) -> None:
+    path = save(hintless(last=True))
+    method = "ablation-cam"
+    both = onnxcam.Explainer(path, layer=["layer:last", "p"], method=method, preprocess="unit")
+    alone = onnxcam.Explainer(path, layer="layer:last", method=method, preprocess="unit")
+    found, right = both.explain(IMAGE, 1)[0].signed, alone.explain(IMAGE, 1)[0].signed
+    assert found.shape == GRID and np.ptp(right) > 1e-3
+    np.testing.assert_allclose(found, right, atol=1e-5 * np.abs(right).max())
+
+
 def test_maps_at_the_input_need_no_layer(save) -> None:
     explainer = onnxcam.Explainer(
         save(hintless(last=True)), layer="layer", method="saliency", preprocess="unit"

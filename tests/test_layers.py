@@ -17,6 +17,8 @@ from onnxcam.layers import read_layers
 
 from .conftest import parse
 from .methods.networks import IMAGES, network, weights
+from .test_cases import CASES, case
+from .test_cases import pytestmark as with_cases
 
 LAYERS = ["r3", "p1", "r1"]
 
@@ -116,6 +118,18 @@ def test_a_sweep_goes_from_deep_to_shallow(path) -> None:
             [mine] = [e for e in one if e.layer == layer]
             scale = np.abs(other[0].signed).max()
             np.testing.assert_allclose(mine.signed, other[0].signed, atol=1e-5 * scale)
+
+
+@with_cases
+def test_a_sweep_of_a_transformer_takes_what_each_attention_reads() -> None:
+    path, [want] = CASES / "tokens-vit.onnx", case("tokens-vit")["wants"]
+    explainer = onnxcam.Explainer(path, layer="sweep", preprocess="unit")
+    names = [layer.name for layer in explainer.plan.layers]
+    assert names[0] == f"{want['layer']}:maps"
+    assert [n.split("/")[1] for n in names] == ["blocks.1", "blocks.0", "patches"]
+    found = explainer.explain(CASES / "square.png", 1)
+    assert [f.layer for f in found] == names
+    assert {f.signed.shape for f in found} == {tuple(want["grid"])}
 
 
 def test_a_long_sweep_is_picked_evenly(save) -> None:

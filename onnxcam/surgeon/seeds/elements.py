@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims
+from onnxcam.surgeon.find.axes import class_axis
 from onnxcam.surgeon.find.quantized import last_quantizers
 from onnxcam.surgeon.plan import ELEMENTS, VALUES
 from onnxcam.surgeon.seeds.classes import add_output
-from onnxcam.surgeon.seeds.head import Cotangent
+from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent
 
 
 class ElementSeeds:
@@ -54,8 +55,13 @@ class ElementSeeds:
         return b.op("Transpose", b.op("GatherND", flat, index, batch_dims=1), perm=[1, 0])
 
     def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
-        """Return where every walk starts: at the tensor, from one-hot cotangents."""
+        """Return where a walk starts: at the tensor, from one-hot cotangents.
+
+        Of numbers along one axis, as class scores are, the walk starts where that of a class does.
+        """
         b = self.b
+        if not overrides and class_axis(self.tensor) == 1:
+            return class_cotangent(b, self.tensor, self.flat, to)
 
         def full() -> ir.Value:
             size = b.op("ReduceProd", b.op("Shape", self.tensor), keepdims=0)
