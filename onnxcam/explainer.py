@@ -258,7 +258,7 @@ class Explainer:
             one: Wanted | None = None if label else in_steps(target, self.labels)
             one = one or element(target)
             if one is None and not label:
-                one = in_pixels(target, self._class_index, self.labels, read_mask)
+                one = in_pixels(target, self._pixel_class, self.labels, read_mask)
                 one = one or weighted(target, self._class_index)
             if one is None:
                 self._check_classes()
@@ -319,8 +319,14 @@ class Explainer:
         return isinstance(target, str) and target.strip() in (self.labels or ())
 
     def _class_index(self, text: str) -> int:
+        return self._one_class(text, self.plan.classes)
+
+    def _pixel_class(self, text: str) -> int:
+        return self._one_class(text, None)  # of pixels there may be other classes than of images
+
+    def _one_class(self, text: str, classes: int | None) -> int:
         """Return the index of a class that is part of a target."""
-        found = resolve(text, self.plan.classes, self.labels)
+        found = resolve(text, classes, self.labels)
         if len(found) != 1 or found[0].index is None:
             raise TargetError(f"target '{text}': here it must be one class, by index or label.")
         return found[0].index

@@ -33,6 +33,19 @@ ENDINGS = {
         "float[N,12,6]",
         "Sigmoid",
     ),
+    "quantized at the end": (
+        """
+        p = Sigmoid (raw)
+        boxes, classes = Split <axis=1> (p, two_four)
+        scaled = Mul (boxes, ten)
+        whole = QuantizeLinear (classes, scale, zero_point)
+        rounded = DequantizeLinear (whole, scale, zero_point)
+        out = Concat <axis=1> (scaled, rounded)
+        """,
+        lambda k, a: (k, a),
+        "float[N,6,16]",
+        "Sigmoid",
+    ),
     "written out": (
         """
         negative = Neg (raw)
@@ -86,6 +99,8 @@ def network(nodes: str, shape: str) -> onnx.ModelProto:
             "three": np.array([3]),
             "zero": np.array([0]),
             "one": np.array([1]),
+            "scale": np.float32(1 / 255),
+            "zero_point": np.uint8(0),
             "last": np.array([12]),
             "shape": np.array([0, 0, 4, 4]),
         },
