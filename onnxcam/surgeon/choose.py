@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, OnnxcamError, ScoreError, TargetError, nearest
-from onnxcam.graph.values import depends_on, dims, is_float, names
+from onnxcam.graph.values import depends_on, dims, is_float, leads_to, names
 from onnxcam.surgeon.find.attention import attention
 from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
@@ -84,7 +84,8 @@ class Chosen:
         single = not self.weighted and self.element in graph.outputs
         if self.element is not None and (single or self.steps is not None):
             before = unsquashed(graph, score.value, opset)
-            score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
+            if self.layer is None or self.layer in leads_to(before.value):  # not after Sigmoid
+                score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
         layer = None if self.layer is None else as_numbers(graph, self.layer, opset)
         layer = None if layer is None else as_maps(graph, layer, self.layout, opset)
         element = None if self.element is None else score.value
