@@ -82,7 +82,7 @@ class Meaning:
             in_steps(target, self.labels)
             or box(target, self._class_index, self.labels, self.reading)
             or element(target)
-            or in_pixels(target, self._class_index, self.labels, read_mask)
+            or in_pixels(target, self._pixel_class, self.labels, read_mask)
             or weighted(target, self._class_index)
         )
 
@@ -94,8 +94,14 @@ class Meaning:
         ]
 
     def _class_index(self, text: str) -> int:
+        return self._one_class(text, self.plan.classes)
+
+    def _pixel_class(self, text: str) -> int:
+        return self._one_class(text, None)  # of pixels there may be other classes than of images
+
+    def _one_class(self, text: str, classes: int | None) -> int:
         """Return the index of a class that is part of a target."""
-        found = resolve(text, self.plan.classes, self.labels)
+        found = resolve(text, classes, self.labels)
         if len(found) != 1 or found[0].index is None:
             raise TargetError(f"target '{text}': here it must be one class, by index or label.")
         return found[0].index

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
@@ -204,6 +205,28 @@ def test_a_label_may_hold_an_at_sign() -> None:
     found = seen.explain(photo, ["region:c@1,2", "region:2", "region:b@1,2"])
     np.testing.assert_array_equal(found[0].signed, found[1].signed)
     assert found[2].score == pytest.approx(logits(photo, {})[1, 2, 1], abs=1e-5)
+
+
+def test_pixels_have_classes_of_their_own(tmp_path: Path) -> None:
+    """A second head of two classes does not bound those of the pixels."""
+    model = onnx.load(MODEL)
+    node = onnx.helper.make_node
+    model.graph.node.extend([
+        node("ReduceMean", ["/Relu_1_output_0"], ["mean"], axes=[2, 3], keepdims=0),
+        node("Slice", ["mean", "nil", "two", "one"], ["class_scores"]),
+    ])  # fmt: skip
+    for name, number in (("nil", 0), ("one", 1), ("two", 2)):
+        array = onnx.numpy_helper.from_array(np.array([number]), name)
+        model.graph.initializer.append(array)
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output.append(onnx.helper.make_tensor_value_info("class_scores", kind, ["N", 2]))
+    onnx.save(model, tmp_path / "two.onnx")
+    seen = onnxcam.Explainer(tmp_path / "two.onnx", preprocess="unit")
+    assert seen.plan.classes == 2
+    photo = photograph(64, 48)
+    right = explainer({}).explain(photo, "region:2@9,7")[0].score
+    assert seen.explain(photo, "region:2@9,7")[0].score == pytest.approx(right, rel=1e-5)
+    assert seen.explain(photo, "region:2")[0].element == "region:2"
 
 
 def test_files_that_are_no_masks(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnxcam.errors import LayerError, OnnxcamError, ScoreError, TargetError, nearest
-from onnxcam.graph.values import depends_on, dims, is_float, names
+from onnxcam.graph.values import depends_on, dims, is_float, leads_to, names
 from onnxcam.surgeon.find.attention import attention
 from onnxcam.surgeon.find.detectors import Head, find_head, head_layers, joined, refused
 from onnxcam.surgeon.find.heads import has_images_first
@@ -108,7 +108,9 @@ class Chosen:
         single = not self.weighted and self.element in graph.outputs and self.head is None
         if self.element is not None and (single or self.steps is not None):
             before = unsquashed(graph, score.value, opset)
-            score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
+            reached = leads_to(before.value)
+            if all(p.value in reached for p in self.layers):  # not after Sigmoid
+                score, squashed = replace(score, value=before.value), " or ".join(before.kinds)
         layers = []
         for place in self.layers:
             value = as_numbers(graph, place.value, opset)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.errors import TargetError
-from onnxcam.targets.weighted import DENSE, WeightedTarget, Weights, call
+from onnxcam.targets.weighted import DENSE, Region, WeightedTarget, Weights, call
 
 Array = NDArray[Any]
 _REGION = "region:"
@@ -137,7 +137,7 @@ def in_pixels(
     labels: Sequence[str] | None,
     read_mask: Callable[[str], Array],
 ) -> WeightedTarget | None:
-    """Return the target that ``region:CLASS@X,Y`` or ``region:CLASS@FILE`` stands for.
+    """Return the target that ``region:CLASS``, with ``@X,Y`` or ``@FILE`` after it, stands for.
 
     Args:
         target: what the user wrote.
@@ -150,11 +150,12 @@ def in_pixels(
         ImageError: the mask cannot be read.
     """
     text = target.strip() if isinstance(target, str) else ""
-    if not text.lower().startswith(_REGION) or "@" not in text:
+    if not text.lower().startswith(_REGION):
         return None
-    if text[len(_REGION) :].strip() in (labels or ()):
-        return None
-    name, _, place = text[len(_REGION) :].partition("@")
+    rest = text[len(_REGION) :]
+    if "@" not in rest or rest.strip() in (labels or ()):
+        return Region(text, classes(rest.strip()))
+    name, _, place = rest.partition("@")
     point = _POINT.fullmatch(place)
     if point is not None:
         index = classes(name.strip()) if name.strip() else None

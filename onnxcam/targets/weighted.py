@@ -228,8 +228,6 @@ def weighted(target: object, classes: Callable[[str], int]) -> WeightedTarget | 
     found = _SLICES.fullmatch(text) or _POINT.fullmatch(text)
     if found is not None:
         return _slices(text, found["name"], found["index"], found["reduce"] or "sum")
-    if text.lower().startswith("region:"):
-        return Region(text, classes(text[7:].strip()))
     if text.lower().startswith("best of "):
         names = [n.strip() for n in text[8:].split(",") if n.strip()]
         return Best(text, tuple(classes(n) for n in names)) if names else None

@@ -33,6 +33,19 @@ ENDINGS = {
         "float[N,12,6]",
         "Sigmoid",
     ),
+    "quantized at the end": (
+        """
+        p = Sigmoid (raw)
+        boxes, classes = Split <axis=1> (p, two_four)
+        scaled = Mul (boxes, ten)
+        whole = QuantizeLinear (classes, scale, zero_point)
+        rounded = DequantizeLinear (whole, scale, zero_point)
+        out = Concat <axis=1> (scaled, rounded)
+        """,
+        lambda k, a: (k, a),
+        "float[N,6,16]",
+        "Sigmoid",
+    ),
     "written out": (
         """
         negative = Neg (raw)
@@ -86,6 +99,8 @@ def network(nodes: str, shape: str) -> onnx.ModelProto:
             "three": np.array([3]),
             "zero": np.array([0]),
             "one": np.array([1]),
+            "scale": np.float32(1 / 255),
+            "zero_point": np.uint8(0),
             "last": np.array([12]),
             "shape": np.array([0, 0, 4, 4]),
         },
@@ -151,3 +166,19 @@ def test_what_only_multiplies_probabilities_stays_as_it_is(save) -> None:
     out = runtime(model).run(None, {"image": IMAGES[:1]})[0]
     assert found.score == pytest.approx(float(out[0, 0, 3]), rel=1e-5)
     assert found.score_name == "out"
+
+
+def test_of_a_layer_behind_sigmoid_the_probability_is_explained(save) -> None:
+    """The logits do not depend on it."""
+    nodes = """
+        p = Sigmoid (c2)
+        out = Reshape (p, flat_shape)
+    """
+    model = network(nodes, "float[N,6,16]")
+    [found] = onnxcam.Explainer(save(model), layer="p", preprocess="unit").explain(
+        IMAGES[0], "out[1,7]"
+    )
+    out = runtime(model).run(None, {"image": IMAGES[:1]})[0]
+    assert found.score_name == "out" and found.score == pytest.approx(float(out[0, 1, 7]))
+    # The gradient is 1 at one place of channel 1, on average 1 / 16.
+    np.testing.assert_allclose(found.signed, out[0, 1].reshape(4, 4) / 16, rtol=1e-4)

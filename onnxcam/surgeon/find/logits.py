@@ -55,7 +55,12 @@ def unsquashed(graph: ir.Graph, value: ir.Value, opset: int) -> Unsquashed:
     def again(v: ir.Value) -> None:
         """Write what moves numbers to ``v`` once more, if it moves any that were squashed."""
         node = v.producer()
-        if node is None or not is_float(v) or node.domain or not _moves(node):
+        if node is None or not is_float(v) or node.domain:
+            return
+        rounded = _before_rounding(node)
+        if rounded is not None and before(rounded) is not rounded:
+            made[v] = before(rounded)
+        if not _moves(node):
             return
         data = len(node.inputs) if node.op_type == "Concat" else 1
         inputs = [before(i) if i is not None and is_float(i) else i for i in node.inputs[:data]]
@@ -72,6 +77,15 @@ def unsquashed(graph: ir.Graph, value: ir.Value, opset: int) -> Unsquashed:
 
 def _moves(node: ir.Node) -> bool:
     return has(node, Trait.MOVES) or node.op_type in _ALSO_MOVE
+
+
+def _before_rounding(node: ir.Node) -> ir.Value | None:
+    """Return what a pair of QuantizeLinear and DequantizeLinear rounds."""
+    quantized = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+    quantizer = None if quantized is None else quantized.producer()
+    if quantizer is None or quantizer.op_type != "QuantizeLinear":
+        return None
+    return quantizer.inputs[0]
 
 
 def _kind(nodes: tuple[ir.Node, ...]) -> str:
