@@ -24,6 +24,7 @@ from onnxcam.model.facts import ModelFacts
 from onnxcam.surgeon.plan import ImageInput
 
 MODELS: Traversable = files("onnxcam") / "models"
+MOST_PIXELS = 1 << 26
 _TABLES = {"card", "match", "preprocess", "labels", "model"}
 
 
@@ -324,6 +325,11 @@ def fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
         raise PreprocessError(
             f"{where}: gives images of {height}x{width}, but the input '{image.name}' takes "
             f"{own[0] or 'any'}x{own[1] or 'any'}."
+        )
+    if height * width > MOST_PIXELS:
+        raise PreprocessError(
+            f"{where}: the input '{image.name}' takes images of {height}x{width}, more than "
+            f"{MOST_PIXELS:,} pixels. Is the file damaged?"
         )
     channels = 1 if preprocess.color == "grey" else 3
     if channels != image.channels:
