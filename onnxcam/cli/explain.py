@@ -122,6 +122,9 @@ def explain(
 ) -> None:
     """Show where the model looked: one overlay per image and target, and explanations.json.
 
+    In an explanations.json of an earlier run, the same model's other images stay; one of another
+    model, layer or method is renamed explanations-1.json. Their pictures stay as they are.
+
     Exit code 0: done; 1: some images failed, the rest is done; 2: a mistake in the call.
     """
     from onnxcam import default_model
