@@ -87,7 +87,11 @@ def explain(
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="File of class names, one a line or JSON.")
+        Path | None,
+        typer.Option(
+            help="File of class names, one a line or JSON; or imagenet-1k, imagenet-1001.",
+            metavar="FILE|NAME",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Directory to write to.")] = Path(
         "onnxcam-out"
