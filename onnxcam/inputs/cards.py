@@ -1,8 +1,8 @@
 """Model cards: preprocessing and labels, and where they come from.
 
 Cards are TOML. ``models/cards`` has those of well-known families, recognised by their
-``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) takes precedence, then
-what Hugging Face stores there, then the model's metadata.
+``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) takes precedence,
+then what Hugging Face stores there, then the model's metadata.
 """
 
 from __future__ import annotations

@@ -94,8 +94,16 @@ def in_order(data: Mapping[Any, Any]) -> tuple[str, ...]:
     except (TypeError, ValueError):
         raise ValueError("the keys are no indices, and neither are the values") from None
     if sorted(names) != list(range(len(data))):
-        raise ValueError(f"the indices are not 0 to {len(data) - 1}, each of them once")
-    return tuple(str(names[index]) for index in range(len(names)))
+        raise ValueError(
+            f"the indices are not 0 to {len(data) - 1}, each of them once; a list, one name a "
+            "line, says which is which"
+        )
+    return tuple(_name(names[index]) for index in range(len(names)))
+
+
+def _name(item: Any) -> str:
+    """Return a name; Keras stores pairs of a WordNet number and a name."""
+    return str(item[-1]) if isinstance(item, list) and item else str(item)
 
 
 def _listed(data: Any) -> tuple[str, ...]:
@@ -104,8 +112,7 @@ def _listed(data: Any) -> tuple[str, ...]:
         if not isinstance(found, dict):
             raise ValueError("'id2label' is no object")
         return in_order(found)
-    # Keras lists pairs of a WordNet number and a name.
-    return tuple(str(item[-1]) if isinstance(item, list) and item else str(item) for item in data)
+    return tuple(map(_name, data))
 
 
 def _literal(text: str) -> Any:
