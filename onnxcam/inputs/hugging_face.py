@@ -46,7 +46,9 @@ def find(model: Path, name: str) -> Path | None:
     """Return a file beside a model, or above a folder ``onnx`` that it lies in."""
     folders = [model.parent]
     if model.absolute().parent.name == "onnx":
-        folders.append(model.parent / "..")
+        folders.append(
+            model.absolute().parent.parent if model.parent == Path() else model.parent.parent
+        )
     return next((f / name for f in folders if (f / name).is_file()), None)
 
 
