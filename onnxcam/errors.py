@@ -20,6 +20,10 @@ class ModelError(OnnxcamError):
     """The file is missing, is not an ONNX model, or is a broken one."""
 
 
+class ContradictionError(ModelError):
+    """The shapes of an operator's operands do not fit together."""
+
+
 class ExternalDataError(ModelError):
     """Weights stored beside the model are missing, cut short or outside its folder."""
 
@@ -109,6 +113,14 @@ def naming(what: Path | str, *kinds: type[OnnxcamError], advice: str = "") -> It
         after = f" {advice}" if advice else ""
         name = what.name if isinstance(what, Path) else what
         raise type(error)(f"{name}: {error}{after}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what the innermost cause of an error says."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def quoted(text: str) -> str:

@@ -27,6 +27,7 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
+from onnxcam.inputs.labels import read_labels
 from onnxcam.inputs.others import check_others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.layers import read_layers
@@ -117,11 +118,12 @@ class Explainer:
         self.methods = [find_method(m) for m in wanted]
         if not self.methods:
             raise MethodError("no method given: the list is empty.")
-        given = cards.given_cards(preprocess, self.path)
+        given = cards.given_cards(preprocess, self.path, labels is None)
         if layer == "auto":
             layer = next((c.layer for c in given if c.layer is not None), layer)
         if score == "auto":
             score = next((c.score for c in given if c.score is not None), score)
+        self._score_given = score != "auto"  # labels may then be those of another output
         if engine not in get_args(Engine):
             raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
         self._engine: Engine = engine
@@ -349,13 +351,23 @@ class Explainer:
         """Return labels, refused when their number is not the model's."""
         classes = self.plan.classes
         if requested is not None:
-            labels = cards.read_labels(requested)
+            labels = read_labels(requested)
             if classes is not None and len(labels) != classes:
                 raise LabelsError(f"{len(labels)} labels for a model of {classes} classes.")
             return labels
         for card in at_hand:
-            if card.labels is not None and classes in (None, len(card.labels)):
+            if card.labels is None:
+                continue
+            if classes in (None, len(card.labels)):
                 return card.labels
+            message = (
+                f"{card.where}: has {len(card.labels)} labels, and '{self.plan.score}' has "
+                f"{classes} classes. Give the right ones with --labels FILE."
+            )
+            if card.labels_of == "model" and not self._score_given and not self.plan.refusal:
+                raise LabelsError(message)
+            if card.labels_of != "family":
+                warnings.warn(message, stacklevel=3)
         return None
 
     def _explained(

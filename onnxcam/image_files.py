@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ class FileRun:
 
     Attributes:
         paths: the images, in order.
-        document: what ``explanations.json`` holds: the model's facts, ``images`` that are done and
-            ``failed`` ones.
+        document: what ``explanations.json`` holds of this run: the model's facts, ``images`` that
+            are done and ``failed`` ones.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class FileRun:
 
     def __iter__(self) -> Iterator[FileResult]:
         """Explain every image, the next one while the present one's pictures are written."""
+        self._outputs.look(self.document["model"])
         try:
             for path, found in zip(self.paths, ahead(self.paths, self._look), strict=True):
                 yield self._written(path, found)
@@ -89,7 +91,7 @@ class FileRun:
         try:
             if isinstance(found, Exception):
                 raise found
-            records = self._outputs.save(found, shown(path.stem))
+            records = self._outputs.save(found, shown(path.stem), shown(path))
             sheets = self._outputs.save_sheets(found, shown(path.stem))
         except (ImageError, NotFiniteError, PictureError) as error:
             self.document["failed"].append({"image": shown(path), "error": shown(error)})
@@ -111,6 +113,8 @@ def explain_files(
     inputs: Mapping[str, NDArray[Any]] | None = None,
 ) -> FileRun:
     """Explain image files; write overlays and ``explanations.json``.
+
+    Of an earlier ``explanations.json`` there nothing is lost, see :mod:`onnxcam.outputs`.
 
     Nothing is done before the result is iterated over. An image that cannot be explained does not
     end the run: its result says why.
@@ -145,6 +149,7 @@ def describe(explainer: Explainer) -> dict[str, Any]:
     shape = None if plan.layer is None else plan.layer.shape
     return {
         "file": shown(explainer.path),
+        "modified": _modified(explainer.path),
         "layer": None if plan.layer is None else plan.layer.name,
         "layer_shape": None if shape is None else list(shape),
         "layers": [{"name": t.name, "shape": t.shape and list(t.shape)} for t in plan.layers],
@@ -154,3 +159,11 @@ def describe(explainer: Explainer) -> dict[str, Any]:
         "preprocess": explainer.preprocess_from,
         "providers": explainer.providers,
     }
+
+
+def _modified(path: Path) -> str | None:
+    """Return when a file was last changed: a model that is trained again is another one."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
+    except OSError:  # gone meanwhile
+        return None

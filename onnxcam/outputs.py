@@ -1,4 +1,9 @@
-"""A folder of overlays, arrays and records."""
+"""A folder of overlays, arrays and records, and what earlier runs left there.
+
+``explanations.json`` of an earlier run is kept: where the model and what was chosen in it are the
+same, its images that a later run does not explain again stay in it; otherwise it is renamed
+``explanations-1.json`` (2, 3, ...). No picture that a kept record names is overwritten.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from onnxcam.files import write_atomically
 from onnxcam.sheets import contact_sheet
 
 RECORDS = "explanations.json"
+_NO_CHOICE = ("providers",)  # of what is said of the model: the map does not depend on it
 USUAL = "grad-cam"  # needs no mention in a file's name
 
 
@@ -29,6 +35,8 @@ class Outputs:
         """
         self.folder, self.suffix, self.arrays = folder, suffix, arrays
         self._taken: set[str] = set()
+        self._earlier: dict[str, Any] = {}
+        self._same = False
         existing = folder.absolute()
         while not existing.exists():
             existing = existing.parent
@@ -37,8 +45,27 @@ class Outputs:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise OutputError(f"{folder}: '{existing}' is not writable. Choose another with -o.")
 
-    def save(self, explanations: Iterable[Explanation], stem: str) -> list[dict[str, Any]]:
-        """Write overlays, and arrays where wanted; return the records with their names."""
+    def look(self, model: dict[str, Any]) -> None:
+        """See what earlier runs left; ``model`` is what the records will say of it."""
+        for file in sorted(self.folder.glob("explanations*.json")):
+            document = _read(file)
+            for entry in document.get("images", []):
+                self._taken |= _names(entry)
+            if file.name == RECORDS:
+                self._earlier = document
+        said = self._earlier.get("model")
+        self._same = isinstance(said, dict) and _chosen(said) == _chosen(model)
+
+    def save(
+        self, explanations: Iterable[Explanation], stem: str, image: str = ""
+    ) -> list[dict[str, Any]]:
+        """Write overlays, and arrays where wanted; return the records with their names.
+
+        ``image`` is the file's name in the records: its earlier pictures may be overwritten.
+        """
+        if self._same:
+            for entry in self._earlier["images"]:
+                self._taken -= _names(entry) if entry["image"] == image else set()
         records = []
         listed = list(explanations)
         layered = len({e.layer for e in listed if e.detected is None}) > 1
@@ -69,7 +96,21 @@ class Outputs:
         return names
 
     def write_records(self, document: dict[str, Any]) -> None:
-        """Write ``explanations.json``."""
+        """Write ``explanations.json``, with what is kept of an earlier one.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        earlier = self.folder / RECORDS
+        if self._same:
+            done = {e["image"] for key in ("images", "failed") for e in document[key]}
+            kept = {
+                key: [e for e in self._earlier[key] if e["image"] not in done]
+                for key in ("images", "failed")
+            }
+            document = {**document, **{key: kept[key] + document[key] for key in kept}}
+        elif earlier.is_file():
+            _rename(earlier)
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.folder / RECORDS, lambda file: file.write(text.encode()))
 
@@ -81,6 +122,39 @@ class Outputs:
             free = f"{name}-{count}"
         self._taken.add(free.lower())
         return free
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return a document of an earlier run, ``{}`` where the file is none."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        for key in ("images", "failed"):
+            for entry in found[key]:
+                _names(entry), entry["image"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return dict(found)
+
+
+def _names(entry: dict[str, Any]) -> set[str]:
+    """Return the names of an image's files, without suffixes."""
+    records = entry.get("explanations", [])
+    files = [r[key] for r in records for key in ("overlay", "arrays") if key in r]
+    return {Path(name).stem.lower() for name in files}
+
+
+def _chosen(model: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in model.items() if key not in _NO_CHOICE}
+
+
+def _rename(file: Path) -> None:
+    count = 1
+    while (target := file.with_name(f"{file.stem}-{count}{file.suffix}")).exists():
+        count += 1
+    try:
+        file.rename(target)
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be renamed ({error.strerror}).") from error
 
 
 def _slug(explanation: Explanation) -> str:

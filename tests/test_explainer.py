@@ -289,8 +289,11 @@ def test_labels(cnn, tmp_path) -> None:
     lines.write_text("v\nw\nx\ny\nz\n")
     assert onnxcam.Explainer(cnn, labels=lines).labels == ("v", "w", "x", "y", "z")
     stored = tmp_path / "labels.json"
-    stored.write_text('{"0": ["n01", "v"], "1": "w", "2": "x", "10": "z", "3": "y"}')
+    stored.write_text('{"0": ["n01", "v"], "1": "w", "2": "x", "4": "z", "3": "y"}')
     assert onnxcam.Explainer(cnn, labels=stored).labels == ("v", "w", "x", "y", "z")
+    stored.write_text('{"1": "v", "2": "w", "3": "x", "4": "y", "5": "z"}')  # from 0, or a gap?
+    with pytest.raises(LabelsError, match="the indices are not 0 to 4"):
+        onnxcam.Explainer(cnn, labels=stored)
     with pytest.raises(LabelsError, match="3 labels for a model of 5 classes"):
         onnxcam.Explainer(cnn, labels=["a", "b", "c"])
     with pytest.raises(LabelsError, match="no such file"):

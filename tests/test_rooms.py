@@ -47,6 +47,7 @@ ROOMS["image_files"] = {
     "targets",
 }
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
+ROOMS["gradient_check"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}

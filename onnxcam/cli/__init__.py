@@ -59,5 +59,8 @@ def main() -> None:
     except OnnxcamError as error:
         typer.echo(f"onnxcam: error: {error}", err=True)
         sys.exit(2)
+    except MemoryError:
+        typer.echo("onnxcam: error: the memory does not suffice for this model.", err=True)
+        sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)

@@ -25,13 +25,12 @@ def demo(
     outputs = Outputs(out, "png", arrays=False)
     explainer = Explainer(default_model())
     photograph = default_photograph()
-    records = outputs.save(explainer.explain(photograph, "top:5"), photograph.stem)
-    outputs.write_records(
-        {
-            "model": describe(explainer),
-            "images": [{"image": photograph.name, "explanations": records}],
-        }
-    )
+    model = describe(explainer)
+    outputs.look(model)
+    found = explainer.explain(photograph, "top:5")
+    records = outputs.save(found, photograph.stem, photograph.name)
+    images = [{"image": photograph.name, "explanations": records}]
+    outputs.write_records({"model": model, "images": images, "failed": []})
     table = Table(title=f"{explainer.path.name} on {photograph.name}: what it saw, and where")
     for column in ("rank", "label", "score", "picture"):
         table.add_column(column, justify="right" if column in ("rank", "score") else "left")

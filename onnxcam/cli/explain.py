@@ -121,7 +121,11 @@ def explain(
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="File of class names, one a line or JSON.")
+        Path | None,
+        typer.Option(
+            help="File of class names, one a line or JSON; or imagenet-1k, imagenet-1001.",
+            metavar="FILE|NAME",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Directory to write to.")] = Path(
         "onnxcam-out"
@@ -155,6 +159,9 @@ def explain(
     ] = EngineName.rules,
 ) -> None:
     """Show where the model looked: one overlay per image and target, and explanations.json.
+
+    In an explanations.json of an earlier run, the same model's other images stay; one of another
+    model, layer or method is renamed explanations-1.json. Their pictures stay as they are.
 
     Exit code 0: done; 1: some images failed, the rest is done; 2: a mistake in the call.
     """

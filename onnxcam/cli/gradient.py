@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from onnxcam.cli.explain import EngineName
+
+LARGE = 0.1  # relative error that is more than rounding and kinks
 
 
 class Policy(StrEnum):
@@ -46,12 +48,28 @@ def gradient(
         bool,
         typer.Option("--blocked", help="One cotangent, optimized for ONNX Runtime on CPU."),
     ] = False,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the gradient once, on a photograph, an array or random numbers, and compare "
+            "it with central differences of the model.",
+            metavar="IMAGE|FILE.npy|random",
+        ),
+    ] = None,
 ) -> None:
-    """Write a model that gives the gradient of any tensor with respect to any others."""
+    """Write a model that gives the gradient of any tensor with respect to any others.
+
+    Exit code 0: done; 1: --check found NaN or infinity; 2: a mistake in the call.
+    """
     from onnxcam.gradient.differentiate import CHANGED, add_gradients
     from onnxcam.gradient.interface import GRADIENT, NEGATIVE
     from onnxcam.model.write import write_model
 
+    if check is not None and policy is not Policy.standard:
+        raise typer.BadParameter(
+            f"policy '{policy.value}' is no derivative; 'standard' can be checked.",
+            param_hint="--check",
+        )
     made = add_gradients(
         model, of, to, policy=policy.value, engine=engine.value, T=cotangents, blocked=blocked
     )
@@ -71,6 +89,32 @@ def gradient(
                 f"'{policy.value}' changes nothing.",
                 err=True,
             )
+    if check is not None:
+        _check(made, model, of, to, check)
+
+
+def _check(made: Any, model: Path, of: str, to: list[str], given: str) -> None:
+    """Print how the gradient compares; exit code 1 where it is not finite."""
+    from onnxcam.gradient_check import DIRECTIONS, check_gradient
+
+    found = check_gradient(made, model, of, list(dict.fromkeys(to)), given)
+    for one in found:
+        if one.problem:
+            typer.echo(f"onnxcam: error: {one.problem}.", err=True)
+            continue
+        typer.echo(
+            f"checked   {one.tensor}: relative error {one.error:.1e} along {DIRECTIONS} "
+            f"directions, largest value {one.largest:.3g}"
+        )
+        if one.error > LARGE:
+            typer.echo(
+                f"onnxcam: warning: the gradient of '{one.tensor}' differs from central "
+                "differences. Rounding, quantizers, many kinks or half precision do that; else "
+                "it is wrong.",
+                err=True,
+            )
+    if any(one.problem for one in found):
+        raise typer.Exit(1)
 
 
 def _described(info: object) -> str:

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcam.errors import (
+    ContradictionError,
     EngineError,
     ModelError,
     NoGradientError,
@@ -90,7 +91,7 @@ def add_gradients(
     _check_settings(engine, T, blocked)
     if engine == "ort":
         return _by_runtime(model, path, of, wanted, overrides)
-    with naming(path, TensorError, NoGradientError):
+    with naming(path, TensorError, NoGradientError, ContradictionError):
         try:
             prepared = Prepared(_read(model, path), path, keep=frozenset([of, *wanted]))
             return _add(prepared, of, wanted, overrides, 1 if blocked else T, blocked)

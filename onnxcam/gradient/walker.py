@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxcam.errors import NoGradientError
+from onnxcam.errors import ContradictionError, NoGradientError, first_line
 from onnxcam.gradient.backward import Backward, Cotangents
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.infinite_slopes import has_infinite_slope
@@ -64,8 +64,14 @@ def _backward(
     """Hand the outputs' cotangents on to what one node reads."""
     rule = walk.rule_for(node)
     assert rule is not None
-    for value, g in rule.back(walk, node, gs, carrying):
-        cotangents.setdefault(value, []).append(g)
+    try:
+        for value, g in rule.back(walk, node, gs, carrying):
+            cotangents.setdefault(value, []).append(g)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ContradictionError(
+            f"{describe(node, walk.builder.opset)} cannot be differentiated, since its graph "
+            f"contradicts itself ({type(error).__name__}: {first_line(error)})."
+        ) from error
 
 
 def _total(

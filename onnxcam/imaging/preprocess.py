@@ -37,7 +37,9 @@ class Preprocess:
         resize: ``squash``: stretch to the size; ``shorter``: resize the shorter side to ``shorter``
             pixels, then crop the centre; ``letterbox``: fit inside and pad with ``pad``.
         size: height and width of the input; ``None``: the model's.
-        shorter: for ``resize = "shorter"``; ``None``: the shorter side of the size.
+        shorter: for ``resize = "shorter"``; ``None``: the shorter side of the size. With
+            ``"squash"`` the photograph is stretched until its shorter side has this length, then
+            the centre is cropped.
         interpolation: nearest, bilinear, bicubic, lanczos or box (Pillow's, antialiased).
         divide: pixels are 0..255 before this division.
         mean: one number, or one for each channel.
@@ -153,7 +155,8 @@ class Preprocess:
         height, width = size
         full_height, full_width = image.height, image.width
         if self.resize == "squash":
-            new_height, new_width = height, width
+            grown = (self.shorter or min(size)) / min(size)
+            new_height, new_width = round(height * grown), round(width * grown)
         elif self.resize == "letterbox":
             ratio = min(height / full_height, width / full_width)
             new_height = min(height, max(1, round(full_height * ratio)))
@@ -182,7 +185,7 @@ class Preprocess:
             )
             return image.resize((width, height), filter_, box=box), geometry
         resized = image.resize((new_width, new_height), filter_)
-        if self.resize == "squash":
+        if (new_height, new_width) == (height, width):
             return resized, geometry
         pad = self.pad if len(self.pad) == 3 else self.pad * 3
         canvas = Image.new("RGB", (width, height), (pad[0], pad[1], pad[2]))

@@ -1,36 +1,39 @@
 """Model cards: preprocessing and labels, and where they come from.
 
 Cards are TOML. ``models/cards`` has those of well-known families, recognised by their
-``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) takes precedence.
+``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) takes precedence,
+then what Hugging Face stores there, then the model's metadata.
 """
 
 from __future__ import annotations
 
-import ast
 import fnmatch
-import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from onnxcam.errors import LabelsError, PreprocessError, nearest
 from onnxcam.imaging.preprocess import Preprocess
-from onnxcam.inputs import ultralytics
+from onnxcam.inputs import hugging_face, ultralytics
+from onnxcam.inputs.labels import MODELS, metadata_labels, parse_file
 from onnxcam.model.facts import ModelFacts
 from onnxcam.surgeon.plan import ImageInput
 
-MODELS: Traversable = files("onnxcam") / "models"
+MOST_PIXELS = 1 << 26
 _TABLES = {"card", "match", "preprocess", "labels", "model"}
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card's content; ``where`` names it in messages."""
+    """A card's content; ``where`` names it in messages.
+
+    ``labels_of`` says whose the labels are: the ``"model"``'s, where another number of classes is
+    an error; a ``"family"``'s, where they are then passed over; or ``"unsure"``, a warning.
+    """
 
     where: str
     preprocess: Preprocess | None
@@ -38,6 +41,7 @@ class Card:
     match: tuple[Mapping[str, Any], ...]
     layer: str | int | None = None
     score: str | None = None
+    labels_of: Literal["model", "family", "unsure"] = "model"
 
 
 def read_card(text: str, where: str, folder: Traversable | Path | None) -> Card:
@@ -96,64 +100,7 @@ def _card_labels(
     before = table.get("before", [])
     if not isinstance(before, list):
         raise PreprocessError(f"{where}: [labels] takes before = [...], names of classes.")
-    try:
-        return (*map(str, before), *parse_labels(source.read_text("utf-8")))
-    except (ValueError, OSError) as error:
-        raise LabelsError(f"{where}: the labels in '{name}' cannot be read ({error}).") from error
-
-
-def parse_labels(text: str) -> tuple[str, ...]:
-    """Parse labels: one a line, or JSON or Python.
-
-    These are a list, or an object from index to name, from name to index (Keras), or with such an
-    object as ``id2label`` (Hugging Face). A byte order mark is passed over.
-    """
-    text = text.removeprefix("\ufeff")
-    if text.lstrip().startswith(("[", "{")):
-        data = _literal(text)
-        if isinstance(data, dict):
-            data = _in_order(data.get("id2label", data))
-        return tuple(
-            str(item[-1]) if isinstance(item, list) and item else str(item) for item in data
-        )
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            raise ValueError("neither JSON nor a Python list or dict") from None
-
-
-def _in_order(data: Mapping[Any, Any]) -> list[Any]:
-    """Return names in the order of their indices, which are keys or values."""
-    if all(isinstance(v, int) for v in data.values()):
-        data = {index: name for name, index in data.items()}
-    try:
-        return [data[key] for key in sorted(data, key=int)]
-    except (TypeError, ValueError):
-        raise ValueError("the keys are no indices, and neither are the values") from None
-
-
-def read_labels(source: str | Path | Iterable[str]) -> tuple[str, ...]:
-    """Return labels from a file, or from a list of names.
-
-    Raises:
-        LabelsError: the file cannot be read.
-    """
-    if not isinstance(source, (str, Path)):
-        return tuple(str(name) for name in source)
-    path = Path(source)
-    if not path.is_file():
-        raise LabelsError(f"labels '{source}': no such file. Give a text file, one label a line.")
-    try:
-        return parse_labels(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise LabelsError(f"labels '{source}': cannot be read ({error}).") from error
+    return (*map(str, before), *parse_file(source, f"{where}: the labels in '{name}'"))
 
 
 @cache
@@ -163,7 +110,8 @@ def known_cards() -> dict[str, Card]:
     for entry in sorted((MODELS / "cards").iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".toml"):
             name = entry.name.removesuffix(".toml")
-            found[name] = read_card(entry.read_text("utf-8"), f"card '{name}'", MODELS)
+            card = read_card(entry.read_text("utf-8"), f"card '{name}'", MODELS)
+            found[name] = replace(card, labels_of="family")
     return found
 
 
@@ -205,6 +153,19 @@ def beside(path: Path) -> Card | None:
     return _read_file(card)
 
 
+def from_hugging_face(path: Path, preprocess: bool, labels: bool) -> list[Card]:
+    """Return the cards that Hugging Face's files beside a model are, as far as they are needed."""
+    found = []
+    file = hugging_face.find(path, hugging_face.IMAGES)
+    if file is not None and preprocess:
+        found.append(Card(str(file), hugging_face.preprocess(file), None, ()))
+    file = hugging_face.find(path, hugging_face.LABELS)
+    if file is not None and labels:
+        of: Literal["model", "unsure"] = "model" if hugging_face.belongs(file, path) else "unsure"
+        found.append(Card(str(file), None, hugging_face.labels(file), (), labels_of=of))
+    return found
+
+
 def from_metadata(facts: ModelFacts) -> Card | None:
     """Return the card in the model's metadata.
 
@@ -215,7 +176,7 @@ def from_metadata(facts: ModelFacts) -> Card | None:
     where = f"metadata of {facts.file}"
     if "onnxcam.card" in facts.metadata:
         return read_card(facts.metadata["onnxcam.card"], where, None)
-    labels = _metadata_labels(facts.metadata)
+    labels = metadata_labels(facts.metadata)
     preprocess = _metadata_pixels(facts.metadata) or ultralytics.preprocessing(facts.metadata)
     return Card(where, preprocess, labels, ()) if labels or preprocess else None
 
@@ -235,22 +196,12 @@ def _metadata_pixels(metadata: Mapping[str, str]) -> Preprocess | None:
     return Preprocess(color=color, divide=divide, mean=(mean,), std=(std,))
 
 
-def _metadata_labels(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-    for key in ("names", "labels", "classes", "class_names"):
-        text = metadata.get(key, "").strip()
-        if not text.startswith(("[", "{", "(")):
-            continue
-        try:
-            data = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            continue
-        values = [data[k] for k in sorted(data)] if isinstance(data, dict) else data
-        return tuple(str(v) for v in values)
-    return None
+def given_cards(
+    requested: str | Path | Mapping[str, Any] | Preprocess, model: Path, labels: bool = True
+) -> list[Card]:
+    """Return the requested card and those beside the model, if there are any.
 
-
-def given_cards(requested: str | Path | Mapping[str, Any] | Preprocess, model: Path) -> list[Card]:
-    """Return the requested card and the one beside the model, if there are any.
+    ``labels`` says whether labels are looked for.
 
     Raises:
         PreprocessError: the requested card does not exist, or a card is invalid.
@@ -264,7 +215,9 @@ def given_cards(requested: str | Path | Mapping[str, Any] | Preprocess, model: P
     elif str(requested) != "auto":
         found.append(_requested(str(requested)))
     own = beside(model)
-    return [*found, own] if own is not None else found
+    found += [own] if own is not None else []
+    needed = all(c.preprocess is None for c in found)
+    return [*found, *from_hugging_face(model, needed, labels and all(not c.labels for c in found))]
 
 
 def all_cards(given: list[Card], facts: ModelFacts) -> list[Card]:
@@ -325,6 +278,11 @@ def fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
         raise PreprocessError(
             f"{where}: gives images of {height}x{width}, but the input '{image.name}' takes "
             f"{own[0] or 'any'}x{own[1] or 'any'}."
+        )
+    if height * width > MOST_PIXELS:
+        raise PreprocessError(
+            f"{where}: the input '{image.name}' takes images of {height}x{width}, more than "
+            f"{MOST_PIXELS:,} pixels. Is the file damaged?"
         )
     channels = 1 if preprocess.color == "grey" else 3
     if channels != image.channels:

@@ -52,7 +52,7 @@ def check_others(
         shape = facts.shape
         if array.ndim == 0 and shape:
             sizes = [d if isinstance(d, int) else 1 for d in shape]
-            array = np.full(sizes, array, np.dtype(facts.dtype))
+            array = np.full(sizes, _as(array, facts, path))
         if shape is not None and array.ndim == len(shape) - 1:
             array = array[None]
         fits = shape is None or (
@@ -70,8 +70,22 @@ def check_others(
                 f"{path}: input '{name}' of dtype {array.dtype}: it takes {facts.dtype}. Convert "
                 f"it with .astype('{facts.dtype}')."
             )
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise InputArrayError(
+                f"{path}: input '{name}' holds NaN; every score would be NaN too."
+            )
         found[name] = array
     return found
+
+
+def _as(number: NDArray[Any], facts: TensorFacts, path: Path) -> NDArray[Any]:
+    """Return a single number in an input's dtype, refused where it is another one there."""
+    with np.errstate(all="ignore"):
+        cast = number.astype(facts.dtype)
+    same = cast == number if cast.dtype.kind in "iub" else np.isfinite(cast) == np.isfinite(number)
+    if not same:
+        raise InputArrayError(f"{path}: input '{facts.name}': {number} is no {facts.dtype}.")
+    return cast
 
 
 def _number(text: str) -> float | None:

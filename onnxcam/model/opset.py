@@ -9,7 +9,7 @@ import onnx.helper
 import onnx.numpy_helper
 import onnx.version_converter
 
-from onnxcam.errors import ModelError
+from onnxcam.errors import ModelError, first_line
 from onnxcam.graph.protos import all_nodes, opset_of
 from onnxcam.model.runtime_ops import bring_back, set_aside
 from onnxcam.model.skeleton import drop_initializer_inputs, without_weights
@@ -45,10 +45,9 @@ def lift(proto: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
     try:
         lifted = without_weights(proto, convert)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
             f"{path}: opset {before} cannot be lifted to {opset}, which the gradient rules "
-            f"need: {reason} Export the model at opset {opset} or later."
+            f"need: {first_line(error)} Export the model at opset {opset} or later."
         ) from error
     if before < 11:
         for node in all_nodes(lifted.graph):

@@ -11,15 +11,18 @@ What the model computes does not change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import onnx.checker
 import onnx.helper
 import onnx.inliner
+import onnx.shape_inference
 import onnx_ir as ir
 
-from onnxcam.errors import ModelError, OnnxcamError
+from onnxcam.errors import ModelError, OnnxcamError, first_line
 from onnxcam.graph.protos import all_nodes, opset_of
 from onnxcam.model.fold import fold_constants
 from onnxcam.model.map_outputs import drop_map_outputs
@@ -34,6 +37,7 @@ from onnxcam.model.skeleton import (
     skeleton,
     without_weights,
 )
+from onnxcam.model.sound import make_sound
 from onnxcam.model.types import take_types
 
 _UNKNOWN_NAMES = {"none", "?", "-1", "*", "dynamic", "unk", "unknown"}
@@ -67,12 +71,12 @@ class Prepared:
         """
         self.path = path
         try:
+            make_sound(proto, path)
             self._proto, self.model = _prepare(proto, path, opset, keep)
-        except OnnxcamError:
+        except (OnnxcamError, MemoryError):
             raise
         except Exception as error:  # onnx and onnx_ir raise many kinds on a broken graph
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise ModelError(f"{path}: the graph is inconsistent: {reason}") from error
+            raise ModelError(f"{path}: the graph is inconsistent: {first_line(error)}") from error
 
     def lifted(self, opset: int) -> ir.Model:
         """Return the model at this opset or a later one; tensors keep their names.
@@ -105,11 +109,12 @@ def load(path: str | Path, opset: int | None = None) -> ir.Model:
 
 
 def check_valid(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse a model that breaks the standard.
+    """Refuse a model that breaks the standard; types of attributes are set where there are none.
 
     Raises:
-        ModelError: with the checker's reason.
+        ModelError: with the reason.
     """
+    make_sound(proto, path)
     bare = skeleton(proto)[0]
     bare.ir_version = max(bare.ir_version, 4)  # before IR 4, weights had to be inputs as well
     set_aside(bare)
@@ -120,6 +125,28 @@ def check_valid(proto: onnx.ModelProto, path: Path) -> None:
         # Preparation sorts the nodes, and deprecated operators keep their meaning.
         if "topologically sorted" not in reason and "deprecated" not in reason:
             raise ModelError(f"{path}: not a valid model: {reason}") from error
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Where work on a file fails in a way that was not foreseen, ask whether the file is valid.
+
+    Raises:
+        ModelError: it breaks the standard. Otherwise the error is what it was.
+    """
+    try:
+        yield
+    except (OnnxcamError, MemoryError):
+        raise
+    except Exception:
+        proto = read_model(path)
+        check_valid(proto, path)
+        bare = skeleton(proto)[0]
+        try:
+            onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True)
+        except Exception as error:
+            raise ModelError(f"{path}: not a valid model: {first_line(error)}") from error
+        raise
 
 
 def _prepare(

@@ -108,6 +108,8 @@ def _size_inside(folder: Path, location: str, where: str) -> int:
     way_out = "Only files inside the model's own folder are read; move the file there."
     if Path(location).is_absolute() or location.startswith("\\") or ":" in location[:3]:
         raise ExternalDataError(f"{where} point to the absolute path '{location}'. {way_out}")
+    if "\0" in location:
+        raise ExternalDataError(f"{where} name no file but {location!r}.")
     target = (folder / location).resolve()
     if not target.is_relative_to(folder.resolve()):
         link = ", through a symbolic link" if ".." not in Path(location).parts else ""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.errors import InferenceError, RuntimeMissingError
+from onnxcam.errors import InferenceError, RuntimeMissingError, first_line
 from onnxcam.runtime.device import DeviceTensor, Traffic
 from onnxcam.runtime.gpu import CUDA, cuda_problem, load_problem
 
@@ -116,7 +116,7 @@ class Session:
         """
         runtime = load_runtime()
         options = runtime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it would log as an error, it raises too
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)
         )
@@ -136,7 +136,7 @@ class Session:
             )
         except Exception as error:
             raise InferenceError(
-                f"{name}: ONNX Runtime refuses the model: {_first_line(error)}"
+                f"{name}: ONNX Runtime refuses the model: {first_line(error)}"
             ) from error
         self._runtime, self._name, self._stream = runtime, name, stream
         self.providers: list[str] = self._session.get_providers()
@@ -225,7 +225,7 @@ class Session:
         return list(binding.get_outputs())
 
     def _failure(self, error: Exception) -> InferenceError:
-        return InferenceError(f"{self._name}: ONNX Runtime failed: {_first_line(error)}")
+        return InferenceError(f"{self._name}: ONNX Runtime failed: {first_line(error)}")
 
 
 def _on_stream(entry: Any, stream: Any) -> Any:
@@ -250,8 +250,3 @@ def _with_outer_weights(model: bytes, folder: Path) -> bytes:
         return model
     onnx.external_data_helper.load_external_data_for_model(proto, str(folder))
     return bytes(proto.SerializeToString())
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -14,7 +14,7 @@ from onnxcam.gradient.add import missing_rules
 from onnxcam.graph.values import dims, names, operator
 from onnxcam.model.describe import model_facts, origin_of, tensor_facts
 from onnxcam.model.facts import ModelFacts, TensorFacts
-from onnxcam.model.prepare import Prepared
+from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import candidates, find_layer
@@ -90,11 +90,12 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
     layers: tuple[Candidate, ...] = ()
     missing: dict[str, dict[str, Any]] = {}
     try:
-        image = find_image_input(graph, path.name)
-        source = names(graph)[image.name]
-        found = find_score(graph, score, (dims(source) or [None])[0])
-        layers = _candidates(graph, source, found.value, image)
-        default = find_layer(graph, source, found.value)
+        with sound(path):
+            image = find_image_input(graph, path.name)
+            source = names(graph)[image.name]
+            found = find_score(graph, score, (dims(source) or [None])[0])
+            layers = _candidates(graph, source, found.value, image)
+            default = find_layer(graph, source, found.value)
     except OnnxcamError as error:
         problems.append(str(error))
     if image is not None and found is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxcam.errors import (
+    ContradictionError,
     EngineError,
     LayerError,
     MethodError,
@@ -31,7 +32,7 @@ from onnxcam.graph.terms import Term
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.model.describe import Origin, model_facts, origin_of, tensor_facts
 from onnxcam.model.facts import ModelFacts, TensorFacts
-from onnxcam.model.prepare import Prepared
+from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.model.write import to_bytes
 from onnxcam.surgeon.choose import Chosen, choose
@@ -72,7 +73,9 @@ def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
     prepared = Prepared(proto, path)
     advice = "Choose a layer after that operator (--layer), or a score before it (--score)."
     with (
+        sound(path),
         naming(path, LayerError, ScoreError, EngineError, TargetError, MethodError),
+        naming(path, ContradictionError),
         naming(path, NoGradientError, advice=advice),
     ):
         return _instrument(prepared, origin, request)

@@ -24,6 +24,7 @@ class ClassTarget:
     rank: int | None = None
 
 
+_MOST = 12  # labels that a message lists
 PREDICTED = ClassTarget(rank=0)
 
 
@@ -143,6 +144,14 @@ def _label(text: str, labels: Sequence[str] | None) -> int:
     found = [i for i, name in enumerate(labels) if parts & _names(name)] if len(parts) > 1 else []
     if len(found) == 1:  # a list of synonyms, one of which is the label
         return found[0]
+    holding = [i for i, name in enumerate(labels) if wanted in re.findall(r"\w+", name.casefold())]
+    if holding:
+        shown = ", ".join(f"{i} ({labels[i]})" for i in holding[:_MOST])
+        more = f" and {len(holding) - _MOST} more" if len(holding) > _MOST else ""
+        raise TargetError(
+            f"target '{text}': no label is just that. With the word: {shown}{more}. Name one by "
+            f"its index or its label: -t {holding[0]}."
+        )
     raise TargetError(f"target '{text}': no such label.{nearest(text, labels)}{_forms(text)}")
 
 

@@ -87,9 +87,9 @@ def add_gradients_ort(
     """
     builder_class()
     check_external_data(path, model)
-    check_valid(model, path)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    check_valid(copy, path)
     wanted = list(dict.fromkeys(to))
     built = build(Prepared(copy, path, keep=frozenset([of, *to])), of, wanted)
     builder = Builder(built.model.graph, built.model.opset_imports[""])
