@@ -13,7 +13,7 @@ Array = NDArray[Any]
 THRESHOLD = 0.25  # of scores, as detectors' own tools have it
 _OVERLAP = 0.5  # of two boxes of one class, above which the less sure one is dropped
 _MOST = 300
-_NEARLY_ALL = 0.95
+_NEARLY_ALL, _MANY = 0.95, 0.5
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 _LARGEST = 20.0
 _FEW = 2.0  # boxes of no greater coordinates are in parts of the image
@@ -159,7 +159,11 @@ def kind_of(values: Array, reading: Reading, labels: Sequence[str] | None) -> st
         return ""
     if reading.final:
         return "" if ((scores[:, 0] >= 0) & (scores[:, 0] <= 1)).all() else "Sigmoid"
-    return "Softmax" if labels and scores.shape[1] == len(labels) + 1 else "Sigmoid"
+    if labels:
+        return "Softmax" if scores.shape[1] == len(labels) + 1 else "Sigmoid"
+    # DETR has a last class for nothing, which most of its boxes are.
+    nothing = scores.argmax(axis=1) == scores.shape[1] - 1
+    return "Softmax" if scores.shape[1] > 1 and nothing.mean() > _MANY else "Sigmoid"
 
 
 def _scores(values: Array, reading: Reading) -> Array:

@@ -128,23 +128,37 @@ def _joined(value: ir.Value, labels: int | None, task: str) -> Head | None:
         turned = isinstance(first, int)
         numbers = first if isinstance(first, int) else last  # type: ignore[assignment]
     else:
-        return None
+        return _of_unknown_lengths(value, labels)
     if numbers <= _BOX or not _has_boxes(value):
         return None
     extra = numbers - _BOX
     if task == "pose":
         return Head(name, turned=turned, classes=labels or 1)
-    if labels is not None and extra > labels:
+    if labels is not None and extra >= labels:
         objectness = not turned and (extra == labels + 1 or task == "segment")
         return Head(name, turned=turned, objectness=objectness, classes=labels)
     objectness = not turned and extra > 1
     return Head(name, turned=turned, objectness=objectness, classes=extra - objectness)
 
 
+def _of_unknown_lengths(value: ir.Value, labels: int | None) -> Head | None:
+    """Return the head that an output is of which only the run knows the lengths."""
+    joins = next((n for n in _moved(value) if n.op_type == "Concat"), None)
+    axis = None if joins is None else joins.attributes.get_int("axis", 0) % 3
+    squashed = any(has(n, Trait.SQUASHES) for n in _moved(value))
+    if axis not in (1, 2) or not squashed:
+        return None
+    return Head(value.name or "", turned=axis == 1, objectness=axis == 2, classes=labels)
+
+
+def _moved(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes behind a value, the last first, as far as they move its numbers."""
+    return _walk(value, lambda n: has(n, Trait.MOVES | Trait.RESHAPES) or n.op_type == "Cast")
+
+
 def _has_boxes(value: ir.Value) -> bool:
     """Whether a tensor joins parts, some of which are squashed: boxes and scores."""
-    joins = _walk(value, lambda n: has(n, Trait.MOVES | Trait.RESHAPES) or n.op_type == "Cast")
-    return any(n.op_type in ("Concat", "ScatterND") for n in joins)
+    return any(n.op_type in ("Concat", "ScatterND") for n in _moved(value))
 
 
 def _picks(value: ir.Value) -> bool:
@@ -202,17 +216,28 @@ def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorF
     if value in (before.value, known[head.scores]):  # a tensor of its own, by a name of its own
         value = shaped(b.op("Identity", value), value)
     value.name = DETECTIONS
+    kinds = (
+        before.kinds if not head.final or _score_changed(known[head.scores], before.value) else []
+    )
     facts = DetectorFacts(
         objectness=head.objectness,
         final=head.final,
         classes=head.classes,
-        squashed=before.kinds[0] if before.kinds else "",
+        squashed=kinds[0] if kinds else "",
         corners=head.corners,
         threshold=head.threshold,
         overlap=head.overlap,
         most=head.most,
     )
     return value, facts
+
+
+def _score_changed(old: ir.Value, new: ir.Value) -> bool:
+    """Whether the scores among final rows, the second part of what is joined, are unsquashed."""
+    before, after = old.producer(), new.producer()
+    if before is None or after is None or before is after:
+        return False
+    return before.op_type != "Concat" or before.inputs[1] is not after.inputs[1]
 
 
 def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:

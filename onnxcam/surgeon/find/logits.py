@@ -57,6 +57,8 @@ def unsquashed(graph: ir.Graph, value: ir.Value, opset: int) -> Unsquashed:
         node = v.producer()
         if node is None or not is_float(v) or node.domain:
             return
+        if node.op_type == "TopK" and v is node.outputs[0]:
+            picked(node)
         rounded = _before_rounding(node)
         if rounded is not None and before(rounded) is not rounded:
             made[v] = before(rounded)
@@ -71,6 +73,14 @@ def unsquashed(graph: ir.Graph, value: ir.Value, opset: int) -> Unsquashed:
         outputs = b.op_many(node.op_type, operands, len(node.outputs), **kept)
         for old, new in zip(node.outputs, outputs, strict=True):
             made[old] = shaped(new, old)
+
+    def picked(node: ir.Node) -> None:
+        """Write the best of what was squashed: what squashes keeps their order."""
+        source = node.inputs[0]
+        if source is not None and before(source) is not source:
+            axis = node.attributes.get_int("axis", -1)
+            new = b.op("GatherElements", before(source), node.outputs[1], axis=axis)
+            made[node.outputs[0]] = shaped(new, node.outputs[0])
 
     return Unsquashed(before(value), list(kinds))
 
