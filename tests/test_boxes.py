@@ -237,6 +237,18 @@ def test_what_is_wrong_is_told() -> None:
         onnxcam.Explainer(onnxcam.default_model()).explain(onnxcam.default_photograph(), "box:0")
 
 
+def test_inspect_says_what_explain_does(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path = CASES / "detector-ssd.onnx"
+    monkeypatch.setattr(sys, "argv", ["onnxcam", "inspect", str(path)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().out
+    assert "detector  boxes and scores: boxes, scores; -t box:0" in printed
+    for layer in explainer(path).plan.layers:
+        assert f"layer     {layer} (one scale)" in printed
+    assert "problem" not in printed
+
+
 def test_at_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Listed, drawn and recorded, with Ultralytics' metadata and without a card."""
     onnx.save(ultralytics_style(), tmp_path / "yolo.onnx")

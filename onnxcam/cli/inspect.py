@@ -75,6 +75,11 @@ def _show(found: Inspection) -> None:
         typer.echo(f"score     {found.score}")
         for operator in found.passed:
             typer.echo(f"          before {operator}")
+    if found.detector:
+        typer.echo(f"detector  boxes and scores: {', '.join(found.detector)}; -t box:0, box:LABEL")
+        for tensor in found.scales:
+            typer.echo(f"layer     {tensor} (one scale)")
+        return
     typer.echo("layers    the default is marked *; --layer takes a number or a name")
     for layer in found.layers:
         mark = "*" if layer.tensor.name == found.default else " "

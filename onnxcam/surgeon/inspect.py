@@ -9,13 +9,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxcam.errors import OnnxcamError
+from onnxcam.errors import OnnxcamError, ScoreError
 from onnxcam.gradient.add import missing_rules
 from onnxcam.graph.values import dims, names, operator
 from onnxcam.model.describe import model_facts, origin_of, tensor_facts
 from onnxcam.model.facts import ModelFacts, TensorFacts
 from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
+from onnxcam.surgeon.find.detectors import find_head, head_layers
 from onnxcam.surgeon.find.image import find_image_input
 from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.surgeon.find.score import find_score
@@ -52,6 +53,8 @@ class Inspection:
         missing: operators without a gradient rule between image and score, with how many nodes
             have them and whether they lie between the default layer and the score.
         problems: what keeps the model from being explained as it is.
+        detector: the tensors of a detector's boxes and scores, where there are no class scores.
+        scales: the layers that its head reads, one a scale.
     """
 
     facts: ModelFacts
@@ -63,6 +66,8 @@ class Inspection:
     default: str | None
     missing: dict[str, dict[str, Any]]
     problems: tuple[str, ...]
+    detector: tuple[str, ...] = ()
+    scales: tuple[TensorFacts, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as JSON-ready data."""
@@ -89,6 +94,8 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
     image = found = default = None
     layers: tuple[Candidate, ...] = ()
     missing: dict[str, dict[str, Any]] = {}
+    detector: tuple[str, ...] = ()
+    scales: tuple[TensorFacts, ...] = ()
     try:
         with sound(path):
             image = find_image_input(graph, path.name)
@@ -96,6 +103,13 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
             found = find_score(graph, score, (dims(source) or [None])[0])
             layers = _candidates(graph, source, found.value, image)
             default = find_layer(graph, source, found.value)
+    except ScoreError as error:
+        head = find_head(graph, facts.metadata) if score == "auto" else None
+        if head is None or image is None:
+            problems.append(str(error))
+        else:
+            detector = tuple(n for n in (head.boxes, head.scores) if n)
+            scales = tuple(tensor_facts(v) for v in head_layers(graph, source, head))
     except OnnxcamError as error:
         problems.append(str(error))
     if image is not None and found is not None:
@@ -119,6 +133,8 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
         default=default.name if default is not None else None,
         missing=missing,
         problems=tuple(problems),
+        detector=detector,
+        scales=scales,
     )
 
 
