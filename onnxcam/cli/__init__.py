@@ -15,7 +15,15 @@ from onnxcam.cli.explain import explain
 from onnxcam.cli.gradient import gradient
 from onnxcam.cli.inspect import inspect
 from onnxcam.cli.methods import methods
-from onnxcam.errors import OnnxcamError
+from onnxcam.errors import (
+    LayerError,
+    NoImageInputError,
+    OnnxcamError,
+    ScoreError,
+    TargetError,
+)
+
+_PAGE = "docs/targets.md"
 
 app = typer.Typer(
     name="onnxcam",
@@ -48,6 +56,13 @@ def options(
     """Explain exported vision models: Grad-CAM from an ONNX file and an image."""
 
 
+def _with_page(error: OnnxcamError) -> str:
+    """Return an error's text; where a model or target is refused, with the page of all targets."""
+    text = str(error)
+    refused = isinstance(error, (NoImageInputError, ScoreError, LayerError, TargetError))
+    return f"{text} {_PAGE} lists what can be explained." if refused and _PAGE not in text else text
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
     warnings.showwarning = lambda message, *_, **__: typer.echo(
@@ -57,7 +72,7 @@ def main() -> None:
     try:
         app()
     except OnnxcamError as error:
-        typer.echo(f"onnxcam: error: {error}", err=True)
+        typer.echo(f"onnxcam: error: {_with_page(error)}", err=True)
         sys.exit(2)
     except MemoryError:
         typer.echo("onnxcam: error: the memory does not suffice for this model.", err=True)

@@ -79,6 +79,8 @@ def _show(found: Inspection) -> None:
         typer.echo(f"detector  boxes and scores: {', '.join(found.detector)}; -t box:0, box:LABEL")
         for tensor in found.scales:
             typer.echo(f"layer     {tensor} (one scale)")
+        for problem in found.problems:
+            typer.echo(f"problem   {problem}")
         return
     typer.echo("layers    the default is marked *; --layer takes a number or a name")
     for layer in found.layers:

@@ -90,3 +90,17 @@ def test_the_twelve_real_models(tmp_path: Path) -> None:
         assert (
             len(image["explanations"]) == 1 and (out / image["explanations"][0]["overlay"]).exists()
         )
+
+
+def test_every_refusal_names_the_page_of_targets(tmp_path: Path) -> None:
+    out = ("-o", tmp_path, "--preprocess", "unit")
+    calls = {
+        "ScoreError": ("segmentation.onnx", ()),
+        "TargetError": ("boxes-first.onnx", ("-t", "99")),
+        "LayerError": ("boxes-first.onnx", ("--layer", "nowhere")),
+    }
+    for model, options in calls.values():
+        call = [sys.executable, "-m", "onnxcam", "explain", PHOTO, "-m", CASES / model, *out]
+        ended = subprocess.run([*map(str, call), *options], capture_output=True, text=True)
+        assert ended.returncode == 2
+        assert ended.stderr.count("docs/targets.md lists what can be explained.") == 1
