@@ -18,6 +18,7 @@ from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
 from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
 from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, framed, intensity
 from onnxcam.imaging.preprocess import Geometry
+from onnxcam.imaging.segments import largest_segment
 from onnxcam.kernels import Axis, View, kernels
 from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
@@ -277,6 +278,12 @@ class Explanation:
         known = ", ".join([*_FORMATS, ".npz", ".json"])
         raise OutputError(f"{path}: unknown suffix '{suffix}'. Use one of {known}.")
 
+    def _segment(self) -> dict[str, int] | None:
+        """Return the box around the largest hot segment, in pixels of the photograph."""
+        found = None if self.note or self.axes != 2 else largest_segment(self.heatmap)
+        names = ("left", "top", "right", "bottom")
+        return None if found is None else dict(zip(names, found, strict=True))
+
     def _detections(self) -> dict[str, Any]:
         if self.detected is None or self.detected.one is None:
             return {}
@@ -304,6 +311,7 @@ class Explanation:
             "size": {name: a.length for name, a in zip(sizes, axes, strict=False)},
             "visible": visible,
             "peak": None if peak is None else dict(zip("xyz", peak, strict=False)),
+            "segment": self._segment(),
             "note": TEXTS[self.note] or None,
             "raw": {
                 "shape": list(self.raw.shape),
