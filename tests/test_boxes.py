@@ -237,6 +237,28 @@ def test_what_is_wrong_is_told() -> None:
         onnxcam.Explainer(onnxcam.default_model()).explain(onnxcam.default_photograph(), "box:0")
 
 
+def test_at_a_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(ultralytics_style(), tmp_path / "yolo.onnx")
+    photo = np.random.default_rng(7).integers(0, 256, (64, 128, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    every = onnxcam.Explainer(tmp_path / "yolo.onnx").explain(photo)[0].detected.every
+    left, top, right, bottom = every[1].box
+    x, y = int(left + right) // 2, int(top + bottom) // 2
+    call = ["explain", str(tmp_path / "photo.png"), "-m", str(tmp_path / "yolo.onnx")]
+    for options in (["--at", f"{x},{y}"], ["-t", f"box:{every[1].label}", "--at", f"{x},{y}"]):
+        out = tmp_path / f"out{len(options)}"
+        monkeypatch.setattr(sys, "argv", ["onnxcam", *call, *options, "-o", str(out)])
+        with pytest.raises(SystemExit) as left_:
+            cli.main()
+        assert left_.value.code in (0, None)
+        [image] = json.loads((out / "explanations.json").read_text("utf-8"))["images"]
+        [record] = image["explanations"]
+        box = record["detection"]["box"]
+        assert box["left"] <= x <= box["right"] and box["top"] <= y <= box["bottom"]
+        if len(options) == 4:
+            assert record["detection"]["label"] == every[1].label
+
+
 def test_inspect_says_what_explain_does(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     path = CASES / "detector-ssd.onnx"
     monkeypatch.setattr(sys, "argv", ["onnxcam", "inspect", str(path)])

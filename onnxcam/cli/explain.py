@@ -189,7 +189,9 @@ def explain(
         grid=_grid(grid),
     )
     others = read_others(input_ or [])
-    targets: list[Any] = list(narrowed(target or [], mask or [], at or []))
+    targets: list[Any] = list(
+        narrowed(target or [], mask or [], at or [], detector=explainer.plan.detector is not None)
+    )
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
     run = explain_files(

@@ -167,10 +167,17 @@ def in_pixels(
     return Masked(read_mask(place.strip()), classes(name.strip()), text)
 
 
-def narrowed(targets: Sequence[str], masks: Sequence[object], points: Sequence[str]) -> list[str]:
+def narrowed(
+    targets: Sequence[str],
+    masks: Sequence[object],
+    points: Sequence[str],
+    *,
+    detector: bool = False,
+) -> list[str]:
     """Return the targets, every region of a class in each of the masks and at each of the points.
 
-    Without such a region, points are those of the class that is predicted there.
+    Without such a region, points are those of the class that is predicted there; of a detector, of
+    the surest box there.
 
     Raises:
         TargetError: a mask without a class, or a point in another form.
@@ -181,14 +188,15 @@ def narrowed(targets: Sequence[str], masks: Sequence[object], points: Sequence[s
     places = [*map(str, masks), *points]
     found: list[str] = []
     regions = 0
+    kind = "box:" if detector else _REGION
     for target in targets:
-        region = target.strip().lower().startswith(_REGION) and "@" not in target
+        region = target.strip().lower().startswith(kind) and "@" not in target
         found += [f"{target.strip()}@{p}" for p in places] if region and places else [target]
         regions += region
     if places and not regions:
         if masks:
             raise TargetError("a mask needs a class: add -t region:CLASS.")
-        found += [f"{_REGION}@{p}" for p in points]
+        found += [f"{kind}@{p}" for p in points]
     return found
 
 
