@@ -265,7 +265,7 @@ def test_inspect_says_what_explain_does(monkeypatch: pytest.MonkeyPatch, capsys)
     with pytest.raises(SystemExit):
         cli.main()
     printed = capsys.readouterr().out
-    assert "detector  boxes and scores: boxes, scores; -t box:0" in printed
+    assert "detector  boxes and scores: scores, boxes; -t box:0" in printed
     for layer in explainer(path).plan.layers:
         assert f"layer     {layer} (one scale)" in printed
     assert "problem" not in printed
@@ -291,3 +291,72 @@ def test_at_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         line = f"box:{n:<3} {one['detection']['label']:<24} {one['detection']['probability']:.2f}"
         assert line in printed
         assert Image.open(out / one["overlay"]).size == (128, 64)
+
+
+def scales_apart() -> onnx.ModelProto:
+    """Scores and boxes of two scales, of 2 and 6 boxes a cell; every box one from its cell."""
+    rng = np.random.default_rng(13)
+    weights = {
+        "w1": rng.normal(size=(6, 3, 8, 8)).astype(np.float32) / 5,
+        "w2": rng.normal(size=(6, 6, 2, 2)).astype(np.float32) / 2,
+        "wide": rng.normal(size=(6, 6, 3, 3)).astype(np.float32) / 4,
+    }
+    text = ""
+    for n, (cells, boxes) in enumerate(((16, 2), (4, 6)), 1):
+        weights |= {
+            f"s{n}": rng.normal(size=(boxes, 6, 1, 1)).astype(np.float32),
+            f"b{n}": np.zeros((boxes * 16, 6, 1, 1), np.float32),
+            f"one{n}": np.array([1, cells * boxes, 1], np.int64),
+            f"many{n}": np.array([1, cells * boxes, 16], np.int64),
+            f"offset{n}": np.tile(np.float32([1, -2, 6, 4, *[0] * 12]), boxes),
+        }
+        text += f"""
+            sc{n} = Conv (f{n}, s{n})
+            st{n} = Transpose <perm=[0,2,3,1]> (sc{n})
+            scores{n} = Reshape (st{n}, one{n})
+            bc{n} = Conv (f{n}, b{n}, offset{n})
+            bt{n} = Transpose <perm=[0,2,3,1]> (bc{n})
+            boxes{n} = Reshape (bt{n}, many{n})
+        """
+    return parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[1,3,32,32] image)
+            => (float[1,32,1] scores1, float[1,24,1] scores2,
+                float[1,32,16] boxes1, float[1,24,16] boxes2) {{
+            c0 = Conv <strides=[8,8], kernel_shape=[8,8]> (image, w1)
+            f0 = Relu (c0)
+            c1 = Conv <pads=[1,1,1,1]> (f0, wide)
+            f1 = Relu (c1)
+            c2 = Conv <strides=[2,2], kernel_shape=[2,2]> (f1, w2)
+            f2 = Relu (c2)
+            {text}
+        }}
+        """,
+        weights,
+    )
+
+
+def test_scales_with_outputs_of_their_own() -> None:
+    """As BlazeFace has them: boxes in pixels from the middle of their cells, and keypoints."""
+    made = explainer(scales_apart(), method="grad-cam")
+    x = np.random.default_rng(14).random((3, 32, 32), np.float32)
+    found = made.explain(x)
+    assert len(found) == 3
+    for d in found[0].detected.every:
+        scale, place = (0, d.anchor) if d.anchor < 32 else (1, d.anchor - 32)
+        stride, boxes, wide = ((8, 2, 4), (16, 6, 2))[scale]
+        row, column = divmod(place // boxes, wide)
+        x0, y0 = (column + 0.5) * stride + 1, (row + 0.5) * stride - 2
+        right = np.clip([x0 - 3, y0 - 2, x0 + 3, y0 + 2], 0, 32)
+        np.testing.assert_allclose(d.box, right, atol=1e-5)
+    for one in found:
+        anchor = one.detected.one.anchor
+        name, place = ("scores1", anchor) if anchor < 32 else ("scores2", anchor - 32)
+        # Of the fine scale, whose head sees one place, the maps before the last wide convolution.
+        assert one.layer == ("f0" if anchor < 32 else "f2")
+        [right] = explainer(made.path, method="grad-cam", layer=one.layer).explain(
+            x, f"{name}[{place},0]"
+        )
+        atol = 1e-6 * np.abs(right.signed).max()
+        np.testing.assert_allclose(one.signed, right.signed, atol=atol)

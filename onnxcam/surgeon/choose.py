@@ -200,7 +200,8 @@ def choose(
     try:
         if head is not None and list(layers) == ["auto"] and grid is None:
             places = tuple(Place(v) for v in head_layers(graph, names(graph)[image.name], head))
-        places = places or _places(graph, image, found.value, layers, grid)
+        ends = [found.value, *(names(graph)[s] for s, _ in (head.more if head else ()))]
+        places = places or _places(graph, image, _end_after(graph, ends, layers), layers, grid)
     except LayerError as error:
         if list(layers) != ["auto"] or grid is not None:
             raise
@@ -211,6 +212,12 @@ def choose(
     return Chosen(
         image, found, places, why, tensor, weighted, whole, refusal, steps=steps, head=head
     )
+
+
+def _end_after(graph: ir.Graph, ends: Sequence[ir.Value], layers: Sequence[str]) -> ir.Value:
+    """Return which of a detector's tensors the first layer lies before; else the first of them."""
+    layer = names(graph).get(str(layers[0]))
+    return next((e for e in ends if layer is not None and layer in leads_to(e)), ends[0])
 
 
 def _places(

@@ -108,7 +108,7 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
         if head is None or image is None:
             problems.append(str(error))
         else:
-            detector = tuple(n for n in (head.boxes, head.scores) if n)
+            detector = head.tensors
             scales = tuple(tensor_facts(v) for v in head_layers(graph, source, head))
     except OnnxcamError as error:
         problems.append(str(error))

@@ -123,6 +123,7 @@ class DetectorFacts:
         threshold: of the model's own NonMaxSuppression, below which scores are left out.
         overlap: of that, above which one of two boxes is.
         most: boxes of a class that it leaves.
+        offsets: whether boxes are known to be offsets from cells.
     """
 
     objectness: bool
@@ -133,6 +134,7 @@ class DetectorFacts:
     threshold: float | None = None
     overlap: float | None = None
     most: float | None = None
+    offsets: bool = False
 
 
 @dataclass(frozen=True)

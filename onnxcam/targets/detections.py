@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,14 @@ THRESHOLD = 0.25  # of scores, as detectors' own tools have it
 _OVERLAP = 0.5  # of two boxes of one class, above which the less sure one is dropped
 _MOST = 300
 _NEARLY_ALL, _MANY = 0.95, 0.5
-_STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+# Strides of scales, and boxes a cell.
+_GRIDS = (
+    ((8, 16, 32), (1, 1, 1)),
+    ((8, 16, 32, 64), (1, 1, 1, 1)),
+    ((8, 16), (2, 6)),
+    ((16, 32), (2, 6)),
+    ((4,), (1,)),
+)
 _LARGEST = 20.0
 _FEW = 2.0  # boxes of no greater coordinates are in parts of the image
 
@@ -38,6 +45,8 @@ class Reading(Protocol):
     def overlap(self) -> float | None: ...  # noqa: D102
     @property
     def most(self) -> float | None: ...  # noqa: D102
+    @property
+    def offsets(self) -> bool: ...  # noqa: D102
 
 
 class _Placement(Protocol):
@@ -225,10 +234,9 @@ def _corners(boxes: Array, kept: Array, reading: Reading, size: tuple[int, int])
         found = np.concatenate([one - other / 2, one + other / 2], axis=1)
     if 0 < np.abs(boxes[kept]).max(initial=0) <= _FEW:
         found = found * np.array([*size, *size], np.float64)
-    if _plausible(found[kept], size):
+    if not reading.offsets and _plausible(found[kept], size):
         return found
-    cells = _from_cells(boxes, size)
-    return None if cells is None or not _plausible(cells[kept], size) else cells
+    return next((c for c in _from_cells(boxes, size) if _plausible(c[kept], size)), None)
 
 
 def _plausible(boxes: Array, size: tuple[int, int]) -> bool:
@@ -238,24 +246,32 @@ def _plausible(boxes: Array, size: tuple[int, int]) -> bool:
     return not len(boxes) or bool(inside.mean() > _NEARLY_ALL)
 
 
-def _from_cells(boxes: Array, size: tuple[int, int]) -> Array | None:
-    """Return boxes from a grid of cells a scale, one box a cell (YOLOX, Ge et al. 2021).
+def _from_cells(boxes: Array, size: tuple[int, int]) -> Iterator[Array]:
+    """Yield boxes from a grid of cells a scale, where there are as many as cells.
 
-    The centre is the cell plus the first two numbers, width and height are the exponentials of the
-    others, all in cells. ``None`` where there are not as many boxes as cells.
+    With one box a cell, the centre is the cell plus the first two numbers, width and height are the
+    exponentials of the others, all in cells (YOLOX, Ge et al. 2021). With several, or in pixels,
+    the centre is the cell's plus the first two numbers, and the others are the size (BlazeFace,
+    Bazarevsky et al. 2019).
     """
+    for strides, several in _GRIDS:
+        grid = np.concatenate([_grid(size, *pair) for pair in zip(strides, several, strict=True)])
+        if len(grid) != len(boxes):
+            continue
+        corner, stride = grid[:, :2], grid[:, 2:]
+        if set(several) == {1}:
+            half = np.exp(np.minimum(boxes[:, 2:], _LARGEST)) * stride / 2
+            centre = (boxes[:, :2] + corner) * stride
+            yield np.concatenate([centre - half, centre + half], axis=1)
+        centre, half = boxes[:, :2] + (corner + 0.5) * stride, boxes[:, 2:] / 2
+        yield np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _grid(size: tuple[int, int], stride: int, boxes: int) -> Array:
+    """Return column, row and stride of every box of a scale, row by row."""
     width, height = size
-    for strides in _STRIDES:
-        cells = []
-        for stride in strides:
-            y, x = np.mgrid[: height // stride, : width // stride].reshape(2, -1)
-            cells.append(np.stack([x, y, np.full_like(x, stride)], axis=1))
-        grid = np.concatenate(cells)
-        if len(grid) == len(boxes):
-            centre = (boxes[:, :2] + grid[:, :2]) * grid[:, 2:]
-            half = np.exp(np.minimum(boxes[:, 2:], _LARGEST)) * grid[:, 2:] / 2
-            return np.concatenate([centre - half, centre + half], axis=1)
-    return None
+    y, x = np.mgrid[: height // stride, : width // stride].reshape(2, -1)
+    return np.repeat(np.stack([x, y, np.full_like(x, stride)], axis=1), boxes, axis=0)
 
 
 def _apart(boxes: Array, classes: Array, reading: Reading) -> Array:

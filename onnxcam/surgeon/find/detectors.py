@@ -43,6 +43,7 @@ class Head:
         threshold: that of the model's own NonMaxSuppression.
         overlap: likewise.
         most: likewise, boxes of a class that it leaves.
+        more: scores and boxes of further scales, where each has outputs of its own.
     """
 
     scores: str
@@ -55,6 +56,13 @@ class Head:
     threshold: float | None = None
     overlap: float | None = None
     most: float | None = None
+    more: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of all tensors."""
+        pairs = ((self.scores, self.boxes), *self.more)
+        return tuple(n for pair in pairs for n in pair if n)
 
 
 def find_head(graph: ir.Graph, metadata: Mapping[str, str]) -> Head | None:
@@ -70,6 +78,7 @@ def find_head(graph: ir.Graph, metadata: Mapping[str, str]) -> Head | None:
         _suppressed(graph)
         or next((h for o in outputs if (h := _joined(o, labels, task)) is not None), None)
         or _apart(outputs, labels)
+        or _several(outputs)
     )
 
 
@@ -100,8 +109,16 @@ def _suppressed(graph: ir.Graph) -> Head | None:
             centred = node.attributes.get_int("center_point_box", 0) == 1
             classes = (dims(scores) or [None, None])[1]
             known = classes if isinstance(classes, int) else None
-            limits = [_number(node, place) for place in (4, 3, 2)]
-            return Head(scores.name, boxes.name, True, False, False, known, not centred, *limits)
+            return Head(
+                scores.name,
+                boxes.name,
+                turned=True,
+                classes=known,
+                corners=not centred,
+                threshold=_number(node, 4),
+                overlap=_number(node, 3),
+                most=_number(node, 2),
+            )
     return None
 
 
@@ -198,38 +215,77 @@ def _apart(outputs: list[ir.Value], labels: int | None) -> Head | None:
     return None
 
 
+def _several(outputs: list[ir.Value]) -> Head | None:
+    """Return the head with outputs of its own a scale: one score a box, and box and keypoints."""
+    shapes = {o: dims(o) or [] for o in outputs}
+    scores = [o for o in outputs if len(shapes[o]) == 3 and shapes[o][2] == 1]
+    pairs = []
+    for score in scores:
+        count = shapes[score][1]
+        boxes = [
+            o
+            for o in outputs
+            if len(shapes[o]) == 3
+            and shapes[o][1] == count
+            and isinstance(shapes[o][2], int)
+            and shapes[o][2] >= _BOX  # type: ignore[operator]
+        ]
+        if len(boxes) != 1 or not isinstance(count, int) or count < _LEAST_ANCHORS:
+            return None
+        pairs.append((score.name or "", boxes[0].name or ""))
+    if not pairs or 2 * len(pairs) != len(outputs):
+        return None
+    return Head(*pairs[0], classes=1, more=tuple(pairs[1:]))
+
+
 def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorFacts]:
     """Write boxes and scores as one tensor, ``[N, A, 4 + S]``, scores before they are squashed."""
     known, b = names(graph), Builder(graph, opset)
-    before = unsquashed(graph, known[head.scores], opset)
-    value = before.value
-    if head.turned:
-        shape, kind = dims(value) or [None] * 3, value.type
-        value = b.op("Transpose", value, perm=[0, 2, 1])
-        value.shape, value.type = ir.Shape([shape[0], shape[2], shape[1]]), kind
-    if head.boxes:
-        boxes = known[head.boxes]
-        sizes, kind = dims(value) or [None] * 3, value.type
-        value = b.op("Concat", boxes, value, axis=-1)
-        numbers = sizes[2] + _BOX if isinstance(sizes[2], int) else None
-        value.shape, value.type = ir.Shape([sizes[0], sizes[1], numbers]), kind
-    if value in (before.value, known[head.scores]):  # a tensor of its own, by a name of its own
-        value = shaped(b.op("Identity", value), value)
+    scales, kinds = [], dict[str, None]()
+    for scores, boxes in ((head.scores, head.boxes), *head.more):
+        before = unsquashed(graph, known[scores], opset)
+        if not head.final or _score_changed(known[scores], before.value):
+            kinds |= dict.fromkeys(before.kinds)
+        value = _with_boxes(b, before.value, known.get(boxes), head.turned)
+        scales.append(value)
+    if len(scales) > 1:
+        value = b.op("Concat", *scales, axis=1)
+        shape = dims(scales[0]) or [None] * 3
+        value.shape, value.type = ir.Shape([shape[0], None, shape[2]]), scales[0].type
+    else:
+        value = shaped(b.op("Identity", value), value)  # a tensor with a name of its own
     value.name = DETECTIONS
-    kinds = (
-        before.kinds if not head.final or _score_changed(known[head.scores], before.value) else []
-    )
     facts = DetectorFacts(
         objectness=head.objectness,
         final=head.final,
         classes=head.classes,
-        squashed=kinds[0] if kinds else "",
+        squashed=next(iter(kinds), ""),
         corners=head.corners,
         threshold=head.threshold,
         overlap=head.overlap,
         most=head.most,
+        offsets=bool(head.more),
     )
     return value, facts
+
+
+def _with_boxes(b: Builder, value: ir.Value, boxes: ir.Value | None, turned: bool) -> ir.Value:
+    """Return scores with anchors first, ``[N, A, S]``, after their boxes where these are apart."""
+    shape, kind = dims(value) or [None] * 3, value.type
+    if turned:
+        value = b.op("Transpose", value, perm=[0, 2, 1])
+        shape = [shape[0], shape[2], shape[1]]
+        value.shape, value.type = ir.Shape(shape), kind
+    if boxes is None:
+        return value
+    if (dims(boxes) or [_BOX])[-1] != _BOX:  # keypoints follow
+        sizes, kind = dims(boxes) or [None] * 3, boxes.type
+        boxes = b.op("Slice", boxes, b.ints(0), b.ints(_BOX), b.ints(-1))
+        boxes.shape, boxes.type = ir.Shape([*sizes[:2], _BOX]), kind
+    value = b.op("Concat", boxes, value, axis=-1)
+    numbers = shape[2] + _BOX if isinstance(shape[2], int) else None
+    value.shape, value.type = ir.Shape([shape[0], shape[1], numbers]), kind
+    return value
 
 
 def _score_changed(old: ir.Value, new: ir.Value) -> bool:
@@ -244,10 +300,12 @@ def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:
     """Return the maps that the head reads, one a scale, the finest first; ``[]`` if unknown.
 
     Convolutions after which no other lies are the head's last; of those of one size the maps are
-    what all of them are made of, in the same size.
+    what all of them are made of, in the same size. Between these and the head's end lies a
+    convolution that sees more than one place, if there is any: else all that a map could tell is
+    the place itself.
     """
     known = names(graph)
-    ends = {known[n] for n in (head.scores, head.boxes) if n}
+    ends = {known[n] for n in head.tensors}
     path = depends_on(graph, {image}) & set().union(*(leads_to(e) for e in ends))
     convolutions = [n for n in graph if has(n, Trait.CONVOLUTION) and n.outputs[0] in path]
     maps = {n.outputs[0] for n in convolutions if _reads_maps(n, image)}
@@ -255,14 +313,38 @@ def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:
     found = []
     for size in dict.fromkeys(tuple((dims(m) or [])[2:]) for m in last):
         mine = [m for m in last if tuple((dims(m) or [])[2:]) == size]
-        common = set.intersection(*(leads_to(m) for m in mine)) & path - set(mine)
+        behind = [leads_to(m) for m in mine]
+        common = set.intersection(*behind) & path - set(mine)
         same = [n.outputs[0] for n in graph if n.outputs and n.outputs[0] in common]
         same = [v for v in same if len(dims(v) or []) == 4 and tuple((dims(v) or [])[2:]) == size]
         read = [v for v in same if not _finishing(v, common)]
         if len(size) == 2 and read:
-            found.append(read[-1])
+            every = set(mine).union(*behind)
+            wide = [n for n in convolutions if _is_wide(n) and n.outputs[0] in every]
+            found.append(_before_one(read, wide, size, graph) or read[-1])
     order = {n.outputs[0]: i for i, n in enumerate(graph) if n.outputs}
     return sorted(found, key=lambda v: order[v])
+
+
+def _is_wide(node: ir.Node) -> bool:
+    """Whether a convolution's kernel sees more than one place."""
+    kernel = dims(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    return any(d != 1 for d in (kernel or [])[2:])
+
+
+def _before_one(
+    maps: list[ir.Value],
+    convolutions: list[ir.Node],
+    size: tuple[int | str | None, ...],
+    graph: ir.Graph,
+) -> ir.Value | None:
+    """Return the last of some maps that one of some convolutions of their size comes after."""
+    same = [n for n in convolutions if tuple((dims(n.outputs[0]) or [])[2:]) == size]
+    for value in reversed(maps):
+        after = depends_on(graph, {value})
+        if any(n.inputs[0] is value or n.inputs[0] in after for n in same):
+            return value
+    return None
 
 
 def _reads_maps(node: ir.Node, image: ir.Value) -> bool:
