@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxcam.kernels.reference import opacity
+
 Pixels = NDArray[np.uint8]
 _SPREAD = 0.1  # the grey levels, of 1, that one standard deviation takes
 _FAR = 99.0  # percent of the pixels lie below full colour
@@ -35,8 +37,7 @@ def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
     """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against."""
     colour, size = evidence(signed)
     grey = photo.mean(axis=-1, keepdims=True) * np.ones(3)
-    weight = size * max(alpha, 0.0) * 2
-    blended = grey + (colour - grey) * np.clip(weight, 0, 1)
+    blended = grey + (colour - grey) * opacity(size, alpha)
     picture: Pixels = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return picture
 
