@@ -160,6 +160,7 @@ def _names(entry: dict[str, Any]) -> set[str]:
     """Return the names of an image's files, without suffixes."""
     records = entry.get("explanations", [])
     files = [r[key] for r in records for key in ("overlay", "arrays") if key in r]
+    files += entry.get("sheets", [])
     return {Path(name).stem.lower() for name in files}
 
 

@@ -90,6 +90,19 @@ def test_a_second_run_keeps_the_name_of_its_sheet(explain) -> None:
     assert [p.name for p in out.glob("*sheet*")] == ["a-sheet.jpg"]
 
 
+def test_the_sheet_of_a_kept_record_stays(folder: Path, call) -> None:  # noqa: F811
+    """Another image of the same name, in another run."""
+    for image in ("photos/a.png", "photos/more/a.png"):
+        call("explain", image, "-m", "model.onnx", "--sheet", "--format", "png")
+    out = folder / "onnxcam-out"
+    images = json.loads((out / "explanations.json").read_text())["images"]
+    assert [i["sheets"] for i in images] == [["a-sheet.png"], ["a-sheet-2.png"]]
+    first, second = (decode(out / i["sheets"][0]) for i in images)
+    assert (first != second).any()
+    [found] = onnxcam.Explainer("model.onnx").explain("photos/a.png")
+    np.testing.assert_array_equal(first, np.asarray(onnxcam.contact_sheet([found])))
+
+
 def test_long_rows_are_cut_and_one_dimension_is_one_run(explain) -> None:
     explain()  # the model lies in the working directory
     explainer = onnxcam.Explainer("model.onnx")

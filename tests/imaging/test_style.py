@@ -16,6 +16,7 @@ from onnxcam.imaging.captions import LEAST, evidence_bar, heat_bar, with_strip
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.smooth import bicubic
 from onnxcam.kernels import Axis
+from onnxcam.targets.detections import Detected, Detection
 
 from ..test_cases import CASES, arrays
 
@@ -122,6 +123,29 @@ def test_a_caption(cat: Explanation) -> None:
     last = colour_table()[255]
     hottest = np.rint(255 * 0.4 + 0.6 * last.astype(float))
     assert (np.abs(strip - hottest).max(axis=-1) <= 6).sum() >= 5
+
+
+def test_what_captions_say(cat: Explanation) -> None:
+    heat, signs = heat_bar(colour_table(), 0.6), evidence_bar(0.6)
+    seen = Detection(3, "dog", 0.59, (20, 30, 90, 80), 0)
+    size = cat.photo.shape[:2]
+    pixels = replace(cat, space="input", layer="input", signed=np.ones((224, 224), np.float32))
+    coloured = replace(pixels, signed=np.ones((3, 224, 224), np.float32))
+    boxed = replace(cat, detected=Detected((seen,), 0), element="box:0", target=None, label=None)
+    nothing = replace(cat, note="zero", signed=cat.signed * 0)
+    score = f"score {cat.score:.4g}"
+    for one, lines, bar in (
+        (cat, [f"tiger cat, {score}", "grad-cam, head.relu6"], heat),
+        (replace(cat, label=None), [f"class 282, {score}", "grad-cam, head.relu6"], heat),
+        (boxed, ["dog, probability 0.59", "grad-cam, head.relu6"], heat),
+        (replace(boxed, detected=None), [f"box:0, {score}", "grad-cam, head.relu6"], heat),
+        (pixels, [f"tiger cat, {score}", "grad-cam, input"], signs),
+        (coloured, [f"tiger cat, {score}", "grad-cam, input"], None),
+        (nothing, [f"tiger cat, {score}", "grad-cam, head.relu6"], None),
+    ):
+        wanted = with_strip(one.overlay(), lines, *([] if bar is None else [bar]))
+        np.testing.assert_array_equal(np.asarray(one.overlay(caption=True)), np.asarray(wanted))
+        assert wanted.size[1] > size[0]
 
 
 def test_the_bars() -> None:
