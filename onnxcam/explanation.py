@@ -281,7 +281,7 @@ class Explanation:
             if self.axes == 3:
                 signed = signed.sum(axis=0, keepdims=True)
             colours, size = evidence(signed)
-            weight = opacity(size, style.alpha)
+            weight = style.alpha * size
         if self.axes == 1:
             white = np.full(colours.shape, 255, np.uint8)
             picture = lines(self.given, blended(white, colours, weight))

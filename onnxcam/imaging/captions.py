@@ -42,7 +42,7 @@ def evidence_bar(alpha: float) -> Bar:
     """Return the colours of evidence against and for a target, as they are painted on white."""
     colours, size = evidence(np.linspace(-1, 1, 256))
     white = np.full(colours.shape, 255, np.uint8)
-    return Bar(blended(white, colours, opacity(size, alpha)), ("against", "for"))
+    return Bar(blended(white, colours, alpha * size), ("against", "for"))
 
 
 def with_strip(

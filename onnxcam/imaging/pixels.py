@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxcam.kernels.reference import opacity
-
 Pixels = NDArray[np.uint8]
 _SPREAD = 0.1  # the grey levels, of 1, that one standard deviation takes
 _FAR = 99.0  # percent of the pixels lie below full colour
@@ -34,10 +32,13 @@ def intensity(size: NDArray[Any]) -> Pixels:
 
 
 def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
-    """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against."""
+    """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against.
+
+    The weight is ``alpha * size``: it alone tells how strong evidence is, so it must not saturate.
+    """
     colour, size = evidence(signed)
     grey = photo.mean(axis=-1, keepdims=True) * np.ones(3)
-    blended = grey + (colour - grey) * opacity(size, alpha)
+    blended = grey + (colour - grey) * (alpha * size)
     picture: Pixels = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return picture
 

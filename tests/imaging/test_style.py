@@ -16,6 +16,7 @@ from onnxcam.imaging.captions import LEAST, evidence_bar, heat_bar, with_strip
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.smooth import bicubic
 from onnxcam.kernels import Axis
+from onnxcam.kernels.space import upsample
 from onnxcam.targets.detections import Detected, Detection
 
 from ..test_cases import CASES, arrays
@@ -154,6 +155,19 @@ def test_the_bars() -> None:
     np.testing.assert_allclose(bar.colours[200], 127.5 + colour_table()[200] / 2, atol=0.51)
     against, for_ = evidence_bar(1.0).colours[[0, -1]]
     assert against[2] > against[0] + 50 and for_[0] > for_[2] + 50
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_evidence_is_as_strong_as_its_weight(cat: Explanation, alpha: float) -> None:
+    rng = np.random.default_rng(3)
+    signed = rng.uniform(-1, 1, (224, 224)).astype(np.float32)
+    found = replace(cat, space="input", signed=signed)
+    heat = upsample(signed, found.places).astype(float)
+    size = np.minimum(np.abs(heat) / np.percentile(np.abs(heat), 99), 1)[..., None]
+    grey = cat.photo.mean(axis=-1, keepdims=True)
+    colour = np.where(heat[..., None] > 0, (178, 24, 43), (33, 102, 172))
+    wanted = grey + alpha * size * (colour - grey)
+    assert np.abs(np.asarray(found.overlay(alpha=alpha)) - wanted).max() <= 0.51
 
 
 def test_long_lines_leave_the_bar_alone() -> None:
