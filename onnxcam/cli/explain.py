@@ -199,9 +199,7 @@ def explain(
     from onnxcam.targets.pixels import narrowed
 
     find_images(images, out)  # a wrong name is told before a model is loaded
-    style = Style(
-        alpha=alpha, colours=colormap, smooth=smooth, caption=caption, side_by_side=side_by_side
-    )
+    style = Style(alpha, colormap, smooth=smooth, caption=caption, side_by_side=side_by_side)
     Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
@@ -220,12 +218,7 @@ def explain(
     targets: list[Any] = list(narrowed(target or [], mask or [], at or []))
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
-    looks: dict[str, Any] = {
-        "format": format_.value,
-        "arrays": arrays,
-        "style": style,
-        "sheet": sheet,
-    }
+    looks: Any = {"format": format_.value, "arrays": arrays, "style": style, "sheet": sheet}
     run = explain_files(explainer, images, targets or None, out=out, inputs=others, **looks)
     if not json_:
         _introduce(explainer)
