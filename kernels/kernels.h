@@ -61,7 +61,7 @@ int onnxcam_fuse(const onnxcam_maps *of, onnxcam_numbers guided, size_t channels
                  size_t last, float *out);
 
 /* Resize the first map, divide it by peak, colour it and blend it over an RGB photograph, rows
- * first <= y < last. Outside the visible part the photograph is multiplied by shade. */
+ * first <= y < last: the colour's weight is alpha times twice the value, alpha at most. Outside the visible part the photograph is multiplied by shade. */
 int onnxcam_paint(const onnxcam_maps *of, const uint8_t *photo, const uint8_t *colours,
                   float alpha, float shade, float peak, size_t first, size_t last, uint8_t *out);
 

@@ -2,19 +2,23 @@
 
 #include "sampling.h"
 
-enum { LEVELS = 256, RGB = 3, ONE = 256, HALF = ONE / 2 };
+enum { LEVELS = 256, RGB = 3, ONE = 256, HALF = ONE / 2, FULL = 255 };
 
-/* (a * keep + b * (ONE - keep)) / ONE, rounded; 16-bit arithmetic is enough and vectorises. */
+/* (a * (FULL - weight) + b * weight) / FULL, rounded, with a weight for each byte. 16-bit
+ * arithmetic is enough and vectorises: with t the sum and HALF, that is (t + t / 256) / 256. */
 ONNXCAM_INLINE void blend_body(const uint8_t *restrict a, const uint8_t *restrict b,
-                               uint8_t *restrict out, size_t count, uint16_t keep) {
-    const uint16_t other = (uint16_t)(ONE - keep);
-    for (size_t i = 0; i < count; ++i)
-        out[i] = (uint8_t)((uint16_t)(a[i] * keep + b[i] * other + HALF) >> 8);
+                               const uint8_t *restrict weight, uint8_t *restrict out,
+                               size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+        const uint16_t t = (uint16_t)(a[i] * (FULL - weight[i]) + b[i] * weight[i] + HALF);
+        out[i] = (uint8_t)((uint16_t)(t + (t >> 8)) >> 8);
+    }
 }
 
 ONNXCAM_VERSIONS(blend,
-                 (const uint8_t *a, const uint8_t *b, uint8_t *out, size_t count, uint16_t keep),
-                 (a, b, out, count, keep))
+                 (const uint8_t *a, const uint8_t *b, const uint8_t *weight, uint8_t *out,
+                  size_t count),
+                 (a, b, weight, out, count))
 
 ONNXCAM_INLINE void dim_body(const uint8_t *restrict from, uint8_t *restrict to, size_t pixels,
                              uint16_t keep) {
@@ -53,28 +57,38 @@ ONNXCAM_VERSIONS(levels,
                   uint8_t *level),
                  (row, last_element, scale, runs, level))
 
-/* Look the levels up. Four bytes are written for each pixel and the next one overwrites the
- * fourth, so `row` has one byte more than its pixels need. */
-static void colour_row(const uint8_t *level, size_t count, const uint32_t *colours, uint8_t *row) {
-    for (size_t x = 0; x < count; ++x) memcpy(row + x * RGB, colours + level[x], 4);
+/* Look the levels up, as colours or as weights. Four bytes are written for each pixel and the next
+ * one overwrites the fourth, so `row` has one byte more than its pixels need. */
+static void look_up(const uint8_t *level, size_t count, const uint32_t *table, uint8_t *row) {
+    for (size_t x = 0; x < count; ++x) memcpy(row + x * RGB, table + level[x], 4);
+}
+
+/* The colour's weight at each level, of FULL, once for each channel: it grows with the level up to
+ * alpha, which it reaches half way. */
+static void opacities(float alpha, uint32_t *table) {
+    for (size_t i = 0; i < LEVELS; ++i) {
+        const size_t twice = 2 * i < FULL ? 2 * i : FULL;
+        memset(table + i, (int)(alpha * (float)twice + 0.5f), RGB);
+    }
 }
 
 int onnxcam_paint(const onnxcam_maps *of, const uint8_t *photo, const uint8_t *colours,
                   float alpha, float shade, float peak, size_t first, size_t last, uint8_t *out) {
     const size_t width = of->width;
-    const uint16_t keep = (uint16_t)((1.0f - alpha) * ONE + 0.5f);
     const uint16_t shaded = (uint16_t)(shade * ONE + 0.5f);
-    uint32_t packed[LEVELS];
-    memset(packed, 0, sizeof packed);
+    uint32_t packed[LEVELS] = {0}, weights[LEVELS] = {0};
     for (size_t i = 0; i < LEVELS; ++i) memcpy(packed + i, colours + i * RGB, RGB);
+    opacities(alpha, weights);
     axis_runs runs;
     if (find_runs(of->columns, of->map_width, &runs)) return -1;
     float *row = malloc((of->map_width + 1) * sizeof *row);
     uint8_t *level = malloc(width + 1), *coloured = malloc(width * RGB + 4);
-    if (!row || !level || !coloured) {
+    uint8_t *weight = malloc(width * RGB + 4);
+    if (!row || !level || !coloured || !weight) {
         free(row);
         free(level);
         free(coloured);
+        free(weight);
         free_runs(&runs);
         return -1;
     }
@@ -92,12 +106,14 @@ int onnxcam_paint(const onnxcam_maps *of, const uint8_t *photo, const uint8_t *c
         dim(from + right * RGB, to + right * RGB, width - right, shaded);
         blend_rows(of, 0, sample_at(of->rows, (ptrdiff_t)y, of->map_height), row);
         levels(row, of->map_width - 1, scale, &runs, level);
-        colour_row(level, right - left, packed, coloured);
-        blend(from + left * RGB, coloured, to + left * RGB, (right - left) * RGB, keep);
+        look_up(level, right - left, packed, coloured);
+        look_up(level, right - left, weights, weight);
+        blend(from + left * RGB, coloured, weight, to + left * RGB, (right - left) * RGB);
     }
     free(row);
     free(level);
     free(coloured);
+    free(weight);
     free_runs(&runs);
     return 0;
 }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxcam.gradient.differentiate import add_gradients
     from onnxcam.image_files import explain_files
     from onnxcam.imaging.preprocess import Preprocess
+    from onnxcam.imaging.style import Style
     from onnxcam.methods.base import Method
     from onnxcam.methods.registry import register
     from onnxcam.sheets import contact_sheet
@@ -32,6 +33,7 @@ __all__ = [
     "OnnxcamError",
     "Preprocess",
     "Similarity",
+    "Style",
     "__version__",
     "add_gradients",
     "contact_sheet",
@@ -47,6 +49,7 @@ _LAZY = {
     "Method": "onnxcam.methods.base",
     "Preprocess": "onnxcam.imaging.preprocess",
     "Similarity": "onnxcam.targets.weighted",
+    "Style": "onnxcam.imaging.style",
     "add_gradients": "onnxcam.gradient.differentiate",
     "contact_sheet": "onnxcam.sheets",
     "explain_files": "onnxcam.image_files",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,12 +14,16 @@ from PIL import Image
 
 from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import shown, write_atomically
-from onnxcam.imaging.colour import DEFAULT_COLOURS, colour_table
+from onnxcam.imaging.captions import NO_BAR, Bar, beside, evidence_bar, heat_bar, with_strip
+from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
 from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, framed, intensity
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.imaging.segments import largest_segment
+from onnxcam.imaging.smooth import bicubic
+from onnxcam.imaging.style import USUAL, Style
 from onnxcam.kernels import Axis, View, kernels
+from onnxcam.kernels.reference import opacity
 from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
 from onnxcam.notes import CAPTIONS, TEXTS, Note
@@ -152,10 +156,10 @@ class Explanation:
         found = np.unravel_index(int(self.heatmap.argmax()), self.heatmap.shape)
         return tuple(int(i) for i in found[::-1])
 
-    def overlay(
-        self, *, alpha: float = 0.5, colours: str = DEFAULT_COLOURS, shade: float = 0.5
-    ) -> Image.Image:
+    def overlay(self, style: Style = USUAL, **options: Any) -> Image.Image:
         """Return the photograph with the heatmap over it, or a map at the input as a picture.
+
+        Cold places show the photograph as it is, hot ones the colours.
 
         Ready arrays are shown in grey levels, a signal as lines before coloured places, a volume as
         up to sixteen of its slices. A detection's box is drawn.
@@ -165,30 +169,34 @@ class Explanation:
         says nothing is not painted, one of evidence against alone in blue; a line says so.
 
         Args:
-            alpha: weight of the colours, 0 to 1.
-            colours: a colour map of the ``cmap`` package.
-            shade: brightness of the photograph where the network did not look, 0 to 1.
+            style: how the picture looks.
+            options: of :class:`onnxcam.Style`, in place of the style's: ``alpha=0.8``.
 
         Raises:
             PictureError: an unknown colour map, or a weight out of range.
         """
-        picture = self._overlay(alpha, colours, shade)
+        style = replace(style, **options) if options else style
+        picture = self._overlay(style)
         found = None if self.detected is None else self.detected.one
-        if found is None or found.box is None:
-            return picture
-        return framed(picture, found.box, f"{found.name} {found.probability:.2f}")
+        if found is not None and found.box is not None:
+            picture = framed(picture, found.box, f"{found.name} {found.probability:.2f}")
+        if style.side_by_side and (plain := self._plain()) is not None:
+            picture = beside(plain, picture)
+        return with_strip(picture, self._said(), self._bar(style)) if style.caption else picture
 
-    def _overlay(self, alpha: float, colours: str, shade: float) -> Image.Image:
+    def _overlay(self, style: Style) -> Image.Image:
         """Return the picture of the map."""
-        if not (0 <= alpha <= 1 and 0 <= shade <= 1):
-            raise PictureError(f"alpha = {alpha} and shade = {shade} must be between 0 and 1.")
+        alpha, shade, table = style.alpha, style.shade, colour_table(style.colours)
         if self.axes != 2 or (self.photo is None and self.given is None):
-            return self._drawn(alpha, colour_table(colours))
+            return self._drawn(style)
         if self.space == "input" and not self.note:
             return Image.fromarray(self._pixels(alpha))
         if self.note:
             return captioned(self._against(alpha), CAPTIONS[self.note])
-        table = colour_table(colours)
+        if style.smooth:
+            view = View(*(replace(a, scale=1.0, offset=0.0) for a in self.places))
+            painted = kernels().paint(self._backdrop, self._smooth, view, table, alpha, shade)
+            return Image.fromarray(painted)
         if self.on_device is None:
             return Image.fromarray(
                 kernels().paint(self._backdrop, self.raw, self.view, table, alpha, shade)
@@ -213,25 +221,68 @@ class Explanation:
         assert self.given is not None
         return grey(self.given)
 
-    def _drawn(self, alpha: float, table: NDArray[np.uint8]) -> Image.Image:
-        """Return the picture of a signal, a volume, or a map alone."""
+    @cached_property
+    def _smooth(self) -> NDArray[np.float32]:
+        """The heatmap of smooth pictures: resized by cubic convolution."""
+        heat = np.maximum(bicubic(self.raw, self.places), 0)
+        peak = heat.max(initial=0)
+        return heat / peak if peak > 0 else heat
+
+    def _plain(self) -> Image.Image | None:
+        """Return what was explained as it is; ``None`` where there is only a map."""
+        if self.axes == 2 and self.photo is not None:
+            return Image.fromarray(self.photo)
         if self.given is None:
-            levels = np.rint(self.heatmap * 255).astype(np.intp)
+            return None
+        if self.axes == 1:
+            return lines(self.given, np.full((1, self.given.shape[-1], 3), 255, np.uint8))
+        peak = self.peak
+        if self.axes == 3:
+            return montage(self._backdrop, None if peak is None else peak[2])
+        return Image.fromarray(self._backdrop)
+
+    def _said(self) -> list[str]:
+        """Return the lines of a caption."""
+        found = None if self.detected is None else self.detected.one
+        name = f"class {self.target}" if self.target is not None else self.element or ""
+        number = f"score {self.score:.4g}"
+        if found is not None:
+            name, number = found.name, f"probability {found.probability:.2f}"
+        return [f"{self.label or name}, {number}", f"{self.method}, {self.layer}"]
+
+    def _bar(self, style: Style) -> Bar:
+        """Return the colours of a caption's bar, and what its ends mean."""
+        if self.note:
+            return NO_BAR
+        if self.space == "layer":
+            alone = self.given is None and self.photo is None
+            return heat_bar(colour_table(style.colours), 1.0 if alone else style.alpha)
+        signs = self.axes != 2 or self.signed.ndim == 2
+        return evidence_bar(style.alpha) if signs else NO_BAR
+
+    def _drawn(self, style: Style) -> Image.Image:
+        """Return the picture of a signal, a volume, or a map alone."""
+        table = colour_table(style.colours)
+        smooth = style.smooth and self.space == "layer" and not self.note
+        heatmap = self._smooth if smooth else self.heatmap
+        if self.given is None:
+            levels = np.rint(heatmap * 255).astype(np.intp)
             return (
                 enlarged(table[levels])
                 if self.axes == 2
                 else lines(levels[None], table[levels][None])
             )
         if self.note == "noise" or (self.space == "layer" and self.note != "negative"):
-            heat = self.heatmap[None]
-            weight = np.where(self.visible, alpha, 0)[None, ..., None] * bool(heat.any())
+            heat = heatmap[None]
+            weight = opacity(heat, style.alpha)[..., None]
             colours = table[np.rint(heat * 255).astype(np.intp)]
         else:
             signed = upsample(np.ascontiguousarray(self.signed), self.places)
             signed = signed if signed.ndim > self.axes else signed[None]
             if self.axes == 3:
                 signed = signed.sum(axis=0, keepdims=True)
-            colours, weight = evidence(signed)
+            colours, size = evidence(signed)
+            weight = style.alpha * size
         if self.axes == 1:
             white = np.full(colours.shape, 255, np.uint8)
             picture = lines(self.given, blended(white, colours, weight))
@@ -250,8 +301,12 @@ class Explanation:
             return intensity(np.abs(maps).max(axis=0))
         return centred(maps[::-1] if self.bgr else maps)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, style: Style = USUAL) -> Path:
         """Write the overlay (.png, .jpg, .webp), the arrays (.npz) or the record (.json).
+
+        Args:
+            path: its suffix says what is written.
+            style: how the overlay looks.
 
         Raises:
             OutputError: another suffix, or the place cannot be written.
@@ -259,7 +314,7 @@ class Explanation:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix in _FORMATS:
-            return save_picture(self.overlay(), path)
+            return save_picture(self.overlay(style), path)
         if suffix == ".npz":
 
             def write(file: BinaryIO) -> None:

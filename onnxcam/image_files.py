@@ -15,6 +15,7 @@ from onnxcam.errors import ImageError, NotFiniteError, PictureError
 from onnxcam.explainer import Explainer
 from onnxcam.explanation import Explanation
 from onnxcam.files import shown
+from onnxcam.imaging.style import USUAL, Style
 from onnxcam.inputs.files import find_images
 from onnxcam.inputs.others import check_others
 from onnxcam.outputs import Outputs
@@ -30,7 +31,8 @@ class FileResult:
         path: the image.
         explanations: one a method and target; empty where it failed.
         records: the same as data, with the names of the written files.
-        sheets: names of the written contact sheets, where there are several layers.
+        sheets: names of the written contact sheets, where there are several layers or one was
+            asked for.
         error: why it failed, ``None`` where it did not.
     """
 
@@ -57,6 +59,7 @@ class FileRun:
         targets: Targets,
         outputs: Outputs,
         inputs: Mapping[str, NDArray[Any]],
+        sheet: bool = False,
     ) -> None:
         """Take what :func:`explain_files` has checked."""
         self.paths = paths
@@ -67,7 +70,7 @@ class FileRun:
             "failed": [],
         }
         self._explainer, self._targets, self._inputs = explainer, targets, inputs
-        self._outputs = outputs
+        self._outputs, self._sheet = outputs, sheet
 
     def __iter__(self) -> Iterator[FileResult]:
         """Explain every image, the next one while the present one's pictures are written."""
@@ -92,7 +95,7 @@ class FileRun:
             if isinstance(found, Exception):
                 raise found
             records = self._outputs.save(found, shown(path.stem), shown(path))
-            sheets = self._outputs.save_sheets(found, shown(path.stem))
+            sheets = self._outputs.save_sheets(found, shown(path.stem), self._sheet)
         except (ImageError, NotFiniteError, PictureError) as error:
             self.document["failed"].append({"image": shown(path), "error": shown(error)})
             what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
@@ -111,6 +114,8 @@ def explain_files(
     format: str = "jpg",
     arrays: bool = False,
     inputs: Mapping[str, NDArray[Any]] | None = None,
+    style: Style = USUAL,
+    sheet: bool = False,
 ) -> FileRun:
     """Explain image files; write overlays and ``explanations.json``.
 
@@ -127,6 +132,8 @@ def explain_files(
         format: of the overlays, ``"jpg"``, ``"png"`` or ``"webp"``.
         arrays: also write the maps as .npz.
         inputs: the model's other inputs by name, the same for every image.
+        style: how the pictures look.
+        sheet: also write one contact sheet an image, of all its targets, methods and layers.
 
     Returns:
         An iterable of one :class:`FileResult` an image.
@@ -137,10 +144,10 @@ def explain_files(
     """
     out = Path(out)
     paths = find_images([str(i) for i in images], out)
-    outputs = Outputs(out, format, arrays)
+    outputs = Outputs(out, format, arrays, style)
     others = check_others(inputs or {}, explainer.plan, explainer.path)
     explainer.resolve(targets)  # a wrong target is found before the first image is read
-    return FileRun(explainer, paths, targets, outputs, others)
+    return FileRun(explainer, paths, targets, outputs, others, sheet)
 
 
 def describe(explainer: Explainer) -> dict[str, Any]:

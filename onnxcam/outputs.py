@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxcam.errors import OutputError
 from onnxcam.explanation import Explanation, save_picture
 from onnxcam.files import write_atomically
+from onnxcam.imaging.style import USUAL as PLAIN
+from onnxcam.imaging.style import Style
 from onnxcam.sheets import contact_sheet
 
 RECORDS = "explanations.json"
@@ -27,13 +29,19 @@ USUAL = "grad-cam"  # needs no mention in a file's name
 class Outputs:
     """A directory of overlays, arrays and records; it is created with the first file."""
 
-    def __init__(self, folder: Path, suffix: str, arrays: bool) -> None:
+    def __init__(self, folder: Path, suffix: str, arrays: bool, style: Style = PLAIN) -> None:
         """Check that the directory can be made and written, without making it.
+
+        Args:
+            folder: the directory.
+            suffix: of the pictures, ``"jpg"``.
+            arrays: whether maps are written too.
+            style: how pictures look.
 
         Raises:
             OutputError: it cannot.
         """
-        self.folder, self.suffix, self.arrays = folder, suffix, arrays
+        self.folder, self.suffix, self.arrays, self.style = folder, suffix, arrays, style
         self._taken: set[str] = set()
         self._earlier: dict[str, Any] = {}
         self._same = False
@@ -75,14 +83,23 @@ class Outputs:
             layer = f"-{_plain(explanation.layer)}" if layered else ""
             name = self._free(f"{stem}-{_slug(explanation)}{method}{layer}")
             record = explanation.to_dict()
-            record["overlay"] = explanation.save(self.folder / f"{name}.{self.suffix}").name
+            record["overlay"] = explanation.save(
+                self.folder / f"{name}.{self.suffix}", self.style
+            ).name
             if self.arrays:
                 record["arrays"] = explanation.save(self.folder / f"{name}.npz").name
             records.append(record)
         return records
 
-    def save_sheets(self, explanations: Iterable[Explanation], stem: str) -> list[str]:
-        """Write a contact sheet for each target and method with several layers; return names."""
+    def save_sheets(
+        self, explanations: Sequence[Explanation], stem: str, whole: bool = False
+    ) -> list[str]:
+        """Write a contact sheet for each target and method with several layers; return names.
+
+        ``whole`` makes it one sheet of all, over targets, methods and layers.
+        """
+        if whole and explanations:
+            return [self._sheet(explanations, f"{stem}-sheet")]
         rows: dict[tuple[str, str], list[Explanation]] = {}
         for explanation in explanations:
             rows.setdefault((_slug(explanation), explanation.method), []).append(explanation)
@@ -90,10 +107,13 @@ class Outputs:
         for (slug, method), row in rows.items():
             if len({e.layer for e in row}) > 1:
                 kind = "" if method == USUAL else f"-{_plain(method)}"
-                name = f"{self._free(f'{stem}-{slug}{kind}-layers')}.{self.suffix}"
-                save_picture(contact_sheet(row), self.folder / name)
-                names.append(name)
+                names.append(self._sheet(row, f"{stem}-{slug}{kind}-layers"))
         return names
+
+    def _sheet(self, explanations: Sequence[Explanation], name: str) -> str:
+        name = f"{self._free(name)}.{self.suffix}"
+        save_picture(contact_sheet(explanations, self.style), self.folder / name)
+        return name
 
     def write_records(self, document: dict[str, Any]) -> None:
         """Write ``explanations.json``, with what is kept of an earlier one.
@@ -140,6 +160,7 @@ def _names(entry: dict[str, Any]) -> set[str]:
     """Return the names of an image's files, without suffixes."""
     records = entry.get("explanations", [])
     files = [r[key] for r in records for key in ("overlay", "arrays") if key in r]
+    files += entry.get("sheets", [])
     return {Path(name).stem.lower() for name in files}
 
 

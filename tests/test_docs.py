@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from onnx.reference.op_run import OpRun
 
 import onnxcam
 import onnxcam.gradient.add  # registers the rules
+from onnxcam.cli.explain import explain
 from onnxcam.gradient.registry import RULES
 from onnxcam.methods.registry import METHODS, methods
 
@@ -108,3 +111,25 @@ def test_the_example_of_the_page_of_targets_runs() -> None:
     found = scope["found"]
     assert isinstance(found, onnxcam.Explanation) and found.score > 0
     assert np.abs(found.signed).max() > 0
+
+
+def test_the_page_of_pictures_says_what_there_is(tmp_path, monkeypatch) -> None:
+    """Its example runs, its table names every option, and the defaults are those."""
+    text = (DOCS / "overlays.md").read_text("utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    assert Path("cat.png").is_file() and len(scope["pictures"]) == 4
+    table = text.split("```")[0]
+    for field in dataclasses.fields(onnxcam.Style):
+        assert f"`{field.name}=" in table
+        if isinstance(field.default, (float, str)) and field.type != "bool":
+            assert f"{field.default} by default" in table.replace("`", "")
+    options = set(re.findall(r"--[a-z-]+", table)) - {"--arrays", "---"}
+    for option in options:
+        parameter = option.removeprefix("--").replace("-", "_")
+        assert parameter in inspect.signature(explain).parameters
+    defaults = inspect.signature(explain).parameters
+    assert defaults["alpha"].default == onnxcam.Style().alpha
+    assert defaults["colormap"].default == onnxcam.Style().colours

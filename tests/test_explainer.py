@@ -178,7 +178,7 @@ def test_ready_arrays(cnn) -> None:
     [a], [b] = explainer.explain(image), explainer.explain(image[0])
     np.testing.assert_array_equal(a.signed, b.signed)
     assert a.heatmap.shape == (16, 16) and a.photo is None
-    painted = kernels().paint(grey(image[0]), a.raw, a.view, colour_table(), 0.5, 0.5)
+    painted = kernels().paint(grey(image[0]), a.raw, a.view, colour_table(), 0.6, 0.5)
     np.testing.assert_array_equal(np.asarray(a.overlay()), painted)
     with pytest.raises(InputArrayError, match=r"'image' takes \[3, 16, 16\]"):
         explainer.explain(image[0, :2])

@@ -41,10 +41,10 @@ ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["meaning"] = {"errors", "inputs", "job", "surgeon", "targets"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["sheets"] = {"errors", "explanation", "imaging"}
-ROOMS["outputs"] = {"errors", "explanation", "files", "sheets"}
+ROOMS["outputs"] = {"errors", "explanation", "files", "imaging", "sheets"}
 ROOMS["image_files"] = {
-    *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
-    "targets",
+    *("_version", "errors", "explainer", "explanation", "files", "imaging", "inputs", "outputs"),
+    *("runtime", "targets"),
 }
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
 ROOMS["gradient_check"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}

@@ -136,6 +136,30 @@ def explain(
     arrays: Annotated[
         bool, typer.Option("--arrays", help="Also write maps and heatmap as .npz.")
     ] = False,
+    alpha: Annotated[
+        float, typer.Option(help="Opacity of hot areas, 0 to 1; cold ones are transparent.")
+    ] = 0.6,
+    colormap: Annotated[
+        str, typer.Option(help="Colours of the heat, a name of the package cmap.", metavar="NAME")
+    ] = "turbo",
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Resize maps bicubically in the pictures.")
+    ] = False,
+    caption: Annotated[
+        bool,
+        typer.Option(
+            "--caption", help="Label, score, method and layer below the picture, and a colour bar."
+        ),
+    ] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="The photograph to the left of each overlay.")
+    ] = False,
+    sheet: Annotated[
+        bool,
+        typer.Option(
+            "--sheet", help="Also one contact sheet an image, of all targets, methods and layers."
+        ),
+    ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the records as JSON instead of text.")
     ] = False,
@@ -168,12 +192,14 @@ def explain(
     from onnxcam import default_model
     from onnxcam.explainer import Explainer
     from onnxcam.image_files import explain_files
+    from onnxcam.imaging.style import Style
     from onnxcam.inputs.files import find_images
     from onnxcam.inputs.others import read_others
     from onnxcam.outputs import Outputs
     from onnxcam.targets.pixels import narrowed
 
     find_images(images, out)  # a wrong name is told before a model is loaded
+    style = Style(alpha, colormap, smooth=smooth, caption=caption, side_by_side=side_by_side)
     Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
@@ -194,15 +220,8 @@ def explain(
     )
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
-    run = explain_files(
-        explainer,
-        images,
-        targets or None,
-        out=out,
-        format=format_.value,
-        arrays=arrays,
-        inputs=others,
-    )
+    looks: Any = {"format": format_.value, "arrays": arrays, "style": style, "sheet": sheet}
+    run = explain_files(explainer, images, targets or None, out=out, inputs=others, **looks)
     if not json_:
         _introduce(explainer)
     failed, best = 0, set()
@@ -285,7 +304,7 @@ def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
         for name in record["negative"]:
             typer.echo(f"       note: node '{name}' read negative activations, taken for 0")
     for name in result.sheets:
-        typer.echo(f"  all layers  {out / name}")
+        typer.echo(f"  sheet  {out / name}")
 
 
 def _progress(run: FileRun) -> Iterator[FileResult]:

@@ -24,9 +24,10 @@ def colour_table(name: str = DEFAULT_COLOURS) -> NDArray[np.uint8]:
     try:
         colours = Colormap(name)
     except ValueError as error:
-        raise PictureError(f"colour map '{name}': the package cmap knows none of that name.") from (
-            error
-        )
+        raise PictureError(
+            f"colour map '{name}': the package cmap knows none of that name. Take turbo, viridis, "
+            "magma or another of https://cmap-docs.readthedocs.io/en/latest/catalog/."
+        ) from error
     table = np.asarray(colours.lut(256))[:, :3]
     levels: NDArray[np.uint8] = np.rint(table * 255).astype(np.uint8)
     return levels

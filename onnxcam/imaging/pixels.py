@@ -32,11 +32,13 @@ def intensity(size: NDArray[Any]) -> Pixels:
 
 
 def diverging(signed: NDArray[Any], photo: Pixels, alpha: float) -> Pixels:
-    """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against."""
+    """Return a map ``[H, W]`` over the photograph in grey: red speaks for, blue against.
+
+    The weight is ``alpha * size``: it alone tells how strong evidence is, so it must not saturate.
+    """
     colour, size = evidence(signed)
     grey = photo.mean(axis=-1, keepdims=True) * np.ones(3)
-    weight = size * max(alpha, 0.0) * 2
-    blended = grey + (colour - grey) * np.clip(weight, 0, 1)
+    blended = grey + (colour - grey) * (alpha * size)
     picture: Pixels = np.rint(np.clip(blended, 0, 255)).astype(np.uint8)
     return picture
 

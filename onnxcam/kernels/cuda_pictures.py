@@ -218,6 +218,12 @@ def fuse(guided, raw, out, channels, sizes, places):
             channel += 1
 
 
+@cuda.jit(device=True)
+def _byte(level):
+    """Round to the nearest byte."""
+    return np.uint8(min(max(level + float32(0.5), float32(0)), float32(255)))
+
+
 @compiled
 def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     """Resize, normalise, colour and blend. Block ``(y, z)``: band of rows, stretch of columns."""
@@ -229,7 +235,7 @@ def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     me = cuda.threadIdx.x
     i = me
     while i < TABLE:
-        table[i] = float32(alpha * float64(colours[i]) + 0.5)  # 0.5 rounds
+        table[i] = float32(colours[i])
         i += THREADS
     start = cuda.blockIdx.y * BAND
     end = min(start + BAND, tall)
@@ -240,7 +246,7 @@ def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     x0, wx = _sample(x, column_scale, column_offset, width)
     step, line = _steps(height, width)
     largest = peak[0]
-    keep = float32(1.0 - alpha)
+    most = float32(alpha)
     dark = float32(shade)
     seen = left <= x and x < right
     row = -1
@@ -262,13 +268,14 @@ def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
                 value = over * (float32(1) - weight) + under * weight
                 value = min(max(value, float32(0)), float32(1))
                 level = 3 * int(value * float32(LEVELS - 1) + float32(0.5))
-            red = keep * red + table[level]
-            green = keep * green + table[level + 1]
-            blue = keep * blue + table[level + 2]
+            weight = most * min(float32(2 * level) / float32(TABLE - 3), float32(1))
+            red += weight * (table[level] - red)
+            green += weight * (table[level + 1] - green)
+            blue += weight * (table[level + 2] - blue)
         else:
-            red = dark * red + float32(0.5)
-            green = dark * green + float32(0.5)
-            blue = dark * blue + float32(0.5)
-        out[at] = np.uint8(min(red, float32(255)))
-        out[at + 1] = np.uint8(min(green, float32(255)))
-        out[at + 2] = np.uint8(min(blue, float32(255)))
+            red *= dark
+            green *= dark
+            blue *= dark
+        out[at] = _byte(red)
+        out[at + 1] = _byte(green)
+        out[at + 2] = _byte(blue)

@@ -13,6 +13,7 @@ What holds for all of them, here and in the other implementations:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +124,8 @@ def paint(
     """Colour a map and blend it over a photograph.
 
     The map is resized, divided by its maximum and looked up in the colour table. The visible part
-    becomes ``(1 - alpha) * photo + alpha * colour``, the rest ``shade * photo``.
+    becomes ``(1 - w) * photo + w * colour`` with ``w`` of :func:`opacity`, the rest
+    ``shade * photo``.
 
     Args:
         photo: ``[H, W, 3]`` uint8.
@@ -131,7 +133,7 @@ def paint(
             below 0 take the first colour.
         view: where the map lies on the photograph.
         colours: ``[256, 3]`` uint8.
-        alpha: weight of the colour, 0 to 1.
+        alpha: largest weight of the colour, 0 to 1.
         shade: brightness of the part that the network did not see, 0 to 1.
 
     Returns:
@@ -143,14 +145,24 @@ def paint(
     shapes.painted(photo.shape, raw.shape, view, colours.shape, alpha, shade)
     heat = _upsampled(raw, view)
     peak = heat.max(initial=0.0)
-    levels = np.rint(heat * (255 / peak) if peak > 0 else heat * 0.0)
-    colour = colours[np.clip(levels, 0, 255).astype(np.intp)]
-    blended = (1 - alpha) * photo.astype(np.float64) + alpha * colour
+    levels = np.clip(np.rint(heat * (255 / peak) if peak > 0 else heat * 0.0), 0, 255)
+    colour = colours[levels.astype(np.intp)]
+    weight = opacity(levels / 255, alpha)[..., None]
+    blended = (1 - weight) * photo.astype(np.float64) + weight * colour
     out = shade * photo.astype(np.float64)
     seen = np.s_[view.rows.first : view.rows.last, view.columns.first : view.columns.last]
     if raw.size:
         out[seen] = blended[seen]
     return np.rint(out).astype(np.uint8)
+
+
+def opacity(heat: NDArray[Any], alpha: float) -> NDArray[Any]:
+    """Return a colour's weight where the heat is 0 to 1: ``alpha * min(1, 2 * heat)``.
+
+    Cold places show the photograph as it is; from half of the peak on the weight is ``alpha``.
+    """
+    weight: NDArray[Any] = alpha * np.minimum(2 * heat, 1)
+    return weight
 
 
 def _weighted(activations: Numbers, weights: NDArray[np.float64], relu: bool) -> Floats:

@@ -37,6 +37,22 @@ def upsample_by_loop(raw: np.ndarray, view: View) -> np.ndarray:
     return out
 
 
+def paint_by_loop(
+    photo: np.ndarray, raw: np.ndarray, view: View, table: np.ndarray, alpha: float, shade: float
+) -> np.ndarray:
+    heat = upsample_by_loop(raw, view)
+    peak = heat.max(initial=0) or 1
+    out = np.zeros(photo.shape)
+    for y, x in np.ndindex(*view.size):
+        if view.rows.first <= y < view.rows.last and view.columns.first <= x < view.columns.last:
+            level = round(255 * max(heat[y, x], 0) / peak)
+            weight = alpha if level >= 127.5 else alpha * level / 127.5
+            out[y, x] = photo[y, x] + weight * (table[level] - photo[y, x].astype(float))
+        else:
+            out[y, x] = photo[y, x] * shade
+    return out
+
+
 VIEWS = views(8)
 
 
@@ -219,11 +235,41 @@ def test_paint(
     table = colour_table()
     one = reference.paint(photo, raw, view, table, alpha, shade).astype(int)
     steps = np.abs(np.diff(table.astype(int), axis=0)).max()
+    wanted = paint_by_loop(photo, raw, view, table, alpha, shade)
+    assert np.abs(one - wanted).max(initial=0) <= steps + 3
+    assert one.size < 300 or np.abs(one - wanted).mean() < 0.3
     for kernels in BOTH[1:]:
         other = kernels.paint(photo, raw, view, table, alpha, shade).astype(int)
-        # Rounding may choose the neighbouring colour, and differ by one level.
-        assert np.abs(one - other).max(initial=0) <= steps + 1
+        # Rounding may choose the neighbouring colour and weight, and differ by one level.
+        assert np.abs(one - other).max(initial=0) <= steps + 3
         assert other.size < 300 or np.abs(one - other).mean() < 0.6
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.6, 1.0])
+def test_cold_places_show_the_photograph_as_it_is(alpha: float) -> None:
+    """One pixel a level: its weight grows up to half of the peak, and stays alpha from there."""
+    raw = np.arange(256, dtype=np.float32)[None]
+    view = View.whole((1, 256), (1, 256))
+    table = np.full((256, 3), 200, np.uint8)
+    for black, kernels in itertools.product((0, 255), BOTH):
+        photo = np.full((1, 256, 3), black, np.uint8)
+        found = kernels.paint(photo, raw, view, table, alpha, 0.5)[0].astype(float)
+        weight = alpha * np.minimum(np.arange(256) / 127.5, 1)
+        wanted = black + weight[:, None] * (200.0 - black)
+        assert np.abs(found - wanted).max() <= 1
+        assert_array_equal(found[0], photo[0, 0])
+
+
+def test_blending_rounds_to_the_nearest() -> None:
+    """Every photograph's level with every weight that the C kernel has, exactly."""
+    photo = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    raw, view = np.ones((1, 1), "f"), View.whole((256, 1), (1, 1))
+    for weight in range(256):
+        table = np.full((256, 3), (7 * weight + 31) % 256, np.uint8)
+        exact = photo.astype(int) * (255 - weight) + table[0, 0].astype(int) * weight
+        for kernels in BOTH[1:]:
+            found = kernels.paint(photo, raw, view, table, weight / 255, 0.5)
+            assert_array_equal(found, (2 * exact + 255) // 510)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +280,7 @@ def test_flat_maps(raw: np.ndarray) -> None:
     view = View(axis(20, size, size / 20, 0), axis(30, size, size / 30, 0))
     photo = np.full((20, 30, 3), 100, np.uint8)
     level = 255 if raw.max() > 0 else 0
-    expected = np.rint(0.5 * 100 + 0.5 * colour_table()[level].astype(float))
+    expected = np.rint(0.5 * 100 + 0.5 * colour_table()[level].astype(float)) if level else photo
     for kernels in BOTH:
         painted = kernels.paint(photo, raw, view, colour_table(), 0.5, 0.5)
         assert np.abs(painted - expected).max() <= 1
