@@ -31,8 +31,11 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"errors", "kernels", "graph", "surgeon"},
     "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
-    "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes", "targets"},
+    "notebook": {"errors", "imaging"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
+}
+ROOMS["explanation"] = {
+    *("errors", "files", "imaging", "kernels", "methods", "notebook", "notes", "targets")
 }
 ROOMS["checks"] = {"errors", "methods", "model", "surgeon"}
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
