@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from PIL import Image, ImageShow
+from PIL import Image
 
 from onnxcam.errors import PictureError
 from onnxcam.imaging.colour import colour_table
@@ -143,6 +143,8 @@ def _displayed(shown: object) -> bool:
 
 
 def _window(picture: Image.Image) -> None:
+    from PIL import ImageShow  # which looks for programs, and imports IPython
+
     if not ImageShow.show(picture):
         raise PictureError(
             "no program that shows pictures is installed. Write it: .save('overlay.png')."

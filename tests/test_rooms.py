@@ -50,7 +50,9 @@ ROOMS["image_files"] = {
     "targets",
 }
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
-ROOMS["gradient_check"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
+ROOMS["gradient_run"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
+ROOMS["gradient_check"] = {"gradient_run", "runtime"}
+ROOMS["gradient_picture"] = {"errors", "explanation", "gradient_run", "notes"}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}
