@@ -44,10 +44,11 @@ ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["meaning"] = {"errors", "inputs", "job", "surgeon", "targets"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["sheets"] = {"errors", "explanation", "imaging"}
-ROOMS["outputs"] = {"errors", "explanation", "files", "sheets"}
+ROOMS["animations"] = {"errors", "explanation", "files", "imaging"}
+ROOMS["outputs"] = {"animations", "errors", "explanation", "files", "sheets"}
 ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
-    "targets",
+    *("animations", "imaging", "targets"),
 }
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
 ROOMS["gradient_run"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}

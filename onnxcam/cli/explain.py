@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MANY = 8  # images of one class are no accident
 MOST_LISTED = 20  # detections
+MOST_NAMED = 5  # labels of an animation's frames
 FEW = 3  # more images than this get a progress bar
 
 
@@ -40,7 +42,8 @@ def explain(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Photographs, .npy, .wav or NIfTI files, folders or patterns.", metavar="IMAGE..."
+            help="Photographs, GIFs, .npy, .wav or NIfTI files, folders or patterns.",
+            metavar="IMAGE...",
         ),
     ],
     model: Annotated[
@@ -272,8 +275,7 @@ def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
     if not result.records and result.error is None:
         voice.say("  no detections")
     for record in result.records:
-        named = isinstance(record["target"], int)
-        label = record["label"] or (f"class {record['target']}" if named else record["target"])
+        label = _name(record)
         rank = "    " if record["rank"] is None else f"{record['rank']:>4}."
         method = f"{record['method']:<20} " if methods else ""
         layer = f"{record['layer']}  " if layers and "detection" not in record else ""
@@ -283,7 +285,17 @@ def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
             voice.say(f"       score: {record['score_name']}")
         if record["note"]:
             voice.say(f"       note: {record['note']}")
+        if "frames" in record:
+            labels = Counter(_name(r) for r in record["frames"])
+            said = ", ".join(f"{name} {n}" for name, n in labels.most_common(MOST_NAMED))
+            voice.say(f"       {len(record['frames'])} frames: {said}")
         for name in record["negative"]:
             voice.say(f"       note: node '{name}' read negative activations, taken for 0")
     for name in result.sheets:
         voice.say(f"  all layers  {out / name}")
+
+
+def _name(record: dict[str, Any]) -> str:
+    named = isinstance(record["target"], int)
+    target = f"class {record['target']}" if named else record["target"]
+    return str(record["label"] or target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import typer
 
@@ -30,6 +30,7 @@ class _Voice:
     verbose = False
     quiet = False
     bar: Console | None = None
+    said: ClassVar[set[str]] = set()  # warnings, which every image may repeat
 
 
 _voice = _Voice()
@@ -38,6 +39,7 @@ _voice = _Voice()
 def begin() -> None:
     """Speak normally, and print Python's warnings of users' matters as such lines."""
     tune(verbose=False, quiet=False)
+    _voice.said.clear()
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
     warnings.simplefilter("always", UserWarning)
 
@@ -60,9 +62,10 @@ def say(text: str) -> None:
 
 
 def warn(message: str, kind: str = "warning") -> None:
-    """Print a warning: its first line, or with ``--verbose`` all of it."""
-    if _voice.quiet:
+    """Print a warning, once: its first line, or with ``--verbose`` all of it."""
+    if _voice.quiet or message in _voice.said:
         return
+    _voice.said.add(message)
     first, _, more = message.partition("\n")
     if more and _voice.verbose:
         first += "".join(f"\n  {line}" for line in more.split("\n"))
