@@ -1,4 +1,4 @@
-"""Explain an animated GIF frame by frame."""
+"""Explain an animated GIF or a video frame by frame."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from onnxcam.errors import NotFiniteError, naming
 from onnxcam.explanation import Explanation
 from onnxcam.files import write_atomically
 from onnxcam.imaging.frames import Frames, quantized, write_gif
+from onnxcam.imaging.video import Video
 
 _VARYING = ("target", "label", "score", "rank", "peak", "note", "detection")
 _ARRAYS = ("raw", "signed", "heatmap", "visible")
@@ -81,13 +82,15 @@ class Animation:
 
 
 def explain_frames(
-    explain: Callable[[Image.Image], Sequence[Explanation]], frames: Frames, keep_arrays: bool
+    explain: Callable[[Image.Image], Sequence[Explanation]],
+    frames: Frames | Video,
+    keep_arrays: bool,
 ) -> list[Animation]:
-    """Explain every frame of an animated GIF by itself.
+    """Explain every frame of an animated GIF or a video by itself.
 
     Args:
         explain: returns the explanations of one image, in the same order for each.
-        frames: the GIF.
+        frames: the GIF or video.
         keep_arrays: whether the maps are wanted.
 
     Returns:
@@ -102,7 +105,7 @@ def explain_frames(
     plain: list[Image.Image] = []
     durations: list[int] = []
     for number, (frame, duration) in enumerate(frames):
-        with naming(f"frame {number + 1} of {frames.count}", NotFiniteError):
+        with naming(f"frame {number + 1}", NotFiniteError):
             explanations = explain(frame)
         plain.append(quantized(frame))
         durations.append(duration)

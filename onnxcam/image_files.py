@@ -131,8 +131,8 @@ def explain_files(
     Of an earlier ``explanations.json`` there nothing is lost, see :mod:`onnxcam.outputs`.
 
     Nothing is done before the result is iterated over. An image that cannot be explained does not
-    end the run: its result says why. An animated GIF is explained frame by frame, and its overlays
-    are written as animated GIFs.
+    end the run: its result says why. An animated GIF, or a short video with the
+    extra ``video``, is explained frame by frame, and its overlays are written as animated GIFs.
 
     Args:
         explainer: the model and the methods.

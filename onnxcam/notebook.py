@@ -5,11 +5,9 @@ The HTML sets no colour of its own, so that it is read in light and in dark note
 
 from __future__ import annotations
 
-import base64
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from PIL import Image
@@ -38,6 +36,9 @@ class Shown:
 
     def _repr_html_(self: Pictured) -> str:
         """Return the overlay, and below it label, score, method and layer."""
+        import base64  # these take time to import, and the command line needs none of them
+        from html import escape
+
         record = self.to_dict()
         lines = [escape(f"{record['method']} at {_place(record)}")]
         if record["image"]:

@@ -42,7 +42,7 @@ def explain(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Photographs, GIFs, .npy, .wav or NIfTI files, folders or patterns.",
+            help="Photographs, GIFs, videos, .npy, .wav or NIfTI files, folders or patterns.",
             metavar="IMAGE...",
         ),
     ],

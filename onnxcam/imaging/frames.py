@@ -1,4 +1,4 @@
-"""Animated GIFs: frames in, frames out."""
+"""Animated pictures: frames of GIFs and videos in, GIFs out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import BinaryIO
 from PIL import Image
 
 from onnxcam.errors import ImageError
+from onnxcam.imaging.video import MOST_PIXELS, SUFFIXES, Video
 
-MOST_PIXELS = 500_000_000  # of all frames, since the pictures made of them are held until written
 _USUAL = 100  # milliseconds, what browsers take where a file says 0
 
 
@@ -50,12 +50,14 @@ class Frames:
                 yield frame, int(image.info.get("duration", 0)) or _USUAL
 
 
-def read_frames(path: Path) -> Frames | None:
-    """Return the frames of an animated GIF; ``None`` for any other file, and for a single frame.
+def read_frames(path: Path) -> Frames | Video | None:
+    """Return the frames of an animated GIF or a video; ``None`` for pictures.
 
     Raises:
         ImageError: all frames together have too many pixels.
     """
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return Video(path)
     if path.suffix.lower() != ".gif":
         return None
     try:
