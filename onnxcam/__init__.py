@@ -66,6 +66,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'onnxcam' has no attribute '{name}'")
 
 
+def __dir__() -> list[str]:
+    """List what is imported on first use, too."""
+    return sorted({*globals(), *__all__})
+
+
 def default_model() -> Path:
     """Return the embedded model, EfficientNet-Lite0 for ImageNet (Apache-2.0)."""
     return _embedded("efficientnet-lite0.onnx")

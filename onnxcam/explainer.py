@@ -34,6 +34,7 @@ from onnxcam.layers import read_layers
 from onnxcam.meaning import Meaning
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import find_method
+from onnxcam.notebook import Explanations
 from onnxcam.runner import Runner, feeds_of
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
@@ -206,7 +207,7 @@ class Explainer:
         targets: Targets = None,
         *,
         inputs: Mapping[str, NDArray[Any]] | None = None,
-    ) -> list[Explanation]:
+    ) -> Explanations[Explanation]:
         """Explain one image.
 
         Args:
@@ -224,7 +225,7 @@ class Explainer:
             inputs: the model's other inputs by name, with a batch axis of 1 or without it.
 
         Returns:
-            One explanation a layer, method and target, in this order.
+            A list, one explanation a layer, method and target, in this order.
 
         Raises:
             OnnxcamError: a bad image, array, input or target, or a run that is not finite.
@@ -245,7 +246,7 @@ class Explainer:
         *,
         per_image: Sequence[Targets] | None = None,
         inputs: Mapping[str, NDArray[Any]] | None = None,
-    ) -> list[list[Explanation]]:
+    ) -> list[Explanations[Explanation]]:
         """Explain many images.
 
         Args:
@@ -375,7 +376,7 @@ class Explainer:
         images: Sequence[ImageLike] | NDArray[Any],
         targets: Sequence[Sequence[Wanted]],
         inputs: Mapping[str, NDArray[Any]] | None,
-    ) -> list[list[Explanation]]:
+    ) -> list[Explanations[Explanation]]:
         """Explain every kind of target in runs of its own, and put them in order again."""
         others = check_others(inputs or {}, self.plan, self.path)
         kinds = dict.fromkeys(kind_of(t) for wanted in targets for t in wanted)
@@ -389,4 +390,6 @@ class Explainer:
                     part = explanations[row * len(places[n]) : (row + 1) * len(places[n])]
                     found[n] |= {(row, i): e for i, e in zip(places[n], part, strict=True)}
         listed = [[mine[key] for key in sorted(mine)] for mine in found]
-        return [[e for e in mine if e.detected is None or e.detected.one] for mine in listed]
+        return [
+            Explanations(e for e in mine if e.detected is None or e.detected.one) for mine in listed
+        ]

@@ -26,6 +26,7 @@ from onnxcam.kernels import Axis, View, kernels
 from onnxcam.kernels.reference import opacity
 from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
+from onnxcam.notebook import Shown
 from onnxcam.notes import CAPTIONS, TEXTS, Note
 from onnxcam.targets.detections import Detected
 
@@ -34,7 +35,7 @@ WEBP_LIMIT = 16383
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Shown):
     """Why the model gives one target its score on one image.
 
     Attributes:

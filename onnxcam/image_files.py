@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from PIL import Image
 
 from onnxcam._version import __version__
+from onnxcam.animations import Animation, explain_frames
 from onnxcam.errors import ImageError, NotFiniteError, PictureError
 from onnxcam.explainer import Explainer
 from onnxcam.explanation import Explanation
 from onnxcam.files import shown
+from onnxcam.imaging.frames import read_frames
 from onnxcam.imaging.style import USUAL, Style
 from onnxcam.inputs.files import find_images
 from onnxcam.inputs.others import check_others
 from onnxcam.outputs import Outputs
 from onnxcam.runtime.batching import ahead
 from onnxcam.targets.classes import Targets
+
+Found = Sequence[Explanation] | Sequence[Animation] | ImageError | NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class FileResult:
 
     Attributes:
         path: the image.
-        explanations: one a method and target; empty where it failed.
+        explanations: one a method and target, of an animated GIF those of its first frame; empty
+            where it failed.
         records: the same as data, with the names of the written files.
         sheets: names of the written contact sheets, where there are several layers or one was
             asked for.
@@ -82,27 +88,37 @@ class FileRun:
             if self.document["images"]:
                 self._outputs.write_records(self.document)
 
-    def _look(self, path: Path) -> list[Explanation] | ImageError | NotFiniteError:
+    def _look(self, path: Path) -> Found:
         try:
+            frames = read_frames(path)
+            if frames is not None:
+                return explain_frames(
+                    self._frame, frames, self._outputs.arrays, self._outputs.style
+                )
             return self._explainer.explain(path, self._targets, inputs=self._inputs)
         except (ImageError, NotFiniteError) as error:
             return error
 
-    def _written(
-        self, path: Path, found: list[Explanation] | ImageError | NotFiniteError
-    ) -> FileResult:
+    def _frame(self, frame: Image.Image) -> list[Explanation]:
+        return self._explainer.explain(frame, self._targets, inputs=self._inputs)
+
+    def _written(self, path: Path, found: Found) -> FileResult:
+        stem = shown(path.stem)
         try:
             if isinstance(found, Exception):
                 raise found
-            records = self._outputs.save(found, shown(path.stem), shown(path))
-            sheets = self._outputs.save_sheets(found, shown(path.stem), self._sheet)
+            animations = [a for a in found if isinstance(a, Animation)]
+            stills = [e for e in found if isinstance(e, Explanation)]
+            records = self._outputs.save(stills, stem, shown(path))
+            records += self._outputs.save_animations(animations, stem, shown(path))
+            sheets = self._outputs.save_sheets(stills, stem, self._sheet)
         except (ImageError, NotFiniteError, PictureError) as error:
             self.document["failed"].append({"image": shown(path), "error": shown(error)})
             what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
             return FileResult(path, error=shown(what))
         done: dict[str, Any] = {"image": shown(path), "explanations": records}
         self.document["images"].append(done | ({"sheets": sheets} if sheets else {}))
-        return FileResult(path, found, records, sheets=sheets)
+        return FileResult(path, stills or [a.first for a in animations], records, sheets=sheets)
 
 
 def explain_files(
@@ -122,7 +138,8 @@ def explain_files(
     Of an earlier ``explanations.json`` there nothing is lost, see :mod:`onnxcam.outputs`.
 
     Nothing is done before the result is iterated over. An image that cannot be explained does not
-    end the run: its result says why.
+    end the run: its result says why. An animated GIF, or a short video with the
+    extra ``video``, is explained frame by frame, and its overlays are written as animated GIFs.
 
     Args:
         explainer: the model and the methods.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxcam.animations import Animation
 from onnxcam.errors import OutputError
 from onnxcam.explanation import Explanation, save_picture
 from onnxcam.files import write_atomically
@@ -71,17 +72,10 @@ class Outputs:
 
         ``image`` is the file's name in the records: its earlier pictures may be overwritten.
         """
-        if self._same:
-            for entry in self._earlier["images"]:
-                self._taken -= _names(entry) if entry["image"] == image else set()
         records = []
         listed = list(explanations)
-        layered = len({e.layer for e in listed if e.detected is None}) > 1
-        several = len({e.method for e in listed}) > 1 or any(e.method != USUAL for e in listed)
-        for explanation in listed:
-            method = f"-{_plain(explanation.method)}" if several else ""
-            layer = f"-{_plain(explanation.layer)}" if layered else ""
-            name = self._free(f"{stem}-{_slug(explanation)}{method}{layer}")
+        names = self._names_of([(e, _slug(e)) for e in listed], stem, image)
+        for explanation, name in zip(listed, names, strict=True):
             record = explanation.to_dict()
             record["overlay"] = explanation.save(
                 self.folder / f"{name}.{self.suffix}", self.style
@@ -90,6 +84,44 @@ class Outputs:
                 record["arrays"] = explanation.save(self.folder / f"{name}.npz").name
             records.append(record)
         return records
+
+    def save_animations(
+        self, animations: Sequence[Animation], stem: str, image: str = ""
+    ) -> list[dict[str, Any]]:
+        """Write animated GIFs, and arrays where wanted; return the records with their names.
+
+        Where the target is not the same in all frames, its rank is in the name.
+        """
+        records = []
+        slugs = [
+            _slug(a.first) if len(a.labels) == 1 else f"top-{a.first.rank or 1}" for a in animations
+        ]
+        listed = [(a.first, slug) for a, slug in zip(animations, slugs, strict=True)]
+        for animation, name in zip(animations, self._names_of(listed, stem, image), strict=True):
+            record = animation.to_dict()
+            record["overlay"] = animation.save(self.folder / f"{name}.gif").name
+            if self.arrays:
+                record["arrays"] = animation.save(self.folder / f"{name}.npz").name
+            records.append(record)
+        return records
+
+    def _names_of(
+        self, listed: Sequence[tuple[Explanation, str]], stem: str, image: str
+    ) -> list[str]:
+        """Return free names, without suffixes, for explanations and what tells their targets."""
+        if self._same and listed:
+            for entry in self._earlier["images"]:
+                self._taken -= _names(entry) if entry["image"] == image else set()
+        layered = len({e.layer for e, _ in listed if e.detected is None}) > 1
+        several = len({e.method for e, _ in listed}) > 1 or any(
+            e.method != USUAL for e, _ in listed
+        )
+        names = []
+        for explanation, slug in listed:
+            method = f"-{_plain(explanation.method)}" if several else ""
+            layer = f"-{_plain(explanation.layer)}" if layered else ""
+            names.append(self._free(f"{stem}-{slug}{method}{layer}"))
+        return names
 
     def save_sheets(
         self, explanations: Sequence[Explanation], stem: str, whole: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +25,11 @@ from onnxcam.gradient.registry import RULES
 from onnxcam.methods.registry import METHODS, methods
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = [*DOCS.parent.glob("*.md"), *DOCS.glob("*.md"), *(DOCS.parent / "examples").glob("*.ipynb")]
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_operators", DOCS / "make_operators.py")
+def generator(name: str = "make_operators") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,6 +51,45 @@ def test_the_page_of_operators_is_up_to_date() -> None:
     made = module.page(version, opset)  # of a newer onnx, what the older one knew
     stale = [line for line in made.splitlines() if line not in written.splitlines()]
     assert made == written, f"docs/operators.md is stale: run '{module.COMMAND}'. New: {stale[:5]}"
+
+
+def test_the_page_of_the_api_is_up_to_date() -> None:
+    module = generator("make_api")
+    made, written = module.page(), (DOCS / "api.md").read_text("utf-8")
+    stale = [line for line in made.splitlines() if line not in written.splitlines()]
+    assert made == written, f"docs/api.md is stale: run '{module.COMMAND}'. New: {stale[:5]}"
+    headings = {line[3:] for line in made.splitlines() if line.startswith("## ")}
+    assert set(onnxcam.__all__) - {"__version__", "OnnxcamError"} <= headings
+    assert {"Errors", "onnxcam.notebook.Explanations"} <= headings
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    text = (DOCS.parent / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## ([\d.]+)", text, re.MULTILINE)
+    assert versions[0] == onnxcam.__version__
+    assert versions == sorted(versions, key=numbers, reverse=True)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what links to the headings of a page end with."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    if page.suffix == ".ipynb":
+        cells = json.loads(page.read_text("utf-8"))["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    else:
+        text = page.read_text("utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+        if re.match(r"https?:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        aim = page.parent / name if name else page
+        assert aim.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(aim), f"{page.name}: {link}"
 
 
 def test_the_examples_of_the_architecture_page_run() -> None:

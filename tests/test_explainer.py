@@ -245,7 +245,9 @@ def test_nan_input_is_not_blamed_on_the_weights(cnn) -> None:
 
 def test_preprocessing_is_found_in_order(save, tmp_path, recwarn) -> None:
     path = save(small_cnn())
-    with pytest.warns(UserWarning, match="guessed RGB with ImageNet's mean.*--preprocess"):
+    with pytest.warns(
+        UserWarning, match="guessed that its images are RGB with ImageNet's mean.*--preprocess"
+    ):
         guessed = onnxcam.Explainer(path)
     assert guessed.preprocess_from == "guess"
     model = small_cnn()

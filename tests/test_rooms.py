@@ -31,8 +31,11 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"errors", "kernels", "graph", "surgeon"},
     "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
-    "explanation": {"errors", "files", "imaging", "kernels", "methods", "notes", "targets"},
+    "notebook": {"errors", "imaging"},
     "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
+}
+ROOMS["explanation"] = {
+    *("errors", "files", "imaging", "kernels", "methods", "notebook", "notes", "targets")
 }
 ROOMS["checks"] = {"errors", "methods", "model", "surgeon"}
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
@@ -41,13 +44,16 @@ ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["meaning"] = {"errors", "inputs", "job", "surgeon", "targets"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["sheets"] = {"errors", "explanation", "imaging"}
-ROOMS["outputs"] = {"errors", "explanation", "files", "imaging", "sheets"}
+ROOMS["animations"] = {"errors", "explanation", "files", "imaging"}
+ROOMS["outputs"] = {"animations", "errors", "explanation", "files", "imaging", "sheets"}
 ROOMS["image_files"] = {
-    *("_version", "errors", "explainer", "explanation", "files", "imaging", "inputs", "outputs"),
-    *("runtime", "targets"),
+    *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
+    *("animations", "imaging", "targets"),
 }
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
-ROOMS["gradient_check"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
+ROOMS["gradient_run"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
+ROOMS["gradient_check"] = {"gradient_run", "runtime"}
+ROOMS["gradient_picture"] = {"errors", "explanation", "gradient_run", "notes"}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}

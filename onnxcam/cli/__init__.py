@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Annotated
 
 import typer
 
 from onnxcam._version import __version__
+from onnxcam.cli import voice
 from onnxcam.cli.demo import demo
 from onnxcam.cli.doctor import doctor
 from onnxcam.cli.explain import explain
@@ -65,17 +65,14 @@ def _with_page(error: OnnxcamError) -> str:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
-    warnings.showwarning = lambda message, *_, **__: typer.echo(
-        f"onnxcam: warning: {message}", err=True
-    )
-    warnings.simplefilter("always", UserWarning)
+    voice.begin()
     try:
         app()
     except OnnxcamError as error:
-        typer.echo(f"onnxcam: error: {_with_page(error)}", err=True)
+        voice.complain(f"onnxcam: error: {_with_page(error)}")
         sys.exit(2)
     except MemoryError:
-        typer.echo("onnxcam: error: the memory does not suffice for this model.", err=True)
+        voice.complain("onnxcam: error: the memory does not suffice for this model.")
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnxcam.cli import voice
 from onnxcam.files import shown
 
 if TYPE_CHECKING:
     from onnxcam.explainer import Explainer
-    from onnxcam.image_files import FileResult, FileRun
+    from onnxcam.image_files import FileResult
 
 MANY = 8  # images of one class are no accident
 MOST_LISTED = 20  # detections
+MOST_NAMED = 5  # labels of an animation's frames
 FEW = 3  # more images than this get a progress bar
 
 
@@ -41,7 +42,8 @@ def explain(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Photographs, .npy, .wav or NIfTI files, folders or patterns.", metavar="IMAGE..."
+            help="Photographs, GIFs, videos, .npy, .wav or NIfTI files, folders or patterns.",
+            metavar="IMAGE...",
         ),
     ],
     model: Annotated[
@@ -181,6 +183,8 @@ def explain(
             "(extra ort-training)."
         ),
     ] = EngineName.rules,
+    verbose: voice.Verbose = False,
+    quiet: voice.Quiet = False,
 ) -> None:
     """Show where the model looked: one overlay per image and target, and explanations.json.
 
@@ -198,6 +202,7 @@ def explain(
     from onnxcam.outputs import Outputs
     from onnxcam.targets.pixels import narrowed
 
+    voice.tune(verbose=verbose, quiet=quiet)
     find_images(images, out)  # a wrong name is told before a model is loaded
     style = Style(alpha, colormap, smooth=smooth, caption=caption, side_by_side=side_by_side)
     Outputs(out, format_.value, arrays)
@@ -225,23 +230,24 @@ def explain(
     if not json_:
         _introduce(explainer)
     failed, best = 0, set()
-    for result in _progress(run):
+    bar = voice.watched(run, len(run.paths), "Explaining") if len(run.paths) > FEW else run
+    for result in bar:
         if result.error is not None:
             failed += 1
-            typer.echo(f"onnxcam: skipped: {result.error}", err=True)
+            voice.complain(f"onnxcam: skipped: {result.error}")
         elif not json_:
             _report(result, out, len(explainer.methods) > 1, len(explainer.plan.layers) > 1)
         best |= {e.target for e in result.explanations if e.rank == 1}
     if len(run.paths) >= MANY and targets == [] and len(best) == 1:
-        typer.echo(
-            "onnxcam: hint: every image got one class. If that is unlikely, they may be prepared "
+        voice.warn(
+            "every image got one class. If that is unlikely, they may be prepared "
             f"wrongly: 'onnxcam inspect {explainer.path} --try IMAGE' tries other ways.",
-            err=True,
+            kind="hint",
         )
     if json_:
         typer.echo(json.dumps(run.document, indent=2, ensure_ascii=False))
     if failed:
-        typer.echo(f"{failed} of {len(run.paths)} images failed.", err=True)
+        voice.complain(f"{failed} of {len(run.paths)} images failed.")
         raise typer.Exit(1)
 
 
@@ -266,53 +272,51 @@ def _grid(text: str | None) -> tuple[int, int] | None:
 
 def _introduce(explainer: Explainer) -> None:
     plan = explainer.plan
-    typer.echo(f"model  {shown(explainer.path)}")
+    voice.say(f"model  {shown(explainer.path)}")
     if not plan.refusal:
-        typer.echo(f"score  {plan.score} ({plan.score_note})")
+        voice.say(f"score  {plan.score} ({plan.score_note})")
     for layer in plan.layers or ("none",):
-        typer.echo(f"layer  {layer}")
+        voice.say(f"layer  {layer}")
     known = explainer.preprocess is not None
     how = f"images prepared as in {explainer.preprocess_from}"
-    typer.echo(how if known else "input  taken as it is")
+    voice.say(how if known else "input  taken as it is")
     if explainer.providers[0] != "CPUExecutionProvider":
-        typer.echo(f"runs on {explainer.providers[0]}")
+        voice.say(f"runs on {explainer.providers[0]}")
 
 
 def _report(result: FileResult, out: Path, methods: bool, layers: bool) -> None:
-    typer.echo(shown(result.path))
+    voice.say(shown(result.path))
     detections: list[Any] = next((r["detections"] for r in result.records if "detections" in r), [])
     for number, one in enumerate(detections[:MOST_LISTED]):
         box = " ".join(f"{v:.0f}" for v in (one["box"] or {}).values())
         name = one["label"] or f"class {one['class']}"
-        typer.echo(f"  box:{number:<3} {name:<24} {one['probability']:.2f}  {box}")
+        voice.say(f"  box:{number:<3} {name:<24} {one['probability']:.2f}  {box}")
     if len(detections) > MOST_LISTED:
-        typer.echo(f"  and {len(detections) - MOST_LISTED} more, see explanations.json")
+        voice.say(f"  and {len(detections) - MOST_LISTED} more, see explanations.json")
     if not result.records and result.error is None:
-        typer.echo("  no detections")
+        voice.say("  no detections")
     for record in result.records:
-        named = isinstance(record["target"], int)
-        label = record["label"] or (f"class {record['target']}" if named else record["target"])
+        label = _name(record)
         rank = "    " if record["rank"] is None else f"{record['rank']:>4}."
         method = f"{record['method']:<20} " if methods else ""
         layer = f"{record['layer']}  " if layers and "detection" not in record else ""
         picture = out / record["overlay"]
-        typer.echo(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{layer}{picture}")
+        voice.say(f"  {rank} {label:<28} {record['score']:>10.4f}  {method}{layer}{picture}")
         if " before any " in record["score_name"]:
-            typer.echo(f"       score: {record['score_name']}")
+            voice.say(f"       score: {record['score_name']}")
         if record["note"]:
-            typer.echo(f"       note: {record['note']}")
+            voice.say(f"       note: {record['note']}")
+        if "frames" in record:
+            labels = Counter(_name(r) for r in record["frames"])
+            said = ", ".join(f"{name} {n}" for name, n in labels.most_common(MOST_NAMED))
+            voice.say(f"       {len(record['frames'])} frames: {said}")
         for name in record["negative"]:
-            typer.echo(f"       note: node '{name}' read negative activations, taken for 0")
+            voice.say(f"       note: node '{name}' read negative activations, taken for 0")
     for name in result.sheets:
-        typer.echo(f"  sheet  {out / name}")
+        voice.say(f"  sheet  {out / name}")
 
 
-def _progress(run: FileRun) -> Iterator[FileResult]:
-    """Yield the results; show a bar when they are more than a few and someone is watching."""
-    if len(run.paths) <= FEW or not sys.stderr.isatty():
-        yield from run
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(run, "Explaining", total=len(run.paths), console=Console(stderr=True))
+def _name(record: dict[str, Any]) -> str:
+    named = isinstance(record["target"], int)
+    target = f"class {record['target']}" if named else record["target"]
+    return str(record["label"] or target)

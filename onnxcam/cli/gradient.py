@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxcam.cli import voice
 from onnxcam.cli.explain import EngineName
+from onnxcam.notes import TEXTS
 
 LARGE = 0.1  # relative error that is more than rounding and kinks
 
@@ -25,12 +27,21 @@ class Policy(StrEnum):
 
 def gradient(
     model: Annotated[Path, typer.Argument(help="The .onnx file.", metavar="MODEL")],
-    of: Annotated[str, typer.Option(help="The differentiated tensor.", metavar="TENSOR")],
-    to: Annotated[
-        list[str],
-        typer.Option(help="Tensor to differentiate with respect to; repeatable.", metavar="TENSOR"),
-    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The .onnx file to write.")],
+    of: Annotated[
+        str | None,
+        typer.Option(
+            help="The differentiated tensor. Default: the score that explain takes.",
+            metavar="TENSOR",
+        ),
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tensor to differentiate with respect to; repeatable. Default: the image input.",
+            metavar="TENSOR",
+        ),
+    ] = None,
     policy: Annotated[
         Policy, typer.Option(help="The derivative, or a rule that replaces it.")
     ] = Policy.standard,
@@ -56,6 +67,16 @@ def gradient(
             metavar="IMAGE|FILE.npy|random",
         ),
     ] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            help="Write a picture beside the model: the gradient of the largest element on a "
+            "photograph or an array.",
+            metavar="IMAGE|FILE.npy",
+        ),
+    ] = None,
+    verbose: voice.Verbose = False,
+    quiet: voice.Quiet = False,
 ) -> None:
     """Write a model that gives the gradient of any tensor with respect to any others.
 
@@ -65,32 +86,79 @@ def gradient(
     from onnxcam.gradient.interface import GRADIENT, NEGATIVE
     from onnxcam.model.write import write_model
 
+    voice.tune(verbose=verbose, quiet=quiet)
     if check is not None and policy is not Policy.standard:
         raise typer.BadParameter(
             f"policy '{policy.value}' is no derivative; 'standard' can be checked.",
             param_hint="--check",
         )
+    of, to = _chosen(model, of, to)
     made = add_gradients(
         model, of, to, policy=policy.value, engine=engine.value, T=cotangents, blocked=blocked
     )
     write_model(made, out, model)
-    typer.echo(f"wrote     {out}")
-    typer.echo(f"input     {_described(made.graph.input[-1])}")
+    voice.say(f"wrote     {out}")
+    voice.say(f"input     {_described(made.graph.input[-1])}")
     for output in made.graph.output:
         if output.name.startswith((GRADIENT, NEGATIVE)):
-            typer.echo(f"output    {_described(output)}")
+            voice.say(f"output    {_described(output)}")
     if policy not in (Policy.standard, Policy.excitation):
         changed = {p.key: p.value for p in made.metadata_props}[CHANGED].split("\n")
         count = len([name for name in changed if name])
-        typer.echo(f"{policy.value:<9} {count} rectifier(s)")
+        voice.say(f"{policy.value:<9} {count} rectifier(s)")
         if not count:
-            typer.echo(
-                f"onnxcam: warning: no rectifier (Relu, Clip at 0) lies between the tensors, so "
-                f"'{policy.value}' changes nothing.",
-                err=True,
+            voice.warn(
+                f"no rectifier (Relu, Clip at 0) lies between the tensors, so '{policy.value}' "
+                "changes nothing."
             )
+    if picture is not None:
+        _draw(made, model, of, to, picture, out, policy)
     if check is not None:
         _check(made, model, of, to, check)
+
+
+def _chosen(model: Path, of: str | None, to: list[str] | None) -> tuple[str, list[str]]:
+    """Return what was named, and for what was not what ``onnxcam explain`` takes."""
+    if of is not None and to:
+        return of, to
+    from onnxcam.errors import TensorError
+    from onnxcam.inputs.cards import given_cards
+    from onnxcam.surgeon.inspect import inspect
+
+    score = next((c.score for c in given_cards("auto", model, False) if c.score), "auto")
+    found = inspect(model, score)
+    missing = []
+    if of is None and found.score is None:
+        missing.append("--of TENSOR")
+    if not to and found.image is None:
+        missing.append("--to TENSOR")
+    if missing:
+        why = f" ({found.problems[0]})" if found.problems else ""
+        raise TensorError(
+            f"{model}: name what is not found by itself: {' '.join(missing)}; 'onnxcam inspect "
+            f"{model} --tensors' lists every tensor.{why}"
+        )
+    if of is None:
+        assert found.score is not None
+        of = found.score.name
+    if not to:
+        assert found.image is not None
+        to = [found.image.name]
+    return of, to
+
+
+def _draw(
+    made: Any, model: Path, of: str, to: list[str], given: str, out: Path, policy: Policy
+) -> None:
+    """Write a picture of the gradient beside the model."""
+    from onnxcam.gradient_picture import gradient_picture
+
+    method = "saliency" if policy is Policy.standard else policy.value
+    found = gradient_picture(made, model, of, list(dict.fromkeys(to)), given, method)
+    path = found.save(out.with_suffix(".png"))
+    voice.say(f"picture   {path}  ({found.element} = {found.score:.4g} on {given})")
+    if found.note:
+        voice.say(f"          {TEXTS[found.note]}")
 
 
 def _check(made: Any, model: Path, of: str, to: list[str], given: str) -> None:
@@ -100,18 +168,16 @@ def _check(made: Any, model: Path, of: str, to: list[str], given: str) -> None:
     found = check_gradient(made, model, of, list(dict.fromkeys(to)), given)
     for one in found:
         if one.problem:
-            typer.echo(f"onnxcam: error: {one.problem}.", err=True)
+            voice.complain(f"onnxcam: error: {one.problem}.")
             continue
-        typer.echo(
+        voice.say(
             f"checked   {one.tensor}: relative error {one.error:.1e} along {DIRECTIONS} "
             f"directions, largest value {one.largest:.3g}"
         )
         if one.error > LARGE:
-            typer.echo(
-                f"onnxcam: warning: the gradient of '{one.tensor}' differs from central "
-                "differences. Rounding, quantizers, many kinks or half precision do that; else "
-                "it is wrong.",
-                err=True,
+            voice.warn(
+                f"the gradient of '{one.tensor}' differs from central differences.\n"
+                "Rounding, quantizers, many kinks or half precision do that; else it is wrong."
             )
     if any(one.problem for one in found):
         raise typer.Exit(1)

@@ -243,12 +243,13 @@ def find_preprocess(
             return fitted(card.preprocess, image, card.where), card.where, None
     if image.channels not in (1, 3) or image.axes != "HW":
         return None, "nothing", None
-    guess, why = _guess(image, detector)
+    guess, what = _guess(image, detector)
     warning = (
-        f"{model.name}: how its images are prepared is not known; guessed {why}. A wrong guess "
-        "gives wrong predictions and heatmaps: name it with --preprocess NAME|FILE "
-        f"(known: {', '.join(known_cards())}; 'onnxcam inspect {model.name} --try IMAGE' tries "
-        f"them), or in a card '{model.with_suffix('.toml').name}' beside the model."
+        f"{model.name}: guessed that its images are {what}. If not: --preprocess NAME|FILE.\n"
+        "Nothing says how they are prepared, and a wrong guess gives wrong predictions and "
+        f"heatmaps. Known names: {', '.join(known_cards())}; 'onnxcam inspect {model.name} --try "
+        "IMAGE' tries them.\n"
+        f"Or describe it in a card '{model.with_suffix('.toml').name}' beside the model."
     )
     return fitted(guess, image, "guess"), "guess", warning
 
@@ -302,10 +303,10 @@ def _guess(image: ImageInput, detector: bool) -> tuple[Preprocess, str]:
         return Preprocess(), "RGB pixels of 0..255"
     if image.layout == "NHWC":
         tf = Preprocess(divide=127.5, mean=(1.0,))
-        return tf, "RGB scaled to -1..1, as TensorFlow models often take"
+        return tf, "RGB scaled to -1..1"
     if detector:
         boxed = Preprocess(resize="letterbox", divide=255.0)
-        return boxed, "RGB scaled to 0..1, fitted inside and padded, as many detectors take"
+        return boxed, "RGB scaled to 0..1, fitted inside and padded"
     torch = Preprocess(
         resize="shorter",
         shorter=None,
@@ -313,4 +314,4 @@ def _guess(image: ImageInput, detector: bool) -> tuple[Preprocess, str]:
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     )
-    return torch, "RGB with ImageNet's mean and deviation, as PyTorch models often take"
+    return torch, "RGB with ImageNet's mean and deviation"

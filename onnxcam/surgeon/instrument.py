@@ -255,8 +255,9 @@ def _after_squashing(score: ir.Value) -> list[str]:
         return []
     way_out = element_option if class_axis(source) is None else score_option
     return [
-        f"The score '{score.name}' is made of what {node.op_type} gives, where gradients may "
-        f"vanish and classes compete. For the numbers before it: {way_out(source)}."
+        f"The score '{score.name}' is made of what {node.op_type} gives. For the numbers before "
+        f"it: {way_out(source)}.\n"
+        f"After {node.op_type} gradients may vanish, and classes compete."
     ]
 
 
@@ -291,8 +292,9 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         )
     if mixed := [f"'{place.value.name}'" for place in chosen.layers if place.mixed]:
         warnings.append(
-            f"Attention mixes the places of the layer {', '.join(mixed)} before the score is made "
-            "of them: its map is coarser evidence than that of a convolution."
+            f"Attention mixes the places of the layer {', '.join(mixed)}: its map is coarse.\n"
+            "They are mixed before the score is made of them, so a place's gradient is weaker "
+            "evidence than behind a convolution."
         )
     flat = len(dims(score.value) or []) == 2
     unsquashed = f"{chosen.asked} before any {chosen.squashed}" if chosen.squashed else ""

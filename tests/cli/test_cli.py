@@ -206,8 +206,12 @@ def test_a_guess_is_a_warning_with_the_way_out(folder: Path, call) -> None:
     (folder / "model.toml").unlink()
     code, _, err = call("explain", "photos/a.png", "-m", "model.onnx")
     assert code == 0
-    assert "onnxcam: warning: model.onnx: how its images are prepared is not known" in err
-    assert "--preprocess NAME|FILE" in err
+    [line] = err.splitlines()
+    assert line.startswith("onnxcam: warning: model.onnx: guessed that its images are RGB with ")
+    assert line.endswith("If not: --preprocess NAME|FILE. (--verbose says more)")
+    code, _, err = call("explain", "photos/a.png", "-m", "model.onnx", "--verbose")
+    assert code == 0 and len(err.splitlines()) == 3
+    assert "'onnxcam inspect model.onnx --try IMAGE' tries them" in err
 
 
 def test_inspect(folder: Path, call) -> None:

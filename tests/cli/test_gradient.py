@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
+from PIL import Image
+
+import onnxcam
 
 from ..conftest import small_cnn
-from .test_cli import call, folder  # noqa: F401  (fixtures)
+from .test_cli import call, folder, text_model  # noqa: F401  (fixtures)
 
 ARGUMENTS = ("gradient", "model.onnx", "--of", "logits", "--to", "image", "--to", "r2")
 
@@ -57,3 +61,61 @@ def test_mistakes_are_one_message(folder, call, changed, message) -> None:  # no
     code, out, err = call(*ARGUMENTS, "-o", "gradient.onnx", *changed)
     assert code == 2 and out == "" and message in err
     assert not (folder / "gradient.onnx").exists()
+
+
+def test_score_and_image_are_the_defaults(folder, call) -> None:  # noqa: F811
+    code, out, err = call("gradient", "model.onnx", "-o", "g.onnx")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:] == [
+        "input     seed:logits  float [T, N, 5]",
+        "output    gradient:image  float [T, N, 3, 16, 16]",
+    ]
+    code, out, _ = call("gradient", "model.onnx", "--to", "r2", "-o", "g.onnx")
+    assert code == 0 and "seed:logits" in out and "gradient:r2" in out and "image" not in out
+    code, out, _ = call("gradient", "model.onnx", "--of", "r2", "-o", "g.onnx")
+    assert code == 0 and "seed:r2" in out and "gradient:image" in out
+    with (folder / "model.toml").open("a") as card:
+        card.write('[model]\nscore = "flat"\n')
+    code, out, _ = call("gradient", "model.onnx", "-o", "g.onnx")
+    assert code == 0 and "seed:flat" in out
+
+
+def test_a_model_without_image_and_score_is_asked_for_names(folder, call) -> None:  # noqa: F811
+    (folder / "text.onnx").write_bytes(text_model().SerializeToString())
+    code, _, err = call("gradient", "text.onnx", "-o", "g.onnx")
+    assert code == 2 and "--of TENSOR --to TENSOR" in err
+    code, out, _ = call("inspect", "text.onnx", "--tensors")  # the way out
+    assert code == 0 and "scores" in out and "f float32" in out
+    code, _, err = call("gradient", "text.onnx", "-o", "g.onnx", "--of", "scores", "--to", "f")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("form", [(), ("--blocked",), ("--cotangents", "2"), ("--to", "r2")])
+def test_a_picture_is_the_gradient_of_the_largest_score(folder, call, form) -> None:  # noqa: F811
+    arguments = ("gradient", "model.onnx", "-o", "g.onnx", "--to", "image", *form)
+    code, out, err = call(*arguments, "--picture", "photos/a.png")
+    assert (code, err) == (0, "")
+    explainer = onnxcam.Explainer("model.onnx", method="saliency")
+    best = explainer.explain("photos/a.png")[0].target
+    [wanted] = explainer.explain("photos/a.png", f"logits[{best}]")
+    [line] = [text for text in out.splitlines() if text.startswith("picture")]
+    assert line == (f"picture   g.png  (logits[{best}] = {wanted.score:.4g} on photos/a.png)")
+    drawn, right = np.asarray(Image.open("g.png")), np.asarray(wanted.overlay())
+    assert drawn.shape == right.shape and np.ptp(right) > 50
+    assert np.abs(drawn.astype(int) - right).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "way_out"),
+    [
+        (("--picture", "random"), "give a photograph, not 'random'", "photos/a.png"),
+        (("--to", "r2", "--picture", "photos/a.png"), "add --to 'image'", None),
+        (("--picture", "gone.png"), "gone.png: no such file", "photos/a.png"),
+    ],
+)
+def test_no_picture(folder, call, arguments, message, way_out) -> None:  # noqa: F811
+    start = ("gradient", "model.onnx", "-o", "g.onnx", *arguments)
+    code, _, err = call(*start)
+    assert code == 2 and message in err and not (folder / "g.png").exists()
+    after = ("--picture", way_out) if way_out else ("--to", "image")
+    assert call(*start, *after)[0] == 0 and (folder / "g.png").exists()
