@@ -223,6 +223,42 @@ def test_nothing_seen_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         made.explain(image, "box:0")
 
 
+@pytest.mark.parametrize("end", ["Identity", "Softmax"])
+def test_six_characters_are_no_boxes(end: str) -> None:
+    """Scores of each character of a captcha, joined: [N, 6, 36], not 36 boxes of two classes."""
+    rng = np.random.default_rng(15)
+    heads = "".join(
+        f"""
+            h{n} = Gemm (flat, w{n})
+            e{n} = {end} (h{n})
+            u{n} = Unsqueeze (e{n}, one)
+        """
+        for n in range(6)
+    )
+    model = parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,3,16,16] image) => (float[N,6,36] characters) {{
+            c = Conv (image, w)
+            r = Relu (c)
+            p = GlobalAveragePool (r)
+            flat = Flatten (p)
+            {heads}
+            characters = Concat <axis=1> (u0, u1, u2, u3, u4, u5)
+        }}
+        """,
+        {
+            "w": rng.normal(size=(5, 3, 3, 3)).astype(np.float32),
+            "one": np.array([1], np.int64),
+            **{f"w{n}": rng.normal(size=(5, 36)).astype(np.float32) for n in range(6)},
+        },
+    )
+    made = explainer(model)
+    assert made.plan.detector is None
+    with pytest.raises(ScoreError, match="not recognised as those of a detector"):
+        made.explain(rng.random((3, 16, 16), np.float32), "box:0")
+
+
 def test_what_is_wrong_is_told() -> None:
     made = explainer(CASES / "detector-yolo8.onnx")
     with pytest.raises(TargetError, match=r"target 'box:': write box:0, box:LABEL"):

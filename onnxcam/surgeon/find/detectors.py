@@ -26,6 +26,7 @@ from onnxcam.surgeon.request import DETECTIONS
 _LEAST_ANCHORS = 16  # an output of fewer rows is rather something else
 _MOST_FINAL = 1000
 _BOX, _ROW = 4, 6
+_JOINS = ("Concat", "ScatterND")
 
 
 @dataclass(frozen=True)
@@ -162,20 +163,26 @@ def _of_unknown_lengths(value: ir.Value, labels: int | None) -> Head | None:
     """Return the head that an output is of which only the run knows the lengths."""
     joins = next((n for n in _moved(value) if n.op_type == "Concat"), None)
     axis = None if joins is None else joins.attributes.get_int("axis", 0) % 3
-    squashed = any(has(n, Trait.SQUASHES) for n in _moved(value))
-    if axis not in (1, 2) or not squashed:
+    if axis not in (1, 2) or not _has_boxes(value):
         return None
     return Head(value.name or "", turned=axis == 1, objectness=axis == 2, classes=labels)
 
 
 def _moved(value: ir.Value) -> Iterator[ir.Node]:
     """Yield the nodes behind a value, the last first, as far as they move its numbers."""
-    return _walk(value, lambda n: has(n, Trait.MOVES | Trait.RESHAPES) or n.op_type == "Cast")
+    return _walk(value, _is_moved)
+
+
+def _is_moved(node: ir.Node) -> bool:
+    return has(node, Trait.MOVES | Trait.RESHAPES) or node.op_type in ("Cast", *_JOINS)
 
 
 def _has_boxes(value: ir.Value) -> bool:
-    """Whether a tensor joins parts, some of which are squashed: boxes and scores."""
-    return any(n.op_type in ("Concat", "ScatterND") for n in _moved(value))
+    """Whether a tensor joins parts, some of which are squashed, scores, and some not, boxes."""
+    behind = list(_moved(value))
+    ends = [n for n in behind if not _is_moved(n)]
+    squashed = [has(n, Trait.SQUASHES) for n in ends]
+    return any(n.op_type in _JOINS for n in behind) and any(squashed) and not all(squashed)
 
 
 def _picks(value: ir.Value) -> bool:
@@ -201,7 +208,7 @@ def _walk(value: ir.Value, through: Callable[[ir.Node], bool]) -> Iterator[ir.No
 def _apart(outputs: list[ir.Value], labels: int | None) -> Head | None:
     """Return the head of which one output is boxes and another scores."""
     three = [(o, dims(o) or []) for o in outputs if len(dims(o) or []) == 3]
-    boxes = [(o, s) for o, s in three if s[2] == _BOX and "score" not in (o.name or "").lower()]
+    boxes = [(o, s) for o, s in three if s[2] == _BOX and not _are_scores(o)]
     for box, s in boxes:
         for score, t in three:
             same = s[1] == t[1] or not (isinstance(s[1], int) and isinstance(t[1], int))
@@ -213,6 +220,13 @@ def _apart(outputs: list[ir.Value], labels: int | None) -> Head | None:
             if t[2] != _BOX or "score" in named or "logit" in named or labels == t[2]:
                 return Head(score.name or "", box.name or "", classes=t[2])
     return None
+
+
+def _are_scores(value: ir.Value) -> bool:
+    """Whether an output of four numbers a row holds scores of four classes."""
+    node = value.producer()
+    shares = node is not None and node.op_type in ("Softmax", "LogSoftmax")
+    return shares or "score" in (value.name or "").lower()
 
 
 def _several(outputs: list[ir.Value]) -> Head | None:
