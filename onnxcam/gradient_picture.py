@@ -41,8 +41,8 @@ def gradient_picture(
     image = trial.image
     if image is None:
         raise PictureError(f"no picture of random numbers: give a photograph, not '{RANDOM}'.")
-    if (entry := image.takes.name) not in to:
-        raise PictureError(f"no picture without the image input's gradient: add --to '{entry}'.")
+    if (entry := image.varied) not in to:
+        raise PictureError(f"no picture without the gradient of the image: add --to '{entry}'.")
     value = trial.values[of]
     place = np.unravel_index(int(value.argmax()), value.shape)
     cotangent = np.zeros(value.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxcam.errors import InputArrayError, NoImageInputError
+from onnxcam.errors import InputArrayError, MethodError, NoImageInputError
 from onnxcam.gradient.interface import SEED
 from onnxcam.graph.values import dims, tensors
 from onnxcam.inputs import cards
@@ -22,7 +23,7 @@ from onnxcam.model.facts import ModelFacts
 from onnxcam.model.prepare import Prepared
 from onnxcam.model.read import read_model
 from onnxcam.runtime.session import Session
-from onnxcam.surgeon.find.image import find_image_input
+from onnxcam.surgeon.find.image import find_image_input, first_floating
 from onnxcam.surgeon.plan import ImageInput
 
 RANDOM = "random"
@@ -38,12 +39,14 @@ class Image(NamedTuple):
         takes: the model's image input.
         tensor: what is fed to it, a batch of one.
         item: what is kept of the image.
+        varied: name of the input, or of the first floating tensor where that takes integers.
         bgr: whether the tensor's channels are blue, green, red.
     """
 
     takes: ImageInput
     tensor: Array
     item: Item
+    varied: str
     bgr: bool = False
 
 
@@ -165,15 +168,19 @@ def _random(value: ir.Value, rng: np.random.Generator) -> Array:
 
 def _image(model: ir.Model, path: Path, facts: ModelFacts, given: str) -> Image:
     takes = find_image_input(model.graph, path.name)
+    varied = takes.name
+    with suppress(MethodError):  # integers that are not converted: other tensors may still do
+        varied = first_floating(tensors(model.graph, takes.name)[0]).name or varied
     if Path(given).suffix.lower() == ".npy":
         try:
             array = np.load(given, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputArrayError(f"{given}: cannot be read as a .npy file of NumPy.") from error
         tensor = Inputs(takes, path).check(array)
-        return Image(takes, tensor, Inputs(takes, path).ready(tensor))
+        return Image(takes, tensor, Inputs(takes, path).ready(tensor), varied)
     at_hand = cards.all_cards(cards.given_cards("auto", path, labels=False), facts)
     way, _, _ = cards.find_preprocess(at_hand, path, takes)
     if way is None:
         raise NoImageInputError(f"{path}: takes no photograph. Give a .npy file, or 'random'.")
-    return Image(takes, *Inputs(takes, path).prepare(given, way), way.color == "BGR")
+    tensor, item = Inputs(takes, path).prepare(given, way)
+    return Image(takes, tensor, item, varied, way.color == "BGR")

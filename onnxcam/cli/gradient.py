@@ -123,27 +123,17 @@ def _chosen(model: Path, of: str | None, to: list[str] | None) -> tuple[str, lis
         return of, to
     from onnxcam.errors import TensorError
     from onnxcam.inputs.cards import given_cards
-    from onnxcam.surgeon.inspect import inspect
+    from onnxcam.surgeon.inspect import usual_ends
 
     score = next((c.score for c in given_cards("auto", model, False) if c.score), "auto")
-    found = inspect(model, score)
-    missing = []
-    if of is None and found.score is None:
-        missing.append("--of TENSOR")
-    if not to and found.image is None:
-        missing.append("--to TENSOR")
-    if missing:
-        why = f" ({found.problems[0]})" if found.problems else ""
+    usual_of, usual_to, why = usual_ends(model, score)
+    of, to = of or usual_of, to or ([] if usual_to is None else [usual_to])
+    if of is None or not to:
+        missing = [*(["--of TENSOR"] if of is None else []), *([] if to else ["--to TENSOR"])]
         raise TensorError(
             f"{model}: name what is not found by itself: {' '.join(missing)}; 'onnxcam inspect "
-            f"{model} --tensors' lists every tensor.{why}"
+            f"{model} --tensors' lists every tensor. ({why})"
         )
-    if of is None:
-        assert found.score is not None
-        of = found.score.name
-    if not to:
-        assert found.image is not None
-        to = [found.image.name]
     return of, to
 
 
@@ -158,7 +148,8 @@ def _draw(
     path = found.save(out.with_suffix(".png"))
     voice.say(f"picture   {path}  ({found.element} = {found.score:.4g} on {given})")
     if found.note:
-        voice.say(f"          {TEXTS[found.note]}")
+        said = TEXTS[found.note].replace("--score", "--of")
+        voice.say(f"          note: {said}")
 
 
 def _check(made: Any, model: Path, of: str, to: list[str], given: str) -> None:

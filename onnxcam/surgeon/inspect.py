@@ -17,7 +17,7 @@ from onnxcam.model.facts import ModelFacts, TensorFacts
 from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.find.detectors import find_head, head_layers
-from onnxcam.surgeon.find.image import find_image_input
+from onnxcam.surgeon.find.image import find_image_input, first_floating
 from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.surgeon.find.score import find_score
 from onnxcam.surgeon.plan import ImageInput
@@ -136,6 +136,36 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
         detector=detector,
         scales=scales,
     )
+
+
+def usual_ends(path: Path, score: str = "auto") -> tuple[str | None, str | None, str]:
+    """Return what is differentiated where nothing is named, and with respect to what.
+
+    Args:
+        path: the model file.
+        score: as :func:`onnxcam.surgeon.find.score.find_score`.
+
+    Returns:
+        The names of the score and of the image input, or of the first floating tensor where that
+        takes integers; ``None`` for what is not found, and why.
+
+    Raises:
+        ModelError, ExternalDataError: the file cannot be read.
+    """
+    graph = Prepared(read_model(path), path).model.graph
+    of = to = batch = None
+    why = ""
+    try:
+        source = names(graph)[find_image_input(graph, path.name).name]
+        batch = (dims(source) or [None])[0]
+        to = first_floating(source).name
+    except OnnxcamError as error:
+        why = str(error)
+    try:
+        of = find_score(graph, score, batch).value.name
+    except OnnxcamError as error:
+        why = why or str(error)
+    return of, to, why
 
 
 def tensors(path: str | Path) -> list[tuple[TensorFacts, str]]:

@@ -80,13 +80,13 @@ def test_score_and_image_are_the_defaults(folder, call) -> None:  # noqa: F811
     assert code == 0 and "seed:flat" in out
 
 
-def test_a_model_without_image_and_score_is_asked_for_names(folder, call) -> None:  # noqa: F811
+def test_a_model_without_an_image_is_asked_for_a_name(folder, call) -> None:  # noqa: F811
     (folder / "text.onnx").write_bytes(text_model().SerializeToString())
     code, _, err = call("gradient", "text.onnx", "-o", "g.onnx")
-    assert code == 2 and "--of TENSOR --to TENSOR" in err
+    assert code == 2 and "not found by itself: --to TENSOR;" in err
     code, out, _ = call("inspect", "text.onnx", "--tensors")  # the way out
     assert code == 0 and "scores" in out and "f float32" in out
-    code, _, err = call("gradient", "text.onnx", "-o", "g.onnx", "--of", "scores", "--to", "f")
+    code, _, err = call("gradient", "text.onnx", "-o", "g.onnx", "--to", "f")
     assert (code, err) == (0, "")
 
 
@@ -119,3 +119,18 @@ def test_no_picture(folder, call, arguments, message, way_out) -> None:  # noqa:
     assert code == 2 and message in err and not (folder / "g.png").exists()
     after = ("--picture", way_out) if way_out else ("--to", "image")
     assert call(*start, *after)[0] == 0 and (folder / "g.png").exists()
+
+
+def test_an_image_of_integers_is_taken_behind_its_conversion(folder, call) -> None:  # noqa: F811
+    model = small_cnn()
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["pixels"], to=1))
+    model.graph.node[1].input[0] = "pixels"
+    (folder / "bytes.onnx").write_bytes(model.SerializeToString())
+    code, out, err = call("gradient", "bytes.onnx", "-o", "g.onnx", "--picture", "photos/a.png")
+    assert code == 0 and "gradient:pixels  float [T, N, 3, 16, 16]" in out
+    explainer = onnxcam.Explainer("bytes.onnx", method="saliency", preprocess={})
+    best = explainer.explain("photos/a.png")[0].target
+    [wanted] = explainer.explain("photos/a.png", f"logits[{best}]")
+    drawn, right = np.asarray(Image.open("g.png")), np.asarray(wanted.overlay())
+    assert np.ptp(right) > 50 and np.abs(drawn.astype(int) - right).max() <= 1
