@@ -303,7 +303,7 @@ def test_average_pool_whose_last_window_is_padding(save) -> None:
 
 
 def test_a_real_model_without_classes_says_why() -> None:
-    with pytest.warns(UserWarning, match="how its images are prepared"):
+    with pytest.warns(UserWarning, match="guessed that its images are RGB"):
         explainer = onnxcam.Explainer(shared("models", "vit-s-saliency-w8.onnx"))
     with pytest.raises(onnxcam.OnnxcamError, match="no output looks like class scores"):
         explainer.explain(onnxcam.default_photograph())
