@@ -19,7 +19,7 @@ from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
 from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, framed, intensity
 from onnxcam.imaging.preprocess import Geometry
-from onnxcam.imaging.segments import largest_segment
+from onnxcam.imaging.segments import segment_record
 from onnxcam.imaging.smooth import bicubic
 from onnxcam.imaging.style import USUAL, Style
 from onnxcam.kernels import Axis, View, kernels
@@ -62,6 +62,7 @@ class Explanation(Shown):
         note: what keeps the map from being an explanation, see :mod:`onnxcam.notes`; ``""`` for
             nothing.
         detected: a detector's detections on the image, and which one is explained.
+        probability: of a class, where the model has Softmax or Sigmoid after the score.
         bgr: whether the input's channels are blue, green, red.
         layers: names of the explained tensors; none for maps at the input.
         channels: how many channels the layer has, where it is one and that is known.
@@ -86,6 +87,7 @@ class Explanation(Shown):
     note: Note = ""
     given: NDArray[Any] | None = field(default=None, repr=False)
     detected: Detected | None = field(default=None, repr=False)
+    probability: float | None = None
     bgr: bool = field(default=False, repr=False)
     layers: tuple[str, ...] = ()
     channels: int | None = None
@@ -246,9 +248,9 @@ class Explanation(Shown):
         """Return the lines of a caption."""
         found = None if self.detected is None else self.detected.one
         name = f"class {self.target}" if self.target is not None else self.element or ""
-        number = f"score {self.score:.4g}"
-        if found is not None:
-            name, number = found.name, f"probability {found.probability:.2f}"
+        share = self.probability if found is None else found.probability
+        number = f"score {self.score:.4g}" if share is None else f"probability {share:.2f}"
+        name = name if found is None else found.name
         return [f"{self.label or name}, {number}", f"{self.method}, {self.layer}"]
 
     def _bar(self, style: Style) -> Bar:
@@ -336,9 +338,7 @@ class Explanation(Shown):
 
     def _segment(self) -> dict[str, int] | None:
         """Return the box around the largest hot segment, in pixels of the photograph."""
-        found = None if self.note or self.axes != 2 else largest_segment(self.heatmap)
-        names = ("left", "top", "right", "bottom")
-        return None if found is None else dict(zip(names, found, strict=True))
+        return None if self.note or self.axes != 2 else segment_record(self.heatmap)
 
     def _detections(self) -> dict[str, Any]:
         if self.detected is None or self.detected.one is None:
@@ -363,6 +363,7 @@ class Explanation(Shown):
             "target": self.element if self.target is None else self.target,
             "label": self.label,
             "score": self.score,
+            "probability": self.probability,
             "rank": self.rank,
             "size": {name: a.length for name, a in zip(sizes, axes, strict=False)},
             "visible": visible,

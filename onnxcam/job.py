@@ -29,7 +29,7 @@ from onnxcam.runner import BATCH, ImageRuns, Runner, feeds_of, reading
 from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.surgeon.request import WEIGHTED
-from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange
+from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange, probability
 from onnxcam.targets.detections import Detected
 from onnxcam.targets.elements import ElementTarget, indices
 from onnxcam.targets.weighted import Stacked, WeightedTarget, stacked
@@ -70,6 +70,7 @@ class Said(NamedTuple):
     score: float = 0.0
     rank: int | None = None
     detected: Detected | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,8 @@ class Job:
             label = self.plan.output  # one number an image has no class
         known = target.rank
         rank = known + 1 if known is not None else int((scores > scores[index]).sum()) + 1
-        return Said(index, None, label, score, rank)
+        share = probability(self.plan.shares, scores, index)
+        return Said(index, None, label, score, rank, probability=share)
 
     def _item(self, batch: Batch, n: int, signed: NDArray[Any], method: Method) -> Item:
         """Return what a map is shown on: a photograph, or the numbers that were given."""

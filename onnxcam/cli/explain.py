@@ -81,6 +81,10 @@ def explain(
         list[str] | None,
         typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
     ] = None,
+    against: Annotated[
+        bool,
+        typer.Option("--against", help="Show what speaks against the target: its counterfactual."),
+    ] = False,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -215,7 +219,7 @@ def explain(
         providers=provider,
         cache=cache,
         engine=engine.value,
-        method=method or "auto",
+        method=_methods(method or [], against),
         pixel_range=_range(range_),
         grid=_grid(grid),
     )
@@ -249,6 +253,15 @@ def explain(
     if failed:
         voice.complain(f"{failed} of {len(run.paths)} images failed.")
         raise typer.Exit(1)
+
+
+def _methods(named: list[str], against: bool) -> list[str] | str:
+    """Return the methods; what speaks against a target is a method of its own."""
+    if against and named:
+        raise typer.BadParameter(
+            "it is a method itself, leave out --method.", param_hint="--against"
+        )
+    return "counterfactual" if against else named or "auto"
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

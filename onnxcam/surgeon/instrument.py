@@ -7,7 +7,7 @@ method writes, adds outputs named ``onnxcam:PART`` or ``onnxcam:PART:VALUE``; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from onnxcam.gradient.ort.engine import Built
 
 
+_MOVE = {"", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"}
 _OF_KERNELS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
@@ -261,6 +262,12 @@ def _after_squashing(score: ir.Value) -> list[str]:
     ]
 
 
+def _shares(passed: Sequence[str]) -> str:
+    """Return what makes probabilities of scores, if all that lies after them only moves numbers."""
+    kinds = {text.split(" ")[0].removeprefix("Log") for text in passed} - _MOVE
+    return next(iter(kinds)) if len(kinds) == 1 and kinds <= {"Softmax", "Sigmoid"} else ""
+
+
 def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
     """Return the plan of a graph to which nothing was added yet."""
     score, warnings = chosen.score, []
@@ -304,6 +311,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         score=unsquashed or score.value.name or "",
         score_note=note,
         output=score.output,
+        shares=_shares(score.passed),
         classes=score.classes,
         scores=(score.value.name or "") if flat and chosen.element is None else SCORES,
         layers=tuple(tensor_facts(place.value) for place in chosen.layers),

@@ -177,6 +177,8 @@ class Plan:
         score: name of the score tensor.
         score_note: how it was found, for the reader.
         output: the output that it was found from, if it was.
+        shares: what makes probabilities of the scores in the model, ``"Softmax"`` or ``"Sigmoid"``;
+            ``""`` where nothing does, or something else lies between.
         classes: number of classes, when known before the run.
         scores: name of the output that gives the scores as ``[N, C]``.
         layers: name, dtype and shape of the explained tensors ``[N, K, *S]``; there may be none.
@@ -197,6 +199,7 @@ class Plan:
     score: str
     score_note: str
     output: str | None
+    shares: str
     classes: int | None
     scores: str
     layers: tuple[TensorFacts, ...]

@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,20 @@ def arrange(
     for image, (targets, mine) in enumerate(zip(wanted, rows, strict=True)):
         found[mine, image] = [-1 if t.index is None else t.index for t in targets]
     return found, np.array([r or 0 for r in ranks], np.int64), rows
+
+
+def probability(kind: str, scores: NDArray[Any], index: int) -> float | None:
+    """Return a class's probability.
+
+    Args:
+        kind: what makes probabilities of scores: ``"Softmax"``, ``"Sigmoid"``, or ``""``, unknown.
+        scores: of one image, ``[C]``.
+        index: the class.
+    """
+    values = scores.astype(np.float64)
+    if kind == "Softmax":
+        return float(np.exp(values[index] - np.logaddexp.reduce(values)))
+    return float(np.exp(-np.logaddexp(0, -values[index]))) if kind == "Sigmoid" else None
 
 
 def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[ClassTarget]:
