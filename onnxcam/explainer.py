@@ -39,8 +39,7 @@ from onnxcam.runner import Runner, feeds_of
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
 from onnxcam.surgeon.plan import DetectorFacts
-from onnxcam.surgeon.request import EMBEDDING, WEIGHTED
-from onnxcam.targets.boxes import DETECTIONS
+from onnxcam.surgeon.request import DETECTIONS, EMBEDDING, WEIGHTED
 from onnxcam.targets.classes import Targets
 from onnxcam.targets.weighted import Similarity
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,12 @@ from PIL import Image
 
 from onnxcam.errors import OutputError, PictureError
 from onnxcam.files import shown, write_atomically
-from onnxcam.imaging.captions import NO_BAR, Bar, beside, evidence_bar, heat_bar, with_strip
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
 from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, framed, intensity
 from onnxcam.imaging.preprocess import Geometry
 from onnxcam.imaging.segments import segment_record
-from onnxcam.imaging.smooth import bicubic
+from onnxcam.imaging.smooth import smoothed
 from onnxcam.imaging.style import USUAL, Style
 from onnxcam.kernels import Axis, View, kernels
 from onnxcam.kernels.reference import opacity
@@ -28,7 +27,10 @@ from onnxcam.kernels.space import upsample
 from onnxcam.methods.base import Space
 from onnxcam.notebook import Shown
 from onnxcam.notes import CAPTIONS, TEXTS, Note
-from onnxcam.targets.detections import Detected
+
+if TYPE_CHECKING:
+    from onnxcam.imaging.captions import Bar
+    from onnxcam.targets.detections import Detected
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
@@ -183,6 +185,10 @@ class Explanation(Shown):
         found = None if self.detected is None else self.detected.one
         if found is not None and found.box is not None:
             picture = framed(picture, found.box, f"{found.name} {found.probability:.2f}")
+        if not (style.side_by_side or style.caption):
+            return picture
+        from onnxcam.imaging.captions import beside, with_strip
+
         if style.side_by_side and (plain := self._plain()) is not None:
             picture = beside(plain, picture)
         return with_strip(picture, self._said(), self._bar(style)) if style.caption else picture
@@ -227,9 +233,7 @@ class Explanation(Shown):
     @cached_property
     def _smooth(self) -> NDArray[np.float32]:
         """The heatmap of smooth pictures: resized by cubic convolution."""
-        heat = np.maximum(bicubic(self.raw, self.places), 0)
-        peak = heat.max(initial=0)
-        return heat / peak if peak > 0 else heat
+        return smoothed(self.raw, self.places)
 
     def _plain(self) -> Image.Image | None:
         """Return what was explained as it is; ``None`` where there is only a map."""
@@ -255,6 +259,8 @@ class Explanation(Shown):
 
     def _bar(self, style: Style) -> Bar:
         """Return the colours of a caption's bar, and what its ends mean."""
+        from onnxcam.imaging.captions import NO_BAR, evidence_bar, heat_bar
+
         if self.note:
             return NO_BAR
         if self.space == "layer":
@@ -336,10 +342,6 @@ class Explanation(Shown):
         known = ", ".join([*_FORMATS, ".npz", ".json"])
         raise OutputError(f"{path}: unknown suffix '{suffix}'. Use one of {known}.")
 
-    def _segment(self) -> dict[str, int] | None:
-        """Return the box around the largest hot segment, in pixels of the photograph."""
-        return None if self.note or self.axes != 2 else segment_record(self.heatmap)
-
     def _detections(self) -> dict[str, Any]:
         if self.detected is None or self.detected.one is None:
             return {}
@@ -368,7 +370,7 @@ class Explanation(Shown):
             "size": {name: a.length for name, a in zip(sizes, axes, strict=False)},
             "visible": visible,
             "peak": None if peak is None else dict(zip("xyz", peak, strict=False)),
-            "segment": self._segment(),
+            "segment": None if self.note or self.axes != 2 else segment_record(self.heatmap),
             "note": TEXTS[self.note] or None,
             "raw": {
                 "shape": list(self.raw.shape),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +30,11 @@ from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange, probability
-from onnxcam.targets.detections import Detected
 from onnxcam.targets.elements import ElementTarget, indices
 from onnxcam.targets.weighted import Stacked, WeightedTarget, stacked
+
+if TYPE_CHECKING:
+    from onnxcam.targets.detections import Detected
 
 Wanted = ClassTarget | ElementTarget | WeightedTarget
 

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from onnxcam.errors import ScoreError, TargetError
-from onnxcam.inputs.masks import read_mask
 from onnxcam.job import Wanted
 from onnxcam.surgeon.plan import DetectorFacts, Plan
-from onnxcam.targets.boxes import Box, box
 from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element
-from onnxcam.targets.pixels import in_pixels
-from onnxcam.targets.sequences import in_steps
 from onnxcam.targets.weighted import weighted
 
 _SUREST = 3  # detections that are explained where none is asked for
@@ -78,16 +74,29 @@ class Meaning:
         label = isinstance(target, str) and target.strip() in (self.labels or ())
         if label:
             return element(target)
-        return (
-            in_steps(target, self.labels)
-            or box(target, self._class_index, self.labels, self.reading)
-            or element(target)
-            or in_pixels(target, self._pixel_class, self.labels, read_mask)
-            or weighted(target, self._class_index)
-        )
+        kind = target.strip().lower() if isinstance(target, str) else ""
+        # Few calls need these, and a short one should start quickly.
+        found: Wanted | None = None
+        if kind.startswith(("step:", "text", "tokens:")):
+            from onnxcam.targets.sequences import in_steps
 
-    def _surest(self) -> list[Box]:
+            found = in_steps(target, self.labels)
+        elif kind.startswith("box:"):
+            from onnxcam.targets.boxes import box
+
+            found = box(target, self._class_index, self.labels, self.reading)
+        found = found or element(target)
+        if found is None and kind.startswith("region:"):
+            from onnxcam.inputs.masks import read_mask
+            from onnxcam.targets.pixels import in_pixels
+
+            found = in_pixels(target, self._pixel_class, self.labels, read_mask)
+        return found or weighted(target, self._class_index)
+
+    def _surest(self) -> list[Wanted]:
         """Return the surest detections, as many as there are, up to three."""
+        from onnxcam.targets.boxes import Box
+
         reading = self.reading()
         return [
             Box(f"box:{n}", reading, self.labels, number=n, optional=True) for n in range(_SUREST)

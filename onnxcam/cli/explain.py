@@ -204,7 +204,6 @@ def explain(
     from onnxcam.inputs.files import find_images
     from onnxcam.inputs.others import read_others
     from onnxcam.outputs import Outputs
-    from onnxcam.targets.pixels import narrowed
 
     voice.tune(verbose=verbose, quiet=quiet)
     find_images(images, out)  # a wrong name is told before a model is loaded
@@ -224,9 +223,12 @@ def explain(
         grid=_grid(grid),
     )
     others = read_others(input_ or [])
-    targets: list[Any] = list(
-        narrowed(target or [], mask or [], at or [], detector=explainer.plan.detector is not None)
-    )
+    targets: list[Any] = list(target or [])
+    if mask or at:
+        from onnxcam.targets.pixels import narrowed
+
+        detector = explainer.plan.detector is not None
+        targets = list(narrowed(targets, mask or [], at or [], detector=detector))
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
     looks: Any = {"format": format_.value, "arrays": arrays, "style": style, "sheet": sheet}

@@ -10,7 +10,6 @@ import typer
 
 from onnxcam.cli import voice
 from onnxcam.cli.explain import EngineName
-from onnxcam.notes import TEXTS
 
 LARGE = 0.1  # relative error that is more than rounding and kinks
 
@@ -148,6 +147,8 @@ def _draw(
     path = found.save(out.with_suffix(".png"))
     voice.say(f"picture   {path}  ({found.element} = {found.score:.4g} on {given})")
     if found.note:
+        from onnxcam.notes import TEXTS  # needs NumPy, which --help does not
+
         said = TEXTS[found.note].replace("--score", "--of")
         voice.say(f"          note: {said}")
 

@@ -13,6 +13,13 @@ from onnxcam.kernels import Axis
 _A = -0.5  # Keys 1981: the cubic convolution of third order, Pillow's too
 
 
+def smoothed(raw: NDArray[Any], places: Sequence[Axis]) -> NDArray[np.float32]:
+    """Return :func:`bicubic` without what is below 0, its largest value 1."""
+    heat = np.maximum(bicubic(raw, places), 0)
+    peak = heat.max(initial=0)
+    return heat / peak if peak > 0 else heat
+
+
 def bicubic(maps: NDArray[Any], axes: Sequence[Axis]) -> NDArray[np.float32]:
     """Resize maps by cubic convolution along each axis, with half-pixel centres.
 
