@@ -126,11 +126,11 @@ class DetectorFacts:
         offsets: whether boxes are known to be offsets from cells.
     """
 
-    objectness: bool
-    final: bool
-    classes: int | None
-    squashed: str
-    corners: bool | None
+    objectness: bool = False
+    final: bool = False
+    classes: int | None = None
+    squashed: str = ""
+    corners: bool | None = None
     threshold: float | None = None
     overlap: float | None = None
     most: float | None = None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.errors import TargetError
+from onnxcam.targets.classes import sigmoid
 from onnxcam.targets.detections import (
     Detected,
     Detection,
@@ -23,7 +24,6 @@ from onnxcam.targets.detections import (
     detections,
     kind_of,
     least_of,
-    sigmoid,
 )
 from onnxcam.targets.weighted import Weights
 
@@ -139,7 +139,7 @@ def box(
 def _weights(values: Array, found: Detection, reading: Reading) -> tuple[Array, float]:
     """Return the derivative of a detection's number by the detector's numbers, and it."""
     weights, row = np.zeros(values.shape), values[found.anchor]
-    logits = reading.squashed or not _all_shares(values, reading)
+    logits = kind_of(values, reading, None) != ""
     place = 4 if reading.final else 4 + reading.objectness + found.index
     if reading.objectness:
         number: Any = 0.0
@@ -150,7 +150,3 @@ def _weights(values: Array, found: Detection, reading: Reading) -> tuple[Array, 
         return weights, float(number)
     weights[found.anchor, place] = 1
     return weights, float(row[place])
-
-
-def _all_shares(values: Array, reading: Reading) -> bool:
-    return not kind_of(values, reading, None)

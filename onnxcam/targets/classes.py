@@ -101,7 +101,12 @@ def probability(kind: str, scores: NDArray[Any], index: int) -> float | None:
     values = scores.astype(np.float64)
     if kind == "Softmax":
         return float(np.exp(values[index] - np.logaddexp.reduce(values)))
-    return float(np.exp(-np.logaddexp(0, -values[index]))) if kind == "Sigmoid" else None
+    return float(sigmoid(values[index])) if kind == "Sigmoid" else None
+
+
+def sigmoid(x: Any) -> Any:
+    """Return 1 / (1 + e^-x), exact for large x too."""
+    return np.exp(-np.logaddexp(0, -x))
 
 
 def _one(target: Target, classes: int | None, labels: Sequence[str] | None) -> list[ClassTarget]:

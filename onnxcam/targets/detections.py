@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.targets.classes import sigmoid
+
 Array = NDArray[Any]
 THRESHOLD = 0.25  # of scores, as detectors' own tools have it
 _OVERLAP = 0.5  # of two boxes of one class, above which the less sure one is dropped
@@ -152,11 +154,6 @@ def detections(
 def least_of(reading: Reading) -> float:
     """Return the score above which something is a detection."""
     return THRESHOLD if reading.threshold is None else reading.threshold
-
-
-def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + e^-x), exact for large x too."""
-    return np.exp(-np.logaddexp(0, -x))
 
 
 def kind_of(values: Array, reading: Reading, labels: Sequence[str] | None) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -37,26 +37,14 @@ class Head:
         scores: the joined tensor, or the scores.
         boxes: the boxes, ``""`` where they are joined.
         turned: whether the scores' anchors are the last axis.
-        objectness: whether the first score says that there is anything.
-        final: whether each row is a box, its score and its class.
-        classes: how many classes there are, where that is known.
-        corners: whether boxes are known to be corners (or, ``False``, centre and size).
-        threshold: that of the model's own NonMaxSuppression.
-        overlap: likewise.
-        most: likewise, boxes of a class that it leaves.
+        reading: how the numbers are read, as far as the graph tells it.
         more: scores and boxes of further scales, where each has outputs of its own.
     """
 
     scores: str
     boxes: str = ""
     turned: bool = False
-    objectness: bool = False
-    final: bool = False
-    classes: int | None = None
-    corners: bool | None = None
-    threshold: float | None = None
-    overlap: float | None = None
-    most: float | None = None
+    reading: DetectorFacts = field(default_factory=DetectorFacts)
     more: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -110,16 +98,14 @@ def _suppressed(graph: ir.Graph) -> Head | None:
             centred = node.attributes.get_int("center_point_box", 0) == 1
             classes = (dims(scores) or [None, None])[1]
             known = classes if isinstance(classes, int) else None
-            return Head(
-                scores.name,
-                boxes.name,
-                turned=True,
+            reading = DetectorFacts(
                 classes=known,
                 corners=not centred,
                 threshold=_number(node, 4),
                 overlap=_number(node, 3),
                 most=_number(node, 2),
             )
+            return Head(scores.name, boxes.name, True, reading)
     return None
 
 
@@ -137,7 +123,7 @@ def _joined(value: ir.Value, labels: int | None, task: str) -> Head | None:
     first, last = shape[1:]
     few = not isinstance(first, int) or 1 < first <= _MOST_FINAL
     if last == _ROW and few and _picks(value):
-        return Head(name, final=True, corners=True)
+        return Head(name, reading=DetectorFacts(final=True, corners=True))
     if isinstance(first, int) and isinstance(last, int):
         turned, numbers = first < last, min(first, last)
         if max(first, last) < _LEAST_ANCHORS:
@@ -151,12 +137,14 @@ def _joined(value: ir.Value, labels: int | None, task: str) -> Head | None:
         return None
     extra = numbers - _BOX
     if task == "pose":
-        return Head(name, turned=turned, classes=labels or 1)
+        return Head(name, turned=turned, reading=DetectorFacts(classes=labels or 1))
     if labels is not None and extra >= labels:
         objectness = not turned and (extra == labels + 1 or task == "segment")
-        return Head(name, turned=turned, objectness=objectness, classes=labels)
-    objectness = not turned and extra > 1
-    return Head(name, turned=turned, objectness=objectness, classes=extra - objectness)
+        reading = DetectorFacts(objectness=objectness, classes=labels)
+    else:
+        objectness = not turned and extra > 1
+        reading = DetectorFacts(objectness=objectness, classes=extra - objectness)
+    return Head(name, turned=turned, reading=reading)
 
 
 def _of_unknown_lengths(value: ir.Value, labels: int | None) -> Head | None:
@@ -165,7 +153,8 @@ def _of_unknown_lengths(value: ir.Value, labels: int | None) -> Head | None:
     axis = None if joins is None else joins.attributes.get_int("axis", 0) % 3
     if axis not in (1, 2) or not _has_boxes(value):
         return None
-    return Head(value.name or "", turned=axis == 1, objectness=axis == 2, classes=labels)
+    reading = DetectorFacts(objectness=axis == 2, classes=labels)
+    return Head(value.name or "", turned=axis == 1, reading=reading)
 
 
 def _moved(value: ir.Value) -> Iterator[ir.Node]:
@@ -218,7 +207,8 @@ def _apart(outputs: list[ir.Value], labels: int | None) -> Head | None:
                 continue
             named = (score.name or "").lower()
             if t[2] != _BOX or "score" in named or "logit" in named or labels == t[2]:
-                return Head(score.name or "", box.name or "", classes=t[2])
+                reading = DetectorFacts(classes=t[2])
+                return Head(score.name or "", box.name or "", reading=reading)
     return None
 
 
@@ -249,7 +239,8 @@ def _several(outputs: list[ir.Value]) -> Head | None:
         pairs.append((score.name or "", boxes[0].name or ""))
     if not pairs or 2 * len(pairs) != len(outputs):
         return None
-    return Head(*pairs[0], classes=1, more=tuple(pairs[1:]))
+    reading = DetectorFacts(classes=1, offsets=len(pairs) > 1)
+    return Head(*pairs[0], reading=reading, more=tuple(pairs[1:]))
 
 
 def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorFacts]:
@@ -258,7 +249,7 @@ def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorF
     scales, kinds = [], dict[str, None]()
     for scores, boxes in ((head.scores, head.boxes), *head.more):
         before = unsquashed(graph, known[scores], opset)
-        if not head.final or _score_changed(known[scores], before.value):
+        if not head.reading.final or _score_changed(known[scores], before.value):
             kinds |= dict.fromkeys(before.kinds)
         value = _with_boxes(b, before.value, known.get(boxes), head.turned)
         scales.append(value)
@@ -269,18 +260,7 @@ def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorF
     else:
         value = shaped(b.op("Identity", value), value)  # a tensor with a name of its own
     value.name = DETECTIONS
-    facts = DetectorFacts(
-        objectness=head.objectness,
-        final=head.final,
-        classes=head.classes,
-        squashed=next(iter(kinds), ""),
-        corners=head.corners,
-        threshold=head.threshold,
-        overlap=head.overlap,
-        most=head.most,
-        offsets=bool(head.more),
-    )
-    return value, facts
+    return value, replace(head.reading, squashed=next(iter(kinds), ""))
 
 
 def _with_boxes(b: Builder, value: ir.Value, boxes: ir.Value | None, turned: bool) -> ir.Value:
