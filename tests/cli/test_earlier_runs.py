@@ -13,21 +13,15 @@ from PIL import Image
 from onnxcam import Explainer, explain_files
 from onnxcam.imaging.decode import decode
 
-from ..conftest import CARD, small_cnn
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
+from ..conftest import small_cnn
+from .conftest import PIXELS
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(folder: Path) -> Path:
     """A working directory with a model, and three photographs, two of the same name."""
-    (tmp_path / "model.onnx").write_bytes(small_cnn().SerializeToString())
-    (tmp_path / "model.toml").write_text(CARD)
-    (tmp_path / "photos" / "more").mkdir(parents=True)
-    for turned, name in enumerate(("a.png", "more/a.png", "b.png")):
-        Image.fromarray(np.roll(PIXELS, 7 * turned, axis=1)).save(tmp_path / "photos" / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    Image.fromarray(np.roll(PIXELS, 14, axis=1)).save(folder / "photos" / "b.png")
+    return folder
 
 
 def run(*images: str, out: str = "out", target: str = "dog", **options: Any) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from PIL import Image
 import onnxcam
 
 from ..conftest import small_cnn
-from .test_cli import call, folder, text_model  # noqa: F401  (fixtures)
+from .test_cli import text_model
 
 ARGUMENTS = ("gradient", "model.onnx", "--of", "logits", "--to", "image", "--to", "r2")
 
 
-def test_writes_a_model_with_seed_and_gradients(folder, call) -> None:  # noqa: F811
+def test_writes_a_model_with_seed_and_gradients(folder, call) -> None:
     code, out, err = call(*ARGUMENTS, "-o", "gradient.onnx")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
@@ -27,7 +27,7 @@ def test_writes_a_model_with_seed_and_gradients(folder, call) -> None:  # noqa: 
     onnx.checker.check_model(str(folder / "gradient.onnx"), full_check=True)
 
 
-def test_policies_say_what_they_changed(folder, call) -> None:  # noqa: F811
+def test_policies_say_what_they_changed(folder, call) -> None:
     code, out, err = call(*ARGUMENTS, "-o", "guided.onnx", "--policy", "guided")
     assert (code, err) == (0, "") and "guided    2 rectifier(s)" in out
     smooth = small_cnn()
@@ -51,7 +51,7 @@ def test_policies_say_what_they_changed(folder, call) -> None:  # noqa: F811
         (("--engine", "ort"), "onnxcam[ort-training]"),
     ],
 )
-def test_mistakes_are_one_message(folder, call, changed, message) -> None:  # noqa: F811
+def test_mistakes_are_one_message(folder, call, changed, message) -> None:
     try:
         from onnxruntime.capi._pybind_state import GradientGraphBuilder  # noqa: F401
     except ImportError:
@@ -63,7 +63,7 @@ def test_mistakes_are_one_message(folder, call, changed, message) -> None:  # no
     assert not (folder / "gradient.onnx").exists()
 
 
-def test_score_and_image_are_the_defaults(folder, call) -> None:  # noqa: F811
+def test_score_and_image_are_the_defaults(folder, call) -> None:
     code, out, err = call("gradient", "model.onnx", "-o", "g.onnx")
     assert (code, err) == (0, "")
     assert out.splitlines()[1:] == [
@@ -80,7 +80,7 @@ def test_score_and_image_are_the_defaults(folder, call) -> None:  # noqa: F811
     assert code == 0 and "seed:flat" in out
 
 
-def test_a_model_without_an_image_is_asked_for_a_name(folder, call) -> None:  # noqa: F811
+def test_a_model_without_an_image_is_asked_for_a_name(folder, call) -> None:
     (folder / "text.onnx").write_bytes(text_model().SerializeToString())
     code, _, err = call("gradient", "text.onnx", "-o", "g.onnx")
     assert code == 2 and "not found by itself: --to TENSOR;" in err
@@ -91,7 +91,7 @@ def test_a_model_without_an_image_is_asked_for_a_name(folder, call) -> None:  # 
 
 
 @pytest.mark.parametrize("form", [(), ("--blocked",), ("--cotangents", "2"), ("--to", "r2")])
-def test_a_picture_is_the_gradient_of_the_largest_score(folder, call, form) -> None:  # noqa: F811
+def test_a_picture_is_the_gradient_of_the_largest_score(folder, call, form) -> None:
     arguments = ("gradient", "model.onnx", "-o", "g.onnx", "--to", "image", *form)
     code, out, err = call(*arguments, "--picture", "photos/a.png")
     assert (code, err) == (0, "")
@@ -113,7 +113,7 @@ def test_a_picture_is_the_gradient_of_the_largest_score(folder, call, form) -> N
         (("--picture", "gone.png"), "gone.png: no such file", "photos/a.png"),
     ],
 )
-def test_no_picture(folder, call, arguments, message, way_out) -> None:  # noqa: F811
+def test_no_picture(folder, call, arguments, message, way_out) -> None:
     start = ("gradient", "model.onnx", "-o", "g.onnx", *arguments)
     code, _, err = call(*start)
     assert code == 2 and message in err and not (folder / "g.png").exists()
@@ -121,7 +121,7 @@ def test_no_picture(folder, call, arguments, message, way_out) -> None:  # noqa:
     assert call(*start, *after)[0] == 0 and (folder / "g.png").exists()
 
 
-def test_an_image_of_integers_is_taken_behind_its_conversion(folder, call) -> None:  # noqa: F811
+def test_an_image_of_integers_is_taken_behind_its_conversion(folder, call) -> None:
     model = small_cnn()
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     model.graph.node.insert(0, onnx.helper.make_node("Cast", ["image"], ["pixels"], to=1))

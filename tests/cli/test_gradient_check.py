@@ -14,14 +14,13 @@ import onnxcam
 from onnxcam.gradient_check import check_gradient
 
 from ..conftest import parse, shared, small_cnn
-from .test_cli import call, folder  # noqa: F401  (fixtures)
 
 CALL = ("gradient", "model.onnx", "--of", "logits", "-o", "g.onnx", "--check")
 
 
 @pytest.mark.parametrize("given", ["random", "photos/a.png", "image.npy"])
 @pytest.mark.parametrize("form", [(), ("--blocked",), ("--cotangents", "2")])
-def test_right_gradients(folder: Path, call, given: str, form: tuple[str, ...]) -> None:  # noqa: F811
+def test_right_gradients(folder: Path, call, given: str, form: tuple[str, ...]) -> None:
     np.save("image.npy", np.random.default_rng(1).normal(size=(3, 16, 16)).astype("f"))
     tensors = ("image", "r2", "w2", "b1")
     code, out, err = call(*CALL, given, *form, *(a for t in tensors for a in ("--to", t)))
@@ -64,7 +63,7 @@ def test_a_gradient_that_lacks_a_part_is_told(tmp_path: Path) -> None:
     assert found.error > 0.1
 
 
-def test_nan_and_infinity_are_named(folder: Path, call) -> None:  # noqa: F811
+def test_nan_and_infinity_are_named(folder: Path, call) -> None:
     model = parse(
         """
         <ir_version: 8, opset_import: ["" : 16]>
@@ -97,7 +96,7 @@ def test_nan_and_infinity_are_named(folder: Path, call) -> None:  # noqa: F811
         (("random", "--policy", "guided"), 2, "is no derivative"),
     ],
 )
-def test_mistakes(folder: Path, call, arguments, code, message) -> None:  # noqa: F811
+def test_mistakes(folder: Path, call, arguments, code, message) -> None:
     np.save("small.npy", np.zeros((3, 8, 8), "f"))
     found, _, err = call(*CALL, *arguments, "--to", "image")
     assert found == code and message in " ".join(err.replace("│", "").split())

@@ -13,13 +13,11 @@ import onnxcam
 from onnxcam import Style
 from onnxcam.imaging.decode import decode
 
-from .test_cli import call, folder  # noqa: F401
-
 MANY = ["-t", "dog", "-t", "0", "--method", "grad-cam", "--method", "layer-cam"]
 
 
 @pytest.fixture
-def explain(folder: Path, call):  # noqa: F811
+def explain(folder: Path, call):
     """Explain one photograph; returns exit code, output, errors and the folder of pictures."""
 
     def run(*options: str):
@@ -90,7 +88,7 @@ def test_a_second_run_keeps_the_name_of_its_sheet(explain) -> None:
     assert [p.name for p in out.glob("*sheet*")] == ["a-sheet.jpg"]
 
 
-def test_the_sheet_of_a_kept_record_stays(folder: Path, call) -> None:  # noqa: F811
+def test_the_sheet_of_a_kept_record_stays(folder: Path, call) -> None:
     """Another image of the same name, in another run."""
     for image in ("photos/a.png", "photos/more/a.png"):
         call("explain", image, "-m", "model.onnx", "--sheet", "--format", "png")

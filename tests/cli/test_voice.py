@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_cli import call, folder  # noqa: F401  (fixtures)
 
-
-def test_quiet_leaves_errors_and_json(folder: Path, call) -> None:  # noqa: F811
+def test_quiet_leaves_errors_and_json(folder: Path, call) -> None:
     (folder / "model.toml").unlink()
     arguments = ("explain", "photos", "-m", "model.onnx", "--quiet")
     assert call(*arguments) == (0, "", "")
@@ -55,7 +53,7 @@ def screen(written: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def in_a_terminal(folder: Path, command: list[str], stdout: Path | None) -> str:  # noqa: F811
+def in_a_terminal(folder: Path, command: list[str], stdout: Path | None) -> str:
     """Return what a command writes to a terminal; its stdout may go to a file."""
     main, other = pty.openpty()
     out = other if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT)
@@ -77,7 +75,7 @@ def in_a_terminal(folder: Path, command: list[str], stdout: Path | None) -> str:
 
 
 @pytest.mark.parametrize("to_file", [False, True])
-def test_names_and_bar_have_lines_of_their_own(folder: Path, to_file: bool) -> None:  # noqa: F811
+def test_names_and_bar_have_lines_of_their_own(folder: Path, to_file: bool) -> None:
     """Names longer than a line, and a failure; stdout that goes to a file gets there."""
     names = [f"{i}-{'long-' * 18}name.png" for i in range(5)]
     for name in names:
