@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +97,7 @@ def _read(entry: Path, path: Path) -> tuple[Path, Plan] | None:
 
 def _write(entry: Path, path: Path, data: bytes, plan: Plan) -> None:
     stored = {"bytes": len(data), "outer": plan.outer, "plan": plan.to_dict()}
-    fresh = entry.with_name(f".{entry.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}")
+    fresh = entry.with_name(f".{entry.name[:16]}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         fresh.mkdir(parents=True)
         (fresh / "model.onnx").write_bytes(data)

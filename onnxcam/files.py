@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
     try:
         if path.exists() and not path.is_file():  # a rename would put a file in its place
             raise OutputError(f"{path}: is not a file. Choose another with -o.")
-        temporary = path.with_name(f".{secrets.token_hex(4)}.part")
+        temporary = path.with_name(f".{os.urandom(4).hex()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:

@@ -28,10 +28,8 @@ from .to_input import TOLERANCE, Reference, check  # noqa: E402
         ("torchvision/swin_t", "torchscript", "dynamic"),
         ("timm/vit_tiny_patch16_224", "dynamo", "dynamic"),
         ("timm/pvt_v2_b0", "torchscript", "fixed"),
-        ("timm/xcit_nano_12_p16_224", "dynamo", "dynamic"),
         ("timm/levit_128s", "torchscript", "dynamic"),
         ("timm/efficientformer_l1", "dynamo", "fixed"),
-        ("timm/sequencer2d_s", "torchscript", "dynamic"),
     ],
 )
 def test_gradient_to_the_input(name: str, exporter: str, batch: str) -> None:
