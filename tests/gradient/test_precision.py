@@ -24,18 +24,11 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 import onnxcam
 
-from .cases import CASES
+from .cases import SAMPLED
 from .finite import Case, build, differentiate, session
 
 TOLERANCE = {np.float16: 2e-2, np.float64: 1e-4}
 BFLOAT16_OPSET = 22  # most operators take it from here on
-
-
-def _way(case: Case) -> tuple[object, ...]:
-    return case.domain, case.op, case.opset > 17, len(case.inputs), *sorted(case.attributes)
-
-
-SAMPLED = list({_way(c): c for c in reversed(CASES)}.values())[::-1]
 
 
 def rounded(case: Case, dtype: type) -> Case:
