@@ -28,7 +28,7 @@ from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
 from onnxcam.inputs.labels import read_labels
-from onnxcam.inputs.others import check_others
+from onnxcam.inputs.others import OtherInput, Others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.layers import read_layers
 from onnxcam.meaning import Meaning
@@ -60,6 +60,7 @@ class Explainer:
         plan: what was chosen in the model: score, layer, image input.
         preprocess: how photographs are prepared, and ``preprocess_from`` where that was found.
         labels: names of the classes, or ``None``.
+        others: the model's inputs besides the image.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class Explainer:
         self.labels = self._fit_labels(labels, at_hand)
         self._session = self._default.session
         self._inputs = Inputs(self.plan.image, self.path, pixel_range)
+        self.others = Others(self.plan, self.path, at_hand)
         self._meaning = Meaning(self.plan, self.labels, self.path, self._reading)
 
     def _file(self, model: str | Path | bytes | ModelProto) -> Path:
@@ -205,7 +207,7 @@ class Explainer:
         image: ImageLike,
         targets: Targets = None,
         *,
-        inputs: Mapping[str, NDArray[Any]] | None = None,
+        inputs: Mapping[str, OtherInput] | None = None,
     ) -> Explanations[Explanation]:
         """Explain one image.
 
@@ -221,7 +223,8 @@ class Explainer:
                 ``"region:person@120,80"``, ``"step:12"``, ``"text:a boot"``, what
                 :meth:`similar_to` returns, or a list of these; ``None`` is the predicted class.
                 See ``docs/targets.md``.
-            inputs: the model's other inputs by name, with a batch axis of 1 or without it.
+            inputs: the model's other inputs by name: arrays, with a batch axis of 1 or without it;
+                numbers, which fill them; or texts, where a card tells how to read them.
 
         Returns:
             A list, one explanation a layer, method and target, in this order.
@@ -244,7 +247,7 @@ class Explainer:
         targets: Targets = None,
         *,
         per_image: Sequence[Targets] | None = None,
-        inputs: Mapping[str, NDArray[Any]] | None = None,
+        inputs: Mapping[str, OtherInput] | None = None,
     ) -> list[Explanations[Explanation]]:
         """Explain many images.
 
@@ -297,7 +300,7 @@ class Explainer:
         image: ImageLike,
         preprocess: Preprocess | None = None,
         *,
-        inputs: Mapping[str, NDArray[Any]] | None = None,
+        inputs: Mapping[str, OtherInput] | None = None,
     ) -> NDArray[Any]:
         """Return all class scores of an image, ``[C]``, before Softmax or Sigmoid.
 
@@ -310,14 +313,14 @@ class Explainer:
             OnnxcamError: as :meth:`explain`.
         """
         self._meaning.check_classes()
-        others = check_others(inputs or {}, self.plan, self.path)
+        others = self.others.check(inputs)
         tensor, _ = self._inputs.prepare(image, preprocess or self.preprocess)
         feeds = feeds_of(self.plan.image, tensor, others)
         program = self._runner.program([])
         return np.asarray(program.run(feeds, [program.plan.scores])[program.plan.scores][0])
 
     def similar_to(
-        self, reference: ImageLike, *, inputs: Mapping[str, NDArray[Any]] | None = None
+        self, reference: ImageLike, *, inputs: Mapping[str, OtherInput] | None = None
     ) -> Similarity:
         """Return the target of a model of embeddings: its cosine similarity with another image.
 
@@ -329,7 +332,7 @@ class Explainer:
             OnnxcamError: as :meth:`explain`; there is no embedding.
         """
         name = str(reference) if isinstance(reference, (str, Path)) else "an image"
-        others = check_others(inputs or {}, self.plan, self.path)
+        others = self.others.check(inputs)
         job = Job(self._setup, f"{WEIGHTED}{EMBEDDING}", others)
         return Similarity(job.read(reference), f"similarity to {name}")
 
@@ -374,10 +377,10 @@ class Explainer:
         self,
         images: Sequence[ImageLike] | NDArray[Any],
         targets: Sequence[Sequence[Wanted]],
-        inputs: Mapping[str, NDArray[Any]] | None,
+        inputs: Mapping[str, OtherInput] | None,
     ) -> list[Explanations[Explanation]]:
         """Explain every kind of target in runs of its own, and put them in order again."""
-        others = check_others(inputs or {}, self.plan, self.path)
+        others = self.others.check(inputs)
         kinds = dict.fromkeys(kind_of(t) for wanted in targets for t in wanted)
         found: list[dict[tuple[int, int], Explanation]] = [{} for _ in targets]
         for kind in kinds:

@@ -20,7 +20,7 @@ from onnxcam.files import shown
 from onnxcam.imaging.frames import read_frames
 from onnxcam.imaging.style import USUAL, Style
 from onnxcam.inputs.files import find_images
-from onnxcam.inputs.others import check_others
+from onnxcam.inputs.others import OtherInput
 from onnxcam.outputs import Outputs
 from onnxcam.runtime.batching import ahead
 from onnxcam.targets.classes import Targets
@@ -66,8 +66,9 @@ class FileRun:
         outputs: Outputs,
         inputs: Mapping[str, NDArray[Any]],
         sheet: bool = False,
+        texts: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what :func:`explain_files` has checked."""
+        """Take what :func:`explain_files` has checked, and which inputs were given as texts."""
         self.paths = paths
         self.document: dict[str, Any] = {
             "onnxcam": __version__,
@@ -77,6 +78,7 @@ class FileRun:
         }
         self._explainer, self._targets, self._inputs = explainer, targets, inputs
         self._outputs, self._sheet = outputs, sheet
+        self._said = {"inputs": dict(texts)} if texts else {}
 
     def __iter__(self) -> Iterator[FileResult]:
         """Explain every image, the next one while the present one's pictures are written."""
@@ -116,7 +118,7 @@ class FileRun:
             self.document["failed"].append({"image": shown(path), "error": shown(error)})
             what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
             return FileResult(path, error=shown(what))
-        done: dict[str, Any] = {"image": shown(path), "explanations": records}
+        done: dict[str, Any] = {"image": shown(path), **self._said, "explanations": records}
         self.document["images"].append(done | ({"sheets": sheets} if sheets else {}))
         return FileResult(path, stills or [a.first for a in animations], records, sheets=sheets)
 
@@ -129,7 +131,7 @@ def explain_files(
     out: str | Path = "onnxcam-out",
     format: str = "jpg",
     arrays: bool = False,
-    inputs: Mapping[str, NDArray[Any]] | None = None,
+    inputs: Mapping[str, OtherInput] | None = None,
     style: Style = USUAL,
     sheet: bool = False,
 ) -> FileRun:
@@ -148,7 +150,8 @@ def explain_files(
         out: the folder to write to.
         format: of the overlays, ``"jpg"``, ``"png"`` or ``"webp"``.
         arrays: also write the maps as .npz.
-        inputs: the model's other inputs by name, the same for every image.
+        inputs: the model's other inputs by name, the same for every image; the records say what
+            texts among them are.
         style: how the pictures look.
         sheet: also write one contact sheet an image, of all its targets, methods and layers.
 
@@ -162,9 +165,10 @@ def explain_files(
     out = Path(out)
     paths = find_images([str(i) for i in images], out)
     outputs = Outputs(out, format, arrays, style)
-    others = check_others(inputs or {}, explainer.plan, explainer.path)
+    others = explainer.others.check(inputs)
     explainer.resolve(targets)  # a wrong target is found before the first image is read
-    return FileRun(explainer, paths, targets, outputs, others, sheet)
+    texts = {name: value for name, value in (inputs or {}).items() if isinstance(value, str)}
+    return FileRun(explainer, paths, targets, outputs, others, sheet, texts)
 
 
 def describe(explainer: Explainer) -> dict[str, Any]:

@@ -111,7 +111,9 @@ def explain(
     input_: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", help="Another input of the model.", metavar="NAME=FILE.npy|zeros|NUMBER"
+            "--input",
+            help="Another input of the model; a text where a card tells its vocabulary.",
+            metavar="NAME=FILE.npy|zeros|NUMBER|TEXT",
         ),
     ] = None,
     score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
@@ -222,7 +224,7 @@ def explain(
         pixel_range=_range(range_),
         grid=_grid(grid),
     )
-    others = read_others(input_ or [])
+    others = read_others(input_ or [], explainer.others.texts)
     targets: list[Any] = list(target or [])
     if mask or at:
         from onnxcam.targets.pixels import narrowed

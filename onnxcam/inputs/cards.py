@@ -1,4 +1,4 @@
-"""Model cards: preprocessing and labels, and where they come from.
+"""Model cards: preprocessing, labels, how texts become numbers, and where all this comes from.
 
 Cards are TOML. ``models/cards`` has those of well-known families, recognised by their
 ``[match]`` table; a card beside the model (``model.toml`` for ``model.onnx``) takes precedence,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,11 +20,12 @@ from onnxcam.errors import LabelsError, PreprocessError, nearest
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import hugging_face, ultralytics
 from onnxcam.inputs.labels import MODELS, metadata_labels, parse_file
+from onnxcam.inputs.texts import BagOfWords, read_texts
 from onnxcam.model.facts import ModelFacts
 from onnxcam.surgeon.plan import ImageInput
 
 MOST_PIXELS = 1 << 26
-_TABLES = {"card", "match", "preprocess", "labels", "model"}
+_TABLES = {"card", "match", "preprocess", "labels", "model", "inputs"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Card:
     layer: str | int | None = None
     score: str | None = None
     labels_of: Literal["model", "family", "unsure"] = "model"
+    texts: Mapping[str, BagOfWords] = field(default_factory=dict)
 
 
 def read_card(text: str, where: str, folder: Traversable | Path | None) -> Card:
@@ -71,6 +73,7 @@ def read_card(text: str, where: str, folder: Traversable | Path | None) -> Card:
         match=tuple(families) if isinstance(families, list) else (families,),
         layer=model.get("layer"),
         score=model.get("score"),
+        texts=read_texts(data.get("inputs", {}), where, folder),
     )
 
 
