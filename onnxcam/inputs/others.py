@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxcam.errors import InputArrayError, nearest
 from onnxcam.model.facts import TensorFacts
-from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.plan import Plan, of_images
 
 _STATES = frozenset(("h", "c", "hx", "cx", "hidden", "state", "states", "memory", "carry", "cell"))
 
@@ -23,7 +23,8 @@ def check_others(
 ) -> dict[str, NDArray[Any]]:
     """Return the inputs as the model takes them, with a batch axis.
 
-    A single number fills an input. A recurrent state that is not given is zeros, with a warning.
+    A single number fills an input. A recurrent state that is not given is zeros, with a warning;
+    the scale and size of images, where they are not given, are those of each image, and not here.
 
     Raises:
         InputArrayError: one is missing or unknown, or has another shape or dtype.
@@ -33,6 +34,7 @@ def check_others(
         if name not in takes:
             why = "is the image" if name == plan.image.name else "is none of its inputs"
             raise InputArrayError(f"{path}: input '{name}' {why}.{nearest(name, takes)}")
+    takes = {n: t for n, t in takes.items() if n in given or not of_images(t)}
     absent = [t for name, t in takes.items() if name not in given]
     states = [t.name for t in absent if _is_state(t, plan)]
     missing = [str(t) for t in absent if t.name not in states]
