@@ -287,12 +287,12 @@ def _apart(boxes: Array, classes: Array, reading: Reading) -> Array:
     found: list[int] = []
     for n in range(min(len(boxes), 10 * _MOST)):
         same = [f for f in found if classes[f] == classes[n]]
-        if not same or (len(same) < most and _overlaps(boxes[n], boxes[same]).max() <= overlap):
+        if not same or (len(same) < most and overlaps(boxes[n], boxes[same]).max() <= overlap):
             found.append(n)
     return np.array(found, np.intp)
 
 
-def _overlaps(one: Array, others: Array) -> Array:
+def overlaps(one: Array, others: Array) -> Array:
     """Return the intersection of boxes over their union."""
     low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=1)
