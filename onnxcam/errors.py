@@ -76,6 +76,10 @@ class LabelsError(OnnxcamError):
     """The file of labels cannot be read or does not fit the model."""
 
 
+class AnnotationError(OnnxcamError):
+    """A file of annotated boxes cannot be read, or they do not belong to the images."""
+
+
 class RuntimeMissingError(OnnxcamError):
     """ONNX Runtime, or the requested provider, is not installed."""
 

@@ -16,7 +16,6 @@ from onnxcam.errors import (
     EngineError,
     ImageError,
     InputArrayError,
-    LabelsError,
     LayerError,
     MethodError,
     ModelError,
@@ -27,7 +26,6 @@ from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
-from onnxcam.inputs.labels import read_labels
 from onnxcam.inputs.others import OtherInput, Others
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.layers import read_layers
@@ -38,7 +36,7 @@ from onnxcam.notebook import Explanations
 from onnxcam.runner import Runner, feeds_of
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
-from onnxcam.surgeon.plan import DetectorFacts
+from onnxcam.surgeon.plan import DetectorFacts, of_images
 from onnxcam.surgeon.request import DETECTIONS, EMBEDDING, WEIGHTED
 from onnxcam.targets.classes import Targets
 from onnxcam.targets.weighted import Similarity
@@ -124,7 +122,6 @@ class Explainer:
             layer = next((c.layer for c in given if c.layer is not None), layer)
         if score == "auto":
             score = next((c.score for c in given if c.score is not None), score)
-        self._score_given = score != "auto"  # labels may then be those of another output
         if engine not in get_args(Engine):
             raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
         self._engine: Engine = engine
@@ -138,11 +135,11 @@ class Explainer:
             providers=providers,
             cached=cache,
         )
-        self._default = self._runner.program(self.methods, kernels=True)
-        if not self._chosen and self._default.plan.detector is not None:
-            self.methods = [find_method(_OF_BOXES)]
-            self._default = self._runner.program(self.methods, kernels=True)
+        of_boxes = self.methods if self._chosen else [find_method(_OF_BOXES)]
+        self._default = self._runner.program(self.methods, kernels=True, of_boxes=of_boxes)
         self.plan = self._default.plan
+        if self.plan.detector is not None:
+            self.methods = of_boxes
         at_input = next((m.name for m in self.methods if m.space != "layer"), None)
         several = len(self.plan.layers) > 1 and self.plan.detector is None
         if at_input is not None and several:
@@ -151,14 +148,20 @@ class Explainer:
                 "--layer auto for one."
             )
         at_hand = cards.all_cards(given, self.plan.facts)
+        told = {kind for t in self.plan.facts.inputs if (kind := of_images(t))}
         found = cards.find_preprocess(
-            at_hand, self.path, self.plan.image, self.plan.detector is not None
+            at_hand, self.path, self.plan.image, self.plan.detector is not None, told
         )
         self.preprocess, self.preprocess_from, warning = found
-        for message in (warning, *self.plan.warnings, *self._without_effect()):
-            if message:
-                warnings.warn(message, stacklevel=2)
-        self.labels = self._fit_labels(labels, at_hand)
+        self.labels, passed_over = cards.find_labels(
+            labels,
+            at_hand,
+            self.plan,
+            certain=score == "auto",  # else those of another output
+        )
+        said = (warning, *self.plan.warnings, *self._without_effect(), *passed_over)
+        for message in filter(None, said):
+            warnings.warn(message, stacklevel=2)
         self._session = self._default.session
         self._inputs = Inputs(self.plan.image, self.path, pixel_range)
         self.others = Others(self.plan, self.path, at_hand)
@@ -314,8 +317,8 @@ class Explainer:
         """
         self._meaning.check_classes()
         others = self.others.check(inputs)
-        tensor, _ = self._inputs.prepare(image, preprocess or self.preprocess)
-        feeds = feeds_of(self.plan.image, tensor, others)
+        tensor, item = self._inputs.prepare(image, preprocess or self.preprocess)
+        feeds = feeds_of(self.plan, tensor, others, [item.scale])
         program = self._runner.program([])
         return np.asarray(program.run(feeds, [program.plan.scores])[program.plan.scores][0])
 
@@ -347,31 +350,6 @@ class Explainer:
     def _setup(self) -> Setup:
         shared = (self._inputs, self.preprocess, self.labels)
         return Setup(self._runner, self.methods, *shared, self._layers)
-
-    def _fit_labels(
-        self, requested: str | Path | Sequence[str] | None, at_hand: list[cards.Card]
-    ) -> tuple[str, ...] | None:
-        """Return labels, refused when their number is not the model's."""
-        classes = self.plan.classes
-        if requested is not None:
-            labels = read_labels(requested)
-            if classes is not None and len(labels) != classes:
-                raise LabelsError(f"{len(labels)} labels for a model of {classes} classes.")
-            return labels
-        for card in at_hand:
-            if card.labels is None:
-                continue
-            if classes in (None, len(card.labels)):
-                return card.labels
-            message = (
-                f"{card.where}: has {len(card.labels)} labels, and '{self.plan.score}' has "
-                f"{classes} classes. Give the right ones with --labels FILE."
-            )
-            if card.labels_of == "model" and not self._score_given and not self.plan.refusal:
-                raise LabelsError(message)
-            if card.labels_of != "family":
-                warnings.warn(message, stacklevel=3)
-        return None
 
     def _explained(
         self,

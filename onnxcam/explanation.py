@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnxcam.errors import OutputError, PictureError
-from onnxcam.files import shown, write_atomically
+from onnxcam.errors import OutputError
+from onnxcam.files import FORMATS, save_picture, shown, write_atomically
+from onnxcam.imaging.boxes import NAMES, Annotation, annotation_records, with_boxes
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.drawn import blended, enlarged, grey, lines, montage
-from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, framed, intensity
+from onnxcam.imaging.pixels import captioned, centred, diverging, evidence, intensity
 from onnxcam.imaging.preprocess import Geometry
-from onnxcam.imaging.segments import segment_record
+from onnxcam.imaging.segments import largest_segment
 from onnxcam.imaging.smooth import smoothed
 from onnxcam.imaging.style import USUAL, Style
 from onnxcam.kernels import Axis, View, kernels
@@ -31,9 +32,6 @@ from onnxcam.notes import CAPTIONS, TEXTS, Note
 if TYPE_CHECKING:
     from onnxcam.imaging.captions import Bar
     from onnxcam.targets.detections import Detected
-
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-WEBP_LIMIT = 16383
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +62,7 @@ class Explanation(Shown):
         note: what keeps the map from being an explanation, see :mod:`onnxcam.notes`; ``""`` for
             nothing.
         detected: a detector's detections on the image, and which one is explained.
+        annotations: boxes that somebody drew on the photograph.
         probability: of a class, where the model has Softmax or Sigmoid after the score.
         bgr: whether the input's channels are blue, green, red.
         layers: names of the explained tensors; none for maps at the input.
@@ -90,6 +89,7 @@ class Explanation(Shown):
     given: NDArray[Any] | None = field(default=None, repr=False)
     detected: Detected | None = field(default=None, repr=False)
     probability: float | None = None
+    annotations: tuple[Annotation, ...] = field(default=(), repr=False)
     bgr: bool = field(default=False, repr=False)
     layers: tuple[str, ...] = ()
     channels: int | None = None
@@ -161,13 +161,20 @@ class Explanation(Shown):
         found = np.unravel_index(int(self.heatmap.argmax()), self.heatmap.shape)
         return tuple(int(i) for i in found[::-1])
 
+    @cached_property
+    def segment(self) -> tuple[int, int, int, int] | None:
+        """The map's box, see :func:`onnxcam.imaging.segments.largest_segment`.
+
+        ``None`` where the map says nothing, and of signals and volumes.
+        """
+        return None if self.note or self.axes != 2 else largest_segment(self.heatmap)
+
     def overlay(self, style: Style = USUAL, **options: Any) -> Image.Image:
         """Return the photograph with the heatmap over it, or a map at the input as a picture.
 
-        Cold places show the photograph as it is, hot ones the colours.
-
-        Ready arrays are shown in grey levels, a signal as lines before coloured places, a volume as
-        up to sixteen of its slices. A detection's box is drawn.
+        Cold places show the photograph as it is, hot ones the colours. Ready arrays are shown in
+        grey levels, a signal as lines before coloured places, a volume as up to sixteen of its
+        slices. A detection's box is drawn, and those of annotations.
 
         Maps at the input with channels are shown in their own colours, centred on grey; without
         channels in red and blue, for and against the target; ``saliency`` as its size. A map that
@@ -183,8 +190,8 @@ class Explanation(Shown):
         style = replace(style, **options) if options else style
         picture = self._overlay(style)
         found = None if self.detected is None else self.detected.one
-        if found is not None and found.box is not None:
-            picture = framed(picture, found.box, f"{found.name} {found.probability:.2f}")
+        of_map = self.segment if style.map_box else None
+        picture = with_boxes(picture, self.annotations, of_map, found)
         if not (style.side_by_side or style.caption):
             return picture
         from onnxcam.imaging.captions import beside, with_strip
@@ -322,7 +329,7 @@ class Explanation(Shown):
         """
         path = Path(path)
         suffix = path.suffix.lower()
-        if suffix in _FORMATS:
+        if suffix in FORMATS:
             return save_picture(self.overlay(style), path)
         if suffix == ".npz":
 
@@ -339,7 +346,7 @@ class Explanation(Shown):
         if suffix == ".json":
             text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
             return write_atomically(path, lambda file: file.write(text.encode()))
-        known = ", ".join([*_FORMATS, ".npz", ".json"])
+        known = ", ".join([*FORMATS, ".npz", ".json"])
         raise OutputError(f"{path}: unknown suffix '{suffix}'. Use one of {known}.")
 
     def _detections(self) -> dict[str, Any]:
@@ -348,9 +355,18 @@ class Explanation(Shown):
         every = [d.to_dict() for d in self.detected.every]
         return {"detection": self.detected.one.to_dict(), "detections": every}
 
+    def _annotations(self) -> dict[str, Any]:
+        if not self.annotations:
+            return {}
+        from onnxcam.targets.detections import overlaps
+
+        own, boxes = self.segment, np.array([a.box for a in self.annotations])
+        shared = None if own is None else overlaps(np.array(own, np.float64), boxes).tolist()
+        return {"annotations": annotation_records(self.annotations, shared, self.peak)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the record without its arrays, ready for JSON."""
-        peak, axes = self.peak, self.places[::-1]
+        peak, axes, box = self.peak, self.places[::-1], self.segment
         sizes = ("width", "height", "depth") if len(axes) > 1 else ("length",)
         first, last = ("left", "top", "front"), ("right", "bottom", "back")
         visible = {name: a.first for name, a in zip(first, axes, strict=False)}
@@ -370,7 +386,7 @@ class Explanation(Shown):
             "size": {name: a.length for name, a in zip(sizes, axes, strict=False)},
             "visible": visible,
             "peak": None if peak is None else dict(zip("xyz", peak, strict=False)),
-            "segment": None if self.note or self.axes != 2 else segment_record(self.heatmap),
+            "segment": box and dict(zip(NAMES, box, strict=True)),
             "note": TEXTS[self.note] or None,
             "raw": {
                 "shape": list(self.raw.shape),
@@ -378,23 +394,7 @@ class Explanation(Shown):
                 "min_signed": float(self.signed.min(initial=0.0)),
             },
             **self._detections(),
+            **self._annotations(),
             "changed": len(self.changed),
             "negative": list(self.negative),
         }
-
-
-def save_picture(picture: Image.Image, path: Path) -> Path:
-    """Write a picture as .png, .jpg or .webp.
-
-    Raises:
-        PictureError: it is too large for WebP.
-        OutputError: the place cannot be written.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".webp" and max(picture.size) > WEBP_LIMIT:
-        raise PictureError(
-            f"{path}: WebP holds at most {WEBP_LIMIT} pixels a side, the picture has "
-            f"{picture.width}x{picture.height}. Use png or jpg."
-        )
-    quality = {"quality": 92} if suffix != ".png" else {"compress_level": 1}
-    return write_atomically(path, lambda file: picture.save(file, _FORMATS[suffix], **quality))

@@ -6,9 +6,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from onnxcam.errors import OutputError
+from onnxcam.errors import OutputError, PictureError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+WEBP_LIMIT = 16383
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -35,6 +41,23 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write a picture as .png, .jpg or .webp.
+
+    Raises:
+        PictureError: it is too large for WebP.
+        OutputError: the place cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".webp" and max(picture.size) > WEBP_LIMIT:
+        raise PictureError(
+            f"{path}: WebP holds at most {WEBP_LIMIT} pixels a side, the picture has "
+            f"{picture.width}x{picture.height}. Use png or jpg."
+        )
+    quality = {"quality": 92} if suffix != ".png" else {"compress_level": 1}
+    return write_atomically(path, lambda file: picture.save(file, FORMATS[suffix], **quality))
 
 
 def cache_folder() -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,20 @@ from PIL import Image
 
 from onnxcam._version import __version__
 from onnxcam.animations import Animation, explain_frames
-from onnxcam.errors import ImageError, NotFiniteError, PictureError
+from onnxcam.errors import AnnotationError, ImageError, NotFiniteError, PictureError
 from onnxcam.explainer import Explainer
 from onnxcam.explanation import Explanation
 from onnxcam.files import shown
 from onnxcam.imaging.frames import read_frames
 from onnxcam.imaging.style import USUAL, Style
+from onnxcam.inputs.annotations import Annotations, read_annotations
 from onnxcam.inputs.files import find_images
 from onnxcam.inputs.others import OtherInput
 from onnxcam.outputs import Outputs
 from onnxcam.runtime.batching import ahead
 from onnxcam.targets.classes import Targets
 
-Found = Sequence[Explanation] | Sequence[Animation] | ImageError | NotFiniteError
+Found = Sequence[Explanation] | Sequence[Animation] | AnnotationError | ImageError | NotFiniteError
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class FileRun:
         inputs: Mapping[str, NDArray[Any]],
         sheet: bool = False,
         texts: Mapping[str, str] | None = None,
+        annotations: Annotations | None = None,
     ) -> None:
         """Take what :func:`explain_files` has checked, and which inputs were given as texts."""
         self.paths = paths
@@ -77,7 +79,7 @@ class FileRun:
             "failed": [],
         }
         self._explainer, self._targets, self._inputs = explainer, targets, inputs
-        self._outputs, self._sheet = outputs, sheet
+        self._outputs, self._sheet, self._annotations = outputs, sheet, annotations
         self._said = {"inputs": dict(texts)} if texts else {}
 
     def __iter__(self) -> Iterator[FileResult]:
@@ -97,9 +99,17 @@ class FileRun:
                 return explain_frames(
                     self._frame, frames, self._outputs.arrays, self._outputs.style
                 )
-            return self._explainer.explain(path, self._targets, inputs=self._inputs)
-        except (ImageError, NotFiniteError) as error:
+            found = self._explainer.explain(path, self._targets, inputs=self._inputs)
+            return [self._annotated(e, path) for e in found]
+        except (AnnotationError, ImageError, NotFiniteError) as error:
             return error
+
+    def _annotated(self, one: Explanation, path: Path) -> Explanation:
+        """Return an explanation with the boxes that were annotated on its image."""
+        if self._annotations is None or one.axes != 2:
+            return one
+        height, width = one.geometry.size
+        return replace(one, annotations=self._annotations.of(path, (width, height)))
 
     def _frame(self, frame: Image.Image) -> list[Explanation]:
         return self._explainer.explain(frame, self._targets, inputs=self._inputs)
@@ -114,9 +124,10 @@ class FileRun:
             records = self._outputs.save(stills, stem, shown(path))
             records += self._outputs.save_animations(animations, stem, shown(path))
             sheets = self._outputs.save_sheets(stills, stem, self._sheet)
-        except (ImageError, NotFiniteError, PictureError) as error:
+        except (AnnotationError, ImageError, NotFiniteError, PictureError) as error:
             self.document["failed"].append({"image": shown(path), "error": shown(error)})
-            what = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
+            named = isinstance(error, ImageError | AnnotationError)
+            what = str(error) if named else f"{path}: {error}"
             return FileResult(path, error=shown(what))
         done: dict[str, Any] = {"image": shown(path), **self._said, "explanations": records}
         self.document["images"].append(done | ({"sheets": sheets} if sheets else {}))
@@ -134,6 +145,7 @@ def explain_files(
     inputs: Mapping[str, OtherInput] | None = None,
     style: Style = USUAL,
     sheet: bool = False,
+    annotations: Sequence[str | Path] = (),
 ) -> FileRun:
     """Explain image files; write overlays and ``explanations.json``.
 
@@ -154,6 +166,8 @@ def explain_files(
             texts among them are.
         style: how the pictures look.
         sheet: also write one contact sheet an image, of all its targets, methods and layers.
+        annotations: files of annotated boxes, see :mod:`onnxcam.inputs.annotations`: they are
+            drawn, and recorded with how far the map's box and its peak agree with them.
 
     Returns:
         An iterable of one :class:`FileResult` an image.
@@ -168,7 +182,10 @@ def explain_files(
     others = explainer.others.check(inputs)
     explainer.resolve(targets)  # a wrong target is found before the first image is read
     texts = {name: value for name, value in (inputs or {}).items() if isinstance(value, str)}
-    return FileRun(explainer, paths, targets, outputs, others, sheet, texts)
+    boxes = read_annotations(annotations) if annotations else None
+    if boxes is not None:
+        boxes.check(paths)
+    return FileRun(explainer, paths, targets, outputs, others, sheet, texts, boxes)
 
 
 def describe(explainer: Explainer) -> dict[str, Any]:

@@ -150,7 +150,8 @@ class Job:
     ) -> Batch:
         """Make one run's inputs, the images already on the session's device."""
         count = len(items)
-        feeds: dict[str, Any] = feeds_of(self.plan.image, tensor, self.others)
+        scales = [i.scale for i in items]
+        feeds: dict[str, Any] = feeds_of(self.plan, tensor, self.others, scales)
         tensor = feeds[self.plan.image.name]  # filled up where the model takes no fewer
         feeds[self.plan.image.name] = self.program.session.upload(tensor)
         rows, told = [[0]] * count, None
@@ -177,8 +178,8 @@ class Job:
 
     def read(self, image: ImageLike) -> NDArray[Any]:
         """Return the tensor that is weighted, of one image, ``[*P]``."""
-        tensor, _ = self.setup.inputs.prepare(image, self.setup.preprocess)
-        feeds = feeds_of(self.plan.image, tensor, self.others)
+        tensor, item = self.setup.inputs.prepare(image, self.setup.preprocess)
+        feeds = feeds_of(self.plan, tensor, self.others, [item.scale])
         return np.asarray(self._read(feeds, len(feeds[self.plan.image.name]))[0])
 
     def _check_linear(self, targets: Sequence[WeightedTarget]) -> None:
@@ -340,7 +341,7 @@ class Job:
         else:
             classes = values[CLASSES][:, n : n + 1]
             targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
-        fixed = {**targets, **self.others}
+        fixed = {**targets, **{k: batch.feeds[k][n : n + 1] for k in self.program.others}}
         runner = self.setup.runner
         if self.plan.layers:
             runner = runner.at(place, self.plan.layers[place].name)

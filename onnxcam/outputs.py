@@ -16,8 +16,8 @@ from typing import Any
 
 from onnxcam.animations import Animation
 from onnxcam.errors import OutputError
-from onnxcam.explanation import Explanation, save_picture
-from onnxcam.files import write_atomically
+from onnxcam.explanation import Explanation
+from onnxcam.files import save_picture, write_atomically
 from onnxcam.imaging.style import USUAL as PLAIN
 from onnxcam.imaging.style import Style
 from onnxcam.sheets import contact_sheet

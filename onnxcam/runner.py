@@ -25,7 +25,7 @@ from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
 from onnxcam.surgeon.lengths import Grid
-from onnxcam.surgeon.plan import WEIGHTS, ImageInput, Plan
+from onnxcam.surgeon.plan import WEIGHTS, Plan, of_images
 from onnxcam.surgeon.request import DETECTIONS, SWEEP, WEIGHTED, Cut, Request
 
 Array = NDArray[Any]
@@ -118,6 +118,7 @@ class Runner:
         cut: Cut = "",
         *,
         kernels: bool = False,
+        of_boxes: Sequence[Method] | None = None,
     ) -> Program:
         """Return the program that gives what methods write; made once.
 
@@ -126,19 +127,24 @@ class Runner:
             element: the tensor whose elements are explained.
             cut: see :class:`onnxcam.surgeon.request.Request`.
             kernels: whether sums may be left to kernels on a GPU.
+            of_boxes: what is written in place of methods where the model is a detector.
         """
-        written = {m.label: m for m in methods if m.drive is None}
-        parts = tuple((m.label, m.write, m.written) for m in written.values())
+        written = _written(methods)
+        for_boxes = written if of_boxes is None else _written(of_boxes)
         on_device = kernels and self._on_device
-        key = (parts, element, cut, on_device)
+        key = (_parts(written), element, cut, on_device)
         with self._lock:
-            if key not in self._programs:
-                made = self._programs[key] = self._made(written, element, cut, on_device)
-                if made.plan.refusal and made.plan.element is not None:
-                    stands = f"{WEIGHTED}{DETECTIONS}" if made.plan.detector else ""
-                    name = stands or made.plan.element.name
-                    self._programs[(parts, name, cut, on_device)] = made
-            return self._programs[key]
+            if key in self._programs:
+                return self._programs[key]
+            made = self._made(written, element, cut, on_device, for_boxes)
+            plan = made.plan
+            if plan.detector is not None:
+                key = (_parts(for_boxes), *key[1:])
+            self._programs[key] = made
+            if plan.refusal and plan.element is not None:
+                stands = f"{WEIGHTED}{DETECTIONS}" if plan.detector else ""
+                self._programs[(key[0], stands or plan.element.name, *key[2:])] = made
+            return made
 
     def at(self, place: int, name: str) -> Runner:
         """Return a runner of one of several layers, for many runs from there; made once.
@@ -164,10 +170,16 @@ class Runner:
             return self._single[layer]
 
     def _made(
-        self, written: Mapping[str, Method], element: str | None, cut: Cut, on_device: bool
+        self,
+        written: Mapping[str, Method],
+        element: str | None,
+        cut: Cut,
+        on_device: bool,
+        of_boxes: Mapping[str, Method],
     ) -> Program:
         request = Request(
             written,
+            of_boxes=of_boxes,
             layers=self._layers,
             score=self._score,
             grid=self._grid,
@@ -176,7 +188,7 @@ class Runner:
             cut=cut,
             on_device=on_device,
         )
-        keys = [m.key() for m in written.values()]
+        keys = [m.key() for part in (written, of_boxes) for m in part.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         folder, name = self.path.absolute().parent, self.path.name
         try:
@@ -192,6 +204,15 @@ class Runner:
         session = Session(fresh, folder, self._providers, name)
         forget(data)
         return Program(session, plan)
+
+
+def _written(methods: Sequence[Method]) -> dict[str, Method]:
+    """Return the methods that write anything, by their labels; others only drive runs."""
+    return {m.label: m for m in methods if m.drive is None}
+
+
+def _parts(written: Mapping[str, Method]) -> tuple[Any, ...]:
+    return tuple((m.label, m.write, m.written) for m in written.values())
 
 
 _VALUE = Method("value", "", write=lambda s: {"value": s.value}, space="layer", builtin=True)
@@ -310,10 +331,28 @@ def reading(*tensors: str) -> Method:
     return Method(name, "", write=lambda s: {t: s.tensor(t) for t in tensors}, builtin=True)
 
 
-def feeds_of(image: ImageInput, tensor: Array, others: Mapping[str, Array]) -> dict[str, Array]:
-    """Return what is fed for images: as many as the model takes, and its other inputs for each."""
-    full = _filled(tensor, image.batch)
-    return {image.name: full, **{n: np.repeat(v, len(full), 0) for n, v in others.items()}}
+def feeds_of(
+    plan: Plan, tensor: Array, others: Mapping[str, Array], scales: Sequence[tuple[float, float]]
+) -> dict[str, Array]:
+    """Return what is fed for images: as many as the model takes, and its other inputs for each.
+
+    Inputs that say how large an image is, or how it was scaled, are fed from the images.
+
+    Args:
+        plan: what is known of the model.
+        tensor: the images.
+        others: its other inputs, with a batch axis of 1.
+        scales: pixels of the input for one of each photograph, along rows and columns.
+    """
+    image, full = plan.image, _filled(tensor, plan.image.batch)
+    fed = {n: np.repeat(v, len(full), 0) for n, v in others.items()}
+    for facts in plan.facts.inputs:
+        kind = "" if facts.name in fed else of_images(facts)
+        if kind:
+            size = dict(zip(image.axes, image.channels_first(full).shape[2:], strict=True))
+            own = scales if kind == "scale" else [[size[axis] for axis in kind]] * len(scales)
+            fed[facts.name] = _filled(np.array(own, facts.dtype), len(full))
+    return {image.name: full, **fed}
 
 
 def _filled(images: Array, batch: int | None) -> Array:

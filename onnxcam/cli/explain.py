@@ -162,6 +162,14 @@ def explain(
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="The photograph to the left of each overlay.")
     ] = False,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also draw the map's box (map), or annotated ones: a COCO .json, a Pascal VOC "
+            ".xml or a folder of these; repeatable.",
+            metavar="map|FILE|FOLDER",
+        ),
+    ] = None,
     sheet: Annotated[
         bool,
         typer.Option(
@@ -209,7 +217,15 @@ def explain(
 
     voice.tune(verbose=verbose, quiet=quiet)
     find_images(images, out)  # a wrong name is told before a model is loaded
-    style = Style(alpha, colormap, smooth=smooth, caption=caption, side_by_side=side_by_side)
+    annotations = [b for b in boxes or [] if b != "map"]
+    style = Style(
+        alpha,
+        colormap,
+        smooth=smooth,
+        caption=caption,
+        side_by_side=side_by_side,
+        map_box="map" in (boxes or []),
+    )
     Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
@@ -234,7 +250,8 @@ def explain(
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
     looks: Any = {"format": format_.value, "arrays": arrays, "style": style, "sheet": sheet}
-    run = explain_files(explainer, images, targets or None, out=out, inputs=others, **looks)
+    looks |= {"out": out, "inputs": others, "annotations": annotations}
+    run = explain_files(explainer, images, targets or None, **looks)
     if not json_:
         _introduce(explainer)
     failed, best = 0, set()

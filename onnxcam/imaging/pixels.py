@@ -66,30 +66,6 @@ def captioned(picture: Pixels, text: str) -> Image.Image:
     return image
 
 
-def framed(picture: Image.Image, box: tuple[float, ...], text: str) -> Image.Image:
-    """Return a picture with a frame, left, top, right, bottom, and a line of text at its top."""
-    from PIL import ImageDraw, ImageFont
-
-    draw, width = ImageDraw.Draw(picture), max(2, min(picture.size) // 200)
-    left, top, right, bottom = box
-    right, bottom = max(right, left), max(bottom, top)
-    draw.rectangle((left, top, right, bottom), outline="black", width=width + 2)
-    draw.rectangle(
-        (left + 1, top + 1, max(right - 1, left + 1), max(bottom - 1, top + 1)),
-        outline="white",
-        width=width,
-    )
-    size = min(max(picture.width // 40, 10), 40)
-    font = ImageFont.load_default(size)
-    across, down = font.getlength(text) + 6, size * 4 // 3
-    if across <= picture.width:
-        x = min(left, picture.width - across)
-        y = top - down if top >= down else min(top, picture.height - down)
-        draw.rectangle((x, y, x + across, y + down), fill="black")
-        draw.text((x + 3, y), text, "white", font)
-    return picture
-
-
 def _full(size: NDArray[Any]) -> float:
     peak = float(np.percentile(size, _FAR)) if size.size else 0.0
     return peak or float(size.max(initial=0.0)) or 1.0

@@ -56,12 +56,6 @@ def largest_segment(heat: NDArray[Any]) -> tuple[int, int, int, int] | None:
     )
 
 
-def segment_record(heat: NDArray[Any]) -> dict[str, int] | None:
-    """Return :func:`largest_segment` by the names of its edges."""
-    found, names = largest_segment(heat), ("left", "top", "right", "bottom")
-    return None if found is None else dict(zip(names, found, strict=True))
-
-
 def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows, starts and ends of what is set without a gap, row by row."""
     padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.int8)

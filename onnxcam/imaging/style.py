@@ -21,6 +21,8 @@ class Style:
         caption: whether a strip below says what is explained, how well it scores, by which method
             and at which layer, with a colour bar.
         side_by_side: whether what was explained stands to the left, as it is.
+        map_box: whether the map's box is drawn, around the largest connected part of at least 15 %
+            of its maximum.
 
     Raises:
         PictureError: a weight out of range, or an unknown colour map.
@@ -32,6 +34,7 @@ class Style:
     smooth: bool = False
     caption: bool = False
     side_by_side: bool = False
+    map_box: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn, before anything is explained."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -19,12 +19,14 @@ from typing import Any, Literal
 from onnxcam.errors import LabelsError, PreprocessError, nearest
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import hugging_face, ultralytics
-from onnxcam.inputs.labels import MODELS, metadata_labels, parse_file
+from onnxcam.inputs.labels import MODELS, metadata_labels, parse_file, read_labels
 from onnxcam.inputs.texts import BagOfWords, read_texts
 from onnxcam.model.facts import ModelFacts
-from onnxcam.surgeon.plan import ImageInput
+from onnxcam.surgeon.plan import ImageInput, Plan
 
 MOST_PIXELS = 1 << 26
+_SIDE = 640  # of a detector's images, where the model does not say it
+_NOTHING = ("background", "unlabeled", "unlabelled", "none", "n/a", "???")
 _TABLES = {"card", "match", "preprocess", "labels", "model", "inputs"}
 
 
@@ -231,12 +233,23 @@ def all_cards(given: list[Card], facts: ModelFacts) -> list[Card]:
 
 
 def find_preprocess(
-    cards: list[Card], model: Path, image: ImageInput, detector: bool = False
+    cards: list[Card],
+    model: Path,
+    image: ImageInput,
+    detector: bool = False,
+    told: Collection[str] = (),
 ) -> tuple[Preprocess | None, str, str | None]:
     """Return preprocessing, where it came from, and a warning or ``None``.
 
     The first card with preprocessing counts. If there is none, preprocessing is guessed from
     layout and dtype, with a warning. Models that take no photographs have none.
+
+    Args:
+        cards: the first with preprocessing counts.
+        model: the file, for messages.
+        image: the image input.
+        detector: whether the model is one.
+        told: what it is told of an image, see :func:`onnxcam.surgeon.plan.of_images`.
 
     Raises:
         PreprocessError: a card's preprocessing does not fit the model.
@@ -246,7 +259,9 @@ def find_preprocess(
             return fitted(card.preprocess, image, card.where), card.where, None
     if image.channels not in (1, 3) or image.axes != "HW":
         return None, "nothing", None
-    guess, what = _guess(image, detector)
+    guess, what = _guess(image, detector, told)
+    if detector:
+        guess = replace(guess, size=(image.height or _SIDE, image.width or _SIDE))
     warning = (
         f"{model.name}: guessed that its images are {what}. If not: --preprocess NAME|FILE.\n"
         "Nothing says how they are prepared, and a wrong guess gives wrong predictions and "
@@ -255,6 +270,59 @@ def find_preprocess(
         f"Or describe it in a card '{model.with_suffix('.toml').name}' beside the model."
     )
     return fitted(guess, image, "guess"), "guess", warning
+
+
+def find_labels(
+    requested: str | Path | Sequence[str] | None, cards: list[Card], plan: Plan, certain: bool
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """Return the names of the classes, and warnings of labels that were passed over.
+
+    Args:
+        requested: a file, or the labels themselves; ``None``: the first card that has labels.
+        cards: cards, the first of several counts.
+        plan: what was chosen in the model.
+        certain: whether a model's own labels must be those of what was chosen.
+
+    Raises:
+        LabelsError: their number is not the model's.
+    """
+    classes, detector = plan.classes, plan.detector
+    if requested is not None:
+        labels = read_labels(requested)
+        if detector is not None and detector.first:
+            return _from_one(labels, detector.classes), []
+        if classes is not None and len(labels) != classes:
+            raise LabelsError(f"{len(labels)} labels for a model of {classes} classes.")
+        return labels, []
+    passed_over: list[str] = []
+    for card in cards:
+        if card.labels is None:
+            continue
+        if detector is not None and detector.first:
+            return _from_one(card.labels, detector.classes), passed_over
+        if classes in (None, len(card.labels)):
+            return card.labels, passed_over
+        message = (
+            f"{card.where}: has {len(card.labels)} labels, and '{plan.score}' has "
+            f"{classes} classes. Give the right ones with --labels FILE."
+        )
+        if card.labels_of == "model" and certain and not plan.refusal:
+            raise LabelsError(message)
+        if card.labels_of != "family":
+            passed_over.append(message)
+    return None, passed_over
+
+
+def _from_one(labels: tuple[str, ...], classes: int | None) -> tuple[str, ...]:
+    """Return labels of which the first is that of nothing, for classes that are counted from 1."""
+    if labels and labels[0].strip(" _").lower() not in _NOTHING:
+        labels = ("background", *labels)
+    if classes is not None and len(labels) != classes + 1:
+        raise LabelsError(
+            f"{len(labels) - 1} labels for a detector of {classes} classes, which are counted from "
+            f"1. Give {classes}, one for every number; of COCO's 90 numbers 10 have no class."
+        )
+    return labels
 
 
 def _requested(name: str) -> Card:
@@ -297,7 +365,7 @@ def fitted(preprocess: Preprocess, image: ImageInput, where: str) -> Preprocess:
     return replace(preprocess, size=(height, width))
 
 
-def _guess(image: ImageInput, detector: bool) -> tuple[Preprocess, str]:
+def _guess(image: ImageInput, detector: bool, told: Collection[str]) -> tuple[Preprocess, str]:
     if image.channels == 1:
         if image.dtype == "uint8":
             return Preprocess(color="grey"), "grey pixels of 0..255"
@@ -307,14 +375,14 @@ def _guess(image: ImageInput, detector: bool) -> tuple[Preprocess, str]:
     if image.layout == "NHWC":
         tf = Preprocess(divide=127.5, mean=(1.0,))
         return tf, "RGB scaled to -1..1"
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    if "scale" in told:
+        paddle = Preprocess(divide=255.0, mean=mean, std=std, interpolation="bicubic")
+        return paddle, "RGB with ImageNet's mean and deviation, stretched to the size"
+    if told:
+        return Preprocess(divide=255.0), "RGB scaled to 0..1, stretched to the size"
     if detector:
         boxed = Preprocess(resize="letterbox", divide=255.0)
         return boxed, "RGB scaled to 0..1, fitted inside and padded"
-    torch = Preprocess(
-        resize="shorter",
-        shorter=None,
-        divide=255.0,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    )
+    torch = Preprocess(resize="shorter", shorter=None, divide=255.0, mean=mean, std=std)
     return torch, "RGB with ImageNet's mean and deviation"

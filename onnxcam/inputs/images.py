@@ -34,6 +34,11 @@ class Item(NamedTuple):
     source: str | None
     given: NDArray[Any] | None = None
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the input for one of the photograph, along rows and columns."""
+        return self.geometry.rows.scale, self.geometry.columns.scale
+
 
 class Inputs:
     """Prepares images, signals and volumes for one model."""

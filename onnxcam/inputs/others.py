@@ -15,7 +15,7 @@ from onnxcam.errors import InputArrayError, PreprocessError, nearest
 from onnxcam.inputs.cards import Card
 from onnxcam.inputs.texts import BagOfWords
 from onnxcam.model.facts import TensorFacts
-from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.plan import Plan, of_images
 
 OtherInput = NDArray[Any] | float | str
 
@@ -54,7 +54,8 @@ class Others:
         """Return the inputs as the model takes them, with a batch axis.
 
         A single number fills an input. A recurrent state that is not given is zeros, with a
-        warning. A text becomes numbers as the card says.
+        warning. The scale and size of images, where they are not given, are those of each image,
+        and not here. A text becomes numbers as the card says.
 
         Raises:
             InputArrayError: one is missing or unknown, has another shape or dtype, or is a text
@@ -66,12 +67,13 @@ class Others:
             if name not in takes:
                 why = "is the image" if name == self._plan.image.name else "is none of its inputs"
                 raise InputArrayError(f"{path}: input '{name}' {why}.{nearest(name, takes)}")
-        self._complete(given)
+        takes = {n: t for n, t in takes.items() if n in given or not of_images(t)}
+        self._complete(t for name, t in takes.items() if name not in given)
         return {name: self._array(given.get(name, 0), facts) for name, facts in takes.items()}
 
-    def _complete(self, given: Mapping[str, OtherInput]) -> None:
+    def _complete(self, absent: Iterable[TensorFacts]) -> None:
         """Refuse what is missing; warn of a state that is."""
-        absent = [t for name, t in self._takes.items() if name not in given]
+        absent = list(absent)
         states = [t.name for t in absent if _is_state(t, self._plan)]
         missing = [t for t in absent if t.name not in states]
         if missing:

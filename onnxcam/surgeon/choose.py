@@ -11,9 +11,10 @@ import onnx_ir as ir
 from onnxcam.errors import LayerError, OnnxcamError, ScoreError, TargetError, nearest
 from onnxcam.graph.values import depends_on, dims, is_float, leads_to, names
 from onnxcam.surgeon.find.attention import attention
-from onnxcam.surgeon.find.detectors import Head, find_head, head_layers, joined, refused
+from onnxcam.surgeon.find.detectors import find_head, head_layers, refused
 from onnxcam.surgeon.find.heads import has_images_first
 from onnxcam.surgeon.find.image import find_image_input
+from onnxcam.surgeon.find.joined import Head, joined
 from onnxcam.surgeon.find.layers import find_layers
 from onnxcam.surgeon.find.layouts import Kind, Layout, Layouts, as_maps
 from onnxcam.surgeon.find.logits import unsquashed
@@ -188,6 +189,8 @@ def choose(
     if tensor is not None:
         found = Score(tensor, None, (), None)
         whole = steps is None and not has_images_first(tensor, batch)
+        if head is not None and head.classes:
+            whole = head.single
     if whole and image.batch not in (None, 1):
         if refusal:
             raise ScoreError(refusal)

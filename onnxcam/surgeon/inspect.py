@@ -20,7 +20,7 @@ from onnxcam.surgeon.find.detectors import find_head, head_layers
 from onnxcam.surgeon.find.image import find_image_input, first_floating
 from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.surgeon.find.score import find_score
-from onnxcam.surgeon.plan import ImageInput
+from onnxcam.surgeon.plan import ImageInput, of_images
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,11 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
                 f"no gradient rule between the default layer and the score for: "
                 f"{', '.join(blocking)}."
             )
-    others = [t.name for t in facts.inputs if image is not None and t.name != image.name]
+    others = [
+        t.name
+        for t in facts.inputs
+        if image is not None and t.name != image.name and not of_images(t)
+    ]
     if others:
         problems.append(f"it takes more than the image: {', '.join(others)}.")
     return Inspection(

@@ -95,6 +95,8 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
         metadata=facts.metadata,
         stand_in=request.engine == "rules",
     )
+    if chosen.head is not None and request.of_boxes is not None:
+        request = replace(request, parts=request.of_boxes)
     if request.engine == "rules":
         spaces = {part.space for part in request.parts.values()}
         to = [p.value for p in chosen.layers] if "layer" in spaces else []
@@ -262,6 +264,17 @@ def _after_squashing(score: ir.Value) -> list[str]:
     ]
 
 
+def _unsure(chosen: Chosen) -> list[str]:
+    """Return a warning where the order of a box's edges is a guess."""
+    if chosen.reading is None or not chosen.reading.unsure:
+        return []
+    return [
+        "Guessed that boxes are left, top, right, bottom: nothing says in which order the model "
+        "gives them.\nIf the drawn ones are mirrored at the diagonal, they are top, left, bottom, "
+        "right; scores and maps are right all the same."
+    ]
+
+
 def _shares(passed: Sequence[str]) -> str:
     """Return what makes probabilities of scores, if all that lies after them only moves numbers."""
     kinds = {text.split(" ")[0].removeprefix("Log") for text in passed} - _MOVE
@@ -297,6 +310,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
             f"Several outputs are class scores; '{score.output}' is explained. For the others: "
             f"{listed}."
         )
+    warnings += _unsure(chosen)
     if mixed := [f"'{place.value.name}'" for place in chosen.layers if place.mixed]:
         warnings.append(
             f"Attention mixes the places of the layer {', '.join(mixed)}: its map is coarse.\n"

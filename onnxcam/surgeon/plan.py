@@ -24,6 +24,21 @@ VALUES = "onnxcam:values"
 WEIGHTS = "onnxcam:weights"
 
 
+# Inputs [N, 2] that are fed from the images: of Paddle's detectors, and of RT-DETR and D-FINE.
+_OF_IMAGES = {"scale_factor": "scale", "im_shape": "HW", "orig_target_sizes": "WH"}
+
+
+def of_images(facts: TensorFacts) -> str:
+    """Return what an input tells of an image.
+
+    Returns:
+        ``"scale"``, how many input pixels one of the photograph became, along rows and columns;
+        ``"HW"`` or ``"WH"``, how large the image is; ``""`` for other inputs.
+    """
+    shape = facts.shape or ()
+    return _OF_IMAGES.get(facts.name, "") if len(shape) == 2 and shape[1] in (2, None) else ""
+
+
 def part_name(name: str, place: int) -> str:
     """Return what a part is called at one of the layers, counted from 0."""
     return f"{name}@{place}" if place else name
@@ -124,6 +139,9 @@ class DetectorFacts:
         overlap: of that, above which one of two boxes is.
         most: boxes of a class that it leaves.
         offsets: whether boxes are known to be offsets from cells.
+        relative: whether boxes are in parts of the image; ``None``: what the run gives decides.
+        first: the number of the first class, where the model gives classes by number.
+        unsure: whether nothing says in which order a box's edges are.
     """
 
     objectness: bool = False
@@ -135,6 +153,9 @@ class DetectorFacts:
     overlap: float | None = None
     most: float | None = None
     offsets: bool = False
+    relative: bool | None = None
+    first: int = 0
+    unsure: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Request:
 
     Attributes:
         parts: what is written, by name.
+        of_boxes: what is written in their place where the model is a detector.
         layers: see :func:`onnxcam.surgeon.find.layers.find_layers`; every part that ends at a layer
             is written at each.
         grid: rows and columns of patches in layers of tokens, where the user says them.
@@ -53,6 +54,7 @@ class Request:
     """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
+    of_boxes: Mapping[str, Part] | None = None
     layers: tuple[str, ...] = ("auto",)
     score: str = "auto"
     grid: Grid | None = None

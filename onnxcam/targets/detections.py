@@ -49,6 +49,8 @@ class Reading(Protocol):
     def most(self) -> float | None: ...  # noqa: D102
     @property
     def offsets(self) -> bool: ...  # noqa: D102
+    @property
+    def relative(self) -> bool | None: ...  # noqa: D102
 
 
 class _Placement(Protocol):
@@ -188,6 +190,7 @@ def _candidates(
     kind, least = kind_of(values, reading, labels), least_of(reading)
     if reading.final:
         scores = sigmoid(values[:, 4]) if kind else values[:, 4]
+        scores = values[:, 6] if values.shape[1] > 6 else scores  # as the model gives it
         kept = np.flatnonzero(scores > least)
         return kept, values[kept, 5].astype(np.int64), scores[kept]
     scores = _scores(values, reading)
@@ -229,7 +232,10 @@ def _corners(boxes: Array, kept: Array, reading: Reading, size: tuple[int, int])
         found = np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
     else:
         found = np.concatenate([one - other / 2, one + other / 2], axis=1)
-    if 0 < np.abs(boxes[kept]).max(initial=0) <= _FEW:
+    relative = reading.relative
+    if relative is None:
+        relative = 0 < np.abs(boxes[kept]).max(initial=0) <= _FEW
+    if relative:
         found = found * np.array([*size, *size], np.float64)
     if not reading.offsets and _plausible(found[kept], size):
         return found
@@ -281,12 +287,12 @@ def _apart(boxes: Array, classes: Array, reading: Reading) -> Array:
     found: list[int] = []
     for n in range(min(len(boxes), 10 * _MOST)):
         same = [f for f in found if classes[f] == classes[n]]
-        if not same or (len(same) < most and _overlaps(boxes[n], boxes[same]).max() <= overlap):
+        if not same or (len(same) < most and overlaps(boxes[n], boxes[same]).max() <= overlap):
             found.append(n)
     return np.array(found, np.intp)
 
 
-def _overlaps(one: Array, others: Array) -> Array:
+def overlaps(one: Array, others: Array) -> Array:
     """Return the intersection of boxes over their union."""
     low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=1)

@@ -85,6 +85,24 @@ class Best(Anchorless):
         return torch.cat([corners, best[..., None], labels[..., None].float()], -1)
 
 
+class Scaled(Anchorless):
+    """Paddle's: corners ``[N, A, 4]`` divided by the photograph's scale; ``[N, C, A]``."""
+
+    def forward(self, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        corners, shares = self.parts(x)
+        return corners.transpose(1, 2) / scale[:, [1, 0, 1, 0]][:, None], shares
+
+
+class ChannelsLast(Anchorless):
+    """TensorFlow's: bytes ``[N, H, W, 3]``; top, left, bottom, right in parts; ``[N, A, C]``."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        corners, shares = self.parts(x.permute(0, 3, 1, 2).to(self.mean.weight.dtype) / 127.5 - 1)
+        height, width = x.shape[1:3]
+        size = torch.tensor([height, width, height, width])
+        return corners.transpose(1, 2)[..., [1, 0, 3, 2]] / size, shares.transpose(1, 2)
+
+
 class Anchored(nn.Module):
     """``[N, A, 5 + C]``: three boxes a cell, objectness, everything behind Sigmoid."""
 

@@ -3,55 +3,31 @@
 A *joined* head is one tensor, ``[N, A, 4 + C]`` or, with objectness, ``[N, A, 5 + C]``, for ``A``
 anchors and ``C`` classes (YOLOv5, YOLOv7, YOLOX), or turned, ``[N, 4 + C, A]`` (YOLOv8, YOLO11). A
 head *apart* has boxes ``[N, A, 4]`` and scores ``[N, A, C]`` (SSD, DETR, UltraFace). A *final* one
-has a few rows of box, score and class, ``[N, M, 6]`` (YOLOv10). Where NonMaxSuppression ends the
-graph, what goes into it is taken.
+has a few rows of box, score and class, ``[N, M, 6]`` (YOLOv10); see also
+:mod:`onnxcam.surgeon.find.best`. Where NonMaxSuppression ends the graph, what goes into it is
+taken.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from onnxcam.errors import ScoreError
-from onnxcam.graph.builder import Builder, shaped
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, depends_on, dims, is_float, leads_to, names
-from onnxcam.surgeon.find.logits import unsquashed
-from onnxcam.surgeon.plan import DetectorFacts
-from onnxcam.surgeon.request import DETECTIONS
+from onnxcam.model.describe import tensor_facts
+from onnxcam.surgeon.find.best import find_best
+from onnxcam.surgeon.find.joined import Head
+from onnxcam.surgeon.plan import DetectorFacts, of_images
 
 _LEAST_ANCHORS = 16  # an output of fewer rows is rather something else
 _MOST_FINAL = 1000
 _BOX, _ROW = 4, 6
 _JOINS = ("Concat", "ScatterND")
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a detector gives, by the names of tensors.
-
-    Attributes:
-        scores: the joined tensor, or the scores.
-        boxes: the boxes, ``""`` where they are joined.
-        turned: whether the scores' anchors are the last axis.
-        reading: how the numbers are read, as far as the graph tells it.
-        more: scores and boxes of further scales, where each has outputs of its own.
-    """
-
-    scores: str
-    boxes: str = ""
-    turned: bool = False
-    reading: DetectorFacts = field(default_factory=DetectorFacts)
-    more: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """The names of all tensors."""
-        pairs = ((self.scores, self.boxes), *self.more)
-        return tuple(n for pair in pairs for n in pair if n)
 
 
 def find_head(graph: ir.Graph, metadata: Mapping[str, str]) -> Head | None:
@@ -63,12 +39,23 @@ def find_head(graph: ir.Graph, metadata: Mapping[str, str]) -> Head | None:
     """
     labels, task = _count(metadata.get("names", "")), metadata.get("task", "")
     outputs = [o for o in graph.outputs if is_float(o)]
-    return (
-        _suppressed(graph)
+    head = (
+        find_best(graph)
+        or _suppressed(graph)
         or next((h for o in outputs if (h := _joined(o, labels, task)) is not None), None)
         or _apart(outputs, labels)
         or _several(outputs)
     )
+    return None if head is None else _with_scale(graph, head)
+
+
+def _with_scale(graph: ir.Graph, head: Head) -> Head:
+    """Return a head with the input by which its boxes were divided, as Paddle's are."""
+    scale = next((v for v in graph.inputs if of_images(tensor_facts(v)) == "scale"), None)
+    boxes = names(graph).get(head.boxes)
+    if scale is None or boxes is None or scale not in leads_to(boxes):
+        return head
+    return replace(head, scale=scale.name or "")
 
 
 def _count(names_: str) -> int | None:
@@ -201,6 +188,9 @@ def _apart(outputs: list[ir.Value], labels: int | None) -> Head | None:
     for box, s in boxes:
         for score, t in three:
             same = s[1] == t[1] or not (isinstance(s[1], int) and isinstance(t[1], int))
+            a, c = s[1], t[1]
+            if isinstance(a, int) and isinstance(c, int) and t[2] == a != c and a >= _LEAST_ANCHORS:
+                return Head(score.name or "", box.name or "", True, DetectorFacts(classes=c))
             if score is box or not same or not isinstance(t[2], int):
                 continue
             if isinstance(s[1], int) and s[1] < _LEAST_ANCHORS:
@@ -241,53 +231,6 @@ def _several(outputs: list[ir.Value]) -> Head | None:
         return None
     reading = DetectorFacts(classes=1, offsets=len(pairs) > 1)
     return Head(*pairs[0], reading=reading, more=tuple(pairs[1:]))
-
-
-def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorFacts]:
-    """Write boxes and scores as one tensor, ``[N, A, 4 + S]``, scores before they are squashed."""
-    known, b = names(graph), Builder(graph, opset)
-    scales, kinds = [], dict[str, None]()
-    for scores, boxes in ((head.scores, head.boxes), *head.more):
-        before = unsquashed(graph, known[scores], opset)
-        if not head.reading.final or _score_changed(known[scores], before.value):
-            kinds |= dict.fromkeys(before.kinds)
-        value = _with_boxes(b, before.value, known.get(boxes), head.turned)
-        scales.append(value)
-    if len(scales) > 1:
-        value = b.op("Concat", *scales, axis=1)
-        shape = dims(scales[0]) or [None] * 3
-        value.shape, value.type = ir.Shape([shape[0], None, shape[2]]), scales[0].type
-    else:
-        value = shaped(b.op("Identity", value), value)  # a tensor with a name of its own
-    value.name = DETECTIONS
-    return value, replace(head.reading, squashed=next(iter(kinds), ""))
-
-
-def _with_boxes(b: Builder, value: ir.Value, boxes: ir.Value | None, turned: bool) -> ir.Value:
-    """Return scores with anchors first, ``[N, A, S]``, after their boxes where these are apart."""
-    shape, kind = dims(value) or [None] * 3, value.type
-    if turned:
-        value = b.op("Transpose", value, perm=[0, 2, 1])
-        shape = [shape[0], shape[2], shape[1]]
-        value.shape, value.type = ir.Shape(shape), kind
-    if boxes is None:
-        return value
-    if (dims(boxes) or [_BOX])[-1] != _BOX:  # keypoints follow
-        sizes, kind = dims(boxes) or [None] * 3, boxes.type
-        boxes = b.op("Slice", boxes, b.ints(0), b.ints(_BOX), b.ints(-1))
-        boxes.shape, boxes.type = ir.Shape([*sizes[:2], _BOX]), kind
-    value = b.op("Concat", boxes, value, axis=-1)
-    numbers = shape[2] + _BOX if isinstance(shape[2], int) else None
-    value.shape, value.type = ir.Shape([shape[0], shape[1], numbers]), kind
-    return value
-
-
-def _score_changed(old: ir.Value, new: ir.Value) -> bool:
-    """Whether the scores among final rows, the second part of what is joined, are unsquashed."""
-    before, after = old.producer(), new.producer()
-    if before is None or after is None or before is after:
-        return False
-    return before.op_type != "Concat" or before.inputs[1] is not after.inputs[1]
 
 
 def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import depends_on, dims, is_float, leads_to
 from onnxcam.surgeon.find.axes import class_axis, class_count
+from onnxcam.surgeon.find.best import find_best
 from onnxcam.surgeon.find.endings import Ending, Kind, behind, walk_back
 
 _SCORES = re.compile(
@@ -57,8 +58,10 @@ def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
     """
     moving = depends_on(graph, set(graph.inputs))
     before = {o: leads_to(o) for o in graph.outputs if o in moving}
+    best = find_best(graph)
+    listed = () if best is None else best.outputs
     found = [
-        _head(o, before, several=len(before) > 1)
+        _head(o, before, several=len(before) > 1, listed=o.name in listed)
         for o in before
         if _shaped(o) and of_images(o, batch)
     ]
@@ -68,7 +71,9 @@ def heads(graph: ir.Graph, batch: int | str | None) -> list[Head]:
     return sorted(found, key=lambda h: order.get(h.output.producer(), -1))  # type: ignore[arg-type]
 
 
-def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool) -> Head:
+def _head(
+    output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool, listed: bool
+) -> Head:
     ending = walk_back(output)
     words = _words(output.name or "")
     count, evidence, reasons = class_count(output), 0, []
@@ -88,6 +93,9 @@ def _head(output: ir.Value, before: dict[ir.Value, set[ir.Value]], several: bool
     if has_unit_length(output):
         evidence = _NEVER
         reasons.append("it is brought to length 1, as embeddings are")
+    if listed:
+        evidence = _NEVER
+        reasons.append("it lists the best boxes of a detector, not one row an image")
     suppression = _suppression(before[output])
     if suppression is not None:
         evidence = _NEVER
