@@ -136,7 +136,7 @@ class Explanation(Shown):
         if self.on_device is not None:
             from onnxcam.kernels import cuda
 
-            made = cuda.upsample(self.on_device, self.view, normalise=True).copy_to_host()
+            made = cuda.to_host(cuda.upsample(self.on_device, self.view, normalise=True))
             return np.asarray(np.minimum(made, np.float32(1)))
         heat = upsample(self.raw, self.places)
         peak = float(heat.max(initial=0.0))
@@ -221,7 +221,7 @@ class Explanation(Shown):
 
         photo, colour_map = cuda.sent(self._backdrop), cuda.sent(table)
         painted = cuda.paint(photo, self.on_device, self.view, colour_map, alpha, shade)
-        return Image.fromarray(painted.copy_to_host())
+        return Image.fromarray(cuda.to_host(painted))
 
     def _against(self, alpha: float) -> NDArray[np.uint8]:
         """Return the photograph with what speaks against the target, if anything does."""

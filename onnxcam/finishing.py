@@ -88,6 +88,8 @@ def _to_host(array: Any, traffic: Traffic) -> NDArray[Any]:
         return array
     if isinstance(array, DeviceTensor):
         return array.numpy()
-    copied: NDArray[Any] = array.copy_to_host()
+    from onnxcam.kernels import cuda
+
+    copied = cuda.to_host(array)
     traffic.add(to_host=copied.nbytes)
     return copied

@@ -1,12 +1,17 @@
 """The functions of :mod:`onnxcam.kernels.reference` on the GPU, by Numba CUDA.
 
-Not yet run on a GPU: so far checked in Numba's simulator and compiled to PTX.
+Not yet run on a GPU: so far checked in Numba's simulator, compiled to PTX, and that PTX run by an
+emulator (``tests/kernels``).
 
 Arguments and results are contiguous arrays on the device: anything with
 ``__cuda_array_interface__`` (CuPy, PyTorch, Numba, :class:`onnxcam.runtime.device.DeviceTensor`).
 Nothing is copied to or from the host, and nothing waits: a result is ready for the next work on the
-same ``stream``. By default that is the stream that the first array names, or CUDA's default one if
-it names none, as in PyTorch. ``out`` is an array to write the result to, which saves an allocation.
+same ``stream``, a handle or Numba's. By default that is the stream that the first array names, or
+CUDA's default one if it names none, as in PyTorch. ``out`` is an array to write the result to,
+which saves an allocation.
+
+Calls may be captured in a CUDA graph after one that was not, which compiles and allocates; the
+thread that captured must live as long as the graph, and keeps its buffers.
 
 The first call compiles for a second or two; the code is then kept on disk.
 """
@@ -15,14 +20,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import threading
 from collections.abc import Callable
-from functools import cache, lru_cache
-from importlib.metadata import version
-from types import SimpleNamespace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxcam.errors import KernelsError
 from onnxcam.kernels import reference, shapes
@@ -33,23 +36,22 @@ if importlib.util.find_spec("numba_cuda") is None:
         "the CUDA kernels need numba-cuda, which comes with 'pip install onnxcam[gpu]'."
     )
 
+if not hasattr(np, "row_stack"):  # NumPy 2.5; numba-cuda before 0.31 names it once, on import
+    np.row_stack = np.vstack  # type: ignore[attr-defined]
+    import numba.cuda.np.arrayobj
+
+    del np.row_stack  # type: ignore[attr-defined]
+
 from numba import cuda
 
-from onnxcam.kernels import cuda_common, cuda_pictures, cuda_sums
-
-if not cuda_common.SIMULATED and not hasattr(np, "row_stack") and version("numba-cuda") < "0.31":
-    raise KernelsError(
-        f"numba-cuda {version('numba-cuda')} does not compile with NumPy {np.__version__}: 'pip "
-        'install "numpy<2.5"\'.'
-    )
+from onnxcam.kernels import cuda_arrays, cuda_paint, cuda_pictures, cuda_rows, cuda_sums
+from onnxcam.kernels.cuda_arrays import FLOATS, flat, launch, readable, scratch, stream_of
+from onnxcam.kernels.cuda_common import SIMULATED, THREADS, WARP
 
 DeviceArray = Any  # numba.cuda's, or what offers the same interface
-SIMULATED, THREADS = cuda_common.SIMULATED, cuda_common.THREADS
 BLOCKS_A_PROCESSOR = 4  # with fewer blocks, channels are shared out among more
 FEWEST_CHANNELS = 64  # of a share
-_FLOATS = ("float32", "float16")
-_EMPTY = SimpleNamespace(size=0)  # kernels are never called with it
-_kept = threading.local()
+FEWEST_PLACES = 17  # for which a warp takes a channel's positions
 
 
 def combine(
@@ -62,23 +64,24 @@ def combine(
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.combine`; gradients and activations are read once."""
     n, t, *space = shapes.combined(tuple(activations.shape), tuple(gradients.shape), pixels=True)
-    stream = _stream(stream, activations)
-    a, g = _flat(activations, _FLOATS), _flat(gradients, _FLOATS)
+    stream = stream_of(stream, activations)
+    a, g = flat(activations, FLOATS), flat(gradients, FLOATS)
     channels, places = int(activations.shape[1]), math.prod(space)
     if places > THREADS and n * t * channels:  # too large to pool and sum in one kernel
-        weights = _scratch("weights", n * t * channels, stream)
+        weights = scratch("weights", n * t * channels, stream)
         _pool(g, weights, n * t * channels, places, stream)
         return _weighted(a, weights, (n, t, *space), channels, False, relu, stream, out)
-    out, result = _result(out, (n, t, *space), "float32", stream)
+    out, result = cuda_arrays.result(out, (n, t, *space), "float32", stream)
     if result.size:
-        rows = max(min(cuda_sums.TILE // places, THREADS), 1)
-        lanes = 1 << (THREADS // rows).bit_length() - 1
         shares, share = _shares(n * t, channels)
-        target = result if shares == 1 else _scratch("partial", shares * result.size, stream)
-        cuda_sums.combine[(n * t, shares), THREADS, stream](
-            _readable(a, target), _readable(g, target), target, t, channels, places, share,
-            rows, lanes, relu and shares == 1,
-        )  # fmt: skip
+        target = result if shares == 1 else scratch("partial", shares * result.size, stream)
+        given = readable(a, target), readable(g, target), target, t, channels, places, share
+        last, grid = relu and shares == 1, (n * t, shares)
+        if FEWEST_PLACES <= places <= cuda_rows.MOST and not SIMULATED:
+            launch(cuda_rows.combine_rows(-(-places // WARP)), grid, stream, *given, last)
+        else:
+            rows, lanes = _rows(places)
+            launch(cuda_sums.combine, grid, stream, *given, rows, lanes, last)
         _finish(target, result, shares, relu, stream)
     return out
 
@@ -93,8 +96,8 @@ def combine_weighted(
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.combine_weighted`."""
     shape = shapes.combined(tuple(activations.shape), tuple(weights.shape))
-    stream = _stream(stream, activations)
-    a, w = _flat(activations, _FLOATS), _flat(weights, _FLOATS)
+    stream = stream_of(stream, activations)
+    a, w = flat(activations, FLOATS), flat(weights, FLOATS)
     pixels = len(weights.shape) > 3
     return _weighted(a, w, shape, int(activations.shape[1]), pixels, relu, stream, out)
 
@@ -109,24 +112,25 @@ def upsample(
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.upsample`."""
     shape = shapes.upsampled(tuple(raw.shape), view)
-    stream = _stream(stream, raw)
-    maps, size = _flat(raw, _FLOATS), math.prod(shape[:-2])
-    out, result = _result(out, shape, "float32", stream)
+    stream = stream_of(stream, raw)
+    maps, size = flat(raw, FLOATS), math.prod(shape[:-2])
+    out, result = cuda_arrays.result(out, shape, "float32", stream)
     if result.size:
-        peak = _peaks(maps, raw.shape, view, stream) if normalise else _scratch("peak", 1, stream)
-        cuda_pictures.upsample[_picture_grid(size, view), THREADS, stream](
-            _readable(maps, peak), peak, result, *_geometry(raw.shape, view), normalise
-        )
+        peak = _peaks(maps, raw.shape, view, stream) if normalise else scratch("peak", 1, stream)
+        grid, geometry = _picture(tuple(raw.shape[-2:]), view, cuda_pictures.BAND)
+        launch(
+            cuda_pictures.upsample, (size, *grid), stream,
+            readable(maps, peak), peak, result, *geometry, normalise,
+        )  # fmt: skip
     return out
 
 
 def upsampled_max(raw: DeviceArray, view: View, *, stream: Any = None) -> float:
     """See :func:`onnxcam.kernels.reference.upsampled_max`; waits for the result."""
     shapes.upsampled(tuple(raw.shape), view)
-    stream = _stream(stream, raw)
-    return float(
-        _peaks(_flat(raw, _FLOATS), raw.shape, view, stream).copy_to_host(stream=stream)[0]
-    )
+    stream = stream_of(stream, raw)
+    peak = _peaks(flat(raw, FLOATS), raw.shape, view, stream)
+    return float(to_host(peak, stream)[0])
 
 
 def fuse(
@@ -139,14 +143,16 @@ def fuse(
 ) -> DeviceArray:
     """See :func:`onnxcam.kernels.reference.fuse`; guided gradients are read once."""
     view = shapes.fused(tuple(guided.shape), tuple(raw.shape), view)
-    stream = _stream(stream, guided)
-    g, maps = _flat(guided, _FLOATS), _flat(raw, _FLOATS)
-    out, result = _result(out, tuple(guided.shape), "float32", stream)
+    stream = stream_of(stream, guided)
+    g, maps = flat(guided, FLOATS), flat(raw, FLOATS)
+    out, result = cuda_arrays.result(out, tuple(guided.shape), "float32", stream)
     if result.size:
         *outer, channels, _, _ = map(int, guided.shape)
-        cuda_pictures.fuse[_picture_grid(math.prod(outer), view), THREADS, stream](
-            g, _readable(maps, result), result, channels, *_geometry(raw.shape, view)
-        )
+        grid, geometry = _picture(tuple(raw.shape[-2:]), view, cuda_pictures.STRIP)
+        launch(
+            cuda_pictures.fuse, (math.prod(outer), *grid), stream,
+            g, readable(maps, result), result, channels, *geometry,
+        )  # fmt: skip
     return out
 
 
@@ -164,15 +170,20 @@ def paint(
     """See :func:`onnxcam.kernels.reference.paint`."""
     given = tuple(photo.shape), tuple(raw.shape), view, tuple(colours.shape)
     shapes.painted(*given, alpha, shade)
-    stream = _stream(stream, photo)
-    pixels, table = _flat(photo, ("uint8",)), _flat(colours, ("uint8",))
-    maps = _flat(raw, _FLOATS)
-    out, result = _result(out, tuple(photo.shape), "uint8", stream)
+    stream = stream_of(stream, photo)
+    pixels, table = flat(photo, ("uint8",)), flat(colours, ("uint8",))
+    maps = flat(raw, FLOATS)
+    out, result = cuda_arrays.result(out, tuple(photo.shape), "uint8", stream)
     if result.size:
         peak = _peaks(maps, raw.shape, view, stream)
-        cuda_pictures.paint[_picture_grid(1, view), THREADS, stream](
-            pixels, _readable(maps, peak), peak, table, result,
-            *_geometry(raw.shape, view), float(alpha), float(shade),
+        kernel, here, there, reach = cuda_paint.paint, pixels, result, THREADS
+        words = [cuda_arrays.words(a) for a in (pixels, result) if view.size[1] % 4 == 0]
+        if words and None not in words:
+            kernel, (here, there), reach = cuda_paint.paint_words, words, 4 * THREADS
+        grid, geometry = _picture(tuple(raw.shape), view, cuda_paint.STRIP, reach)
+        launch(
+            kernel, (1, *grid), stream,
+            here, readable(maps, peak), peak, table, there, *geometry, float(alpha), float(shade),
         )  # fmt: skip
     return out
 
@@ -180,6 +191,11 @@ def paint(
 def sent(value: Any) -> Any:
     """Return an array of the host's on the device; anything else as it is."""
     return cuda.to_device(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+
+
+def to_host(array: DeviceArray, stream: Any = 0) -> NDArray[Any]:
+    """Copy a result to the host, and wait for it."""
+    return cuda_arrays.to_host(array, stream)
 
 
 def check(*names: str) -> dict[str, float]:
@@ -196,7 +212,7 @@ def check(*names: str) -> dict[str, float]:
             return
         expected = getattr(reference, name)(*arrays, *rest, **how)
         function: Callable[..., Any] = globals()[name]
-        found = function(*map(cuda.to_device, arrays), *map(sent, rest), **how).copy_to_host()
+        found = to_host(function(*map(cuda.to_device, arrays), *map(sent, rest), **how))
         error = np.abs(found.astype(float) - expected).max() / scale
         worst[name] = max(worst.get(name, 0.0), float(error))
 
@@ -204,9 +220,9 @@ def check(*names: str) -> dict[str, float]:
     view = View.whole((9, 11), (3, 4))
     photo = rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)
     table = np.linspace(0, 255, 768).reshape(256, 3).astype(np.uint8)
-    for dtype in _FLOATS:
+    for dtype in FLOATS:
         # Positions: up to a block's threads, up to TILE, beyond that (the simulator is slow).
-        for channels, side in ((5, 3), (5, 17), (1, 65))[: 2 if SIMULATED else 3]:
+        for channels, side in ((5, 3), (70, 7), (5, 17), (1, 65))[: 3 if SIMULATED else 4]:
             a = rng.uniform(-1, 1, (1, channels, side, side)).astype(dtype)
             g = rng.uniform(-1, 1, (1, 1, channels, side, side)).astype(dtype)
             compare("combine", (a, g), channels)
@@ -220,13 +236,19 @@ def check(*names: str) -> dict[str, float]:
     return worst
 
 
+def _rows(places: int) -> tuple[int, int]:
+    """Return how many rows of positions a block stages at once, and the lanes that sum each."""
+    rows = max(min(cuda_sums.TILE // places, THREADS), 1)
+    return rows, 1 << (THREADS // rows).bit_length() - 1
+
+
 def _pool(g: Any, weights: Any, count: int, places: int, stream: Any) -> None:
     if places > cuda_sums.TILE:
-        cuda_sums.pool_long[count, THREADS, stream](g, weights, places)
+        launch(cuda_sums.pool_long, (count,), stream, g, weights, places)
     else:
-        rows = min(cuda_sums.TILE // places, THREADS)
-        lanes = 1 << (THREADS // rows).bit_length() - 1
-        cuda_sums.pool[-(-count // rows), THREADS, stream](g, weights, count, places, rows, lanes)
+        rows, lanes = _rows(places)
+        grid = (-(-count // rows),)
+        launch(cuda_sums.pool, grid, stream, g, weights, count, places, rows, lanes)
 
 
 def _weighted(
@@ -239,137 +261,60 @@ def _weighted(
     stream: Any,
     out: Any,
 ) -> Any:
-    out, result = _result(out, shape, "float32", stream)
+    out, result = cuda_arrays.result(out, shape, "float32", stream)
     if result.size:
         n, t, *space = shape
         places = math.prod(space)
         stretches = -(-places // THREADS)
         shares, share = _shares(n * t * stretches, channels)
-        target = result if shares == 1 else _scratch("partial", shares * result.size, stream)
-        cuda_sums.weigh[(n * t, shares, stretches), THREADS, stream](
-            _readable(a, target), _readable(w, target), target, t, channels, places, share,
-            pixels, relu and shares == 1,
+        target = result if shares == 1 else scratch("partial", shares * result.size, stream)
+        launch(
+            cuda_sums.weigh, (n * t * stretches, shares), stream,
+            readable(a, target), readable(w, target), target, t, channels, places, share,
+            pixels, stretches, relu and shares == 1,
         )  # fmt: skip
         _finish(target, result, shares, relu, stream)
     return out
 
 
+@lru_cache(256)
 def _shares(blocks: int, channels: int) -> tuple[int, int]:
     """Return into how many shares to split the channels, one for each block, and their size."""
-    wanted = BLOCKS_A_PROCESSOR * _processors()
-    shares = min(-(-wanted // blocks), max(channels // FEWEST_CHANNELS, 1)) if blocks else 1
+    wanted = BLOCKS_A_PROCESSOR * cuda_arrays.processors()
+    shares = min(max(wanted // max(blocks, 1), 1), max(channels // FEWEST_CHANNELS, 1))
     share = -(-channels // shares)
     return (-(-channels // share) if share else 1), share
 
 
 def _finish(partial: Any, result: Any, shares: int, relu: bool, stream: Any) -> None:
     if shares > 1:
-        blocks = -(-result.size // THREADS)
-        cuda_sums.finish[blocks, THREADS, stream](partial, result, shares, result.size, relu)
+        grid = (-(-result.size // THREADS),)
+        launch(cuda_sums.finish, grid, stream, partial, result, shares, result.size, relu)
 
 
 def _peaks(maps: Any, shape: tuple[int, ...], view: View, stream: Any) -> Any:
     """Return the largest value of each map on its photograph."""
-    count = math.prod(tuple(shape)[:-2])
-    peak = _scratch("peak", max(count, 1), stream)
-    cuda_pictures.peaks[max(count, 1), THREADS, stream](
-        _readable(maps, peak), peak, *_geometry(shape, view)
-    )
+    count = max(math.prod(tuple(shape)[:-2]), 1)
+    peak = scratch("peak", count, stream)
+    _, geometry = _picture(tuple(shape[-2:]), view, cuda_pictures.BAND)
+    launch(cuda_pictures.peaks, (count,), stream, readable(maps, peak), peak, *geometry)
     return peak
 
 
-def _picture_grid(count: int, view: View) -> tuple[int, int, int]:
-    tall, wide = view.size
-    return count, -(-tall // cuda_pictures.BAND), -(-wide // THREADS)
-
-
-def _geometry(
-    shape: tuple[int, ...], view: View
-) -> tuple[tuple[int, ...], tuple[float, float, float, float]]:
-    """Return the numbers of a view that kernels take; of an empty map nothing is visible."""
-    height, width = int(shape[len(shape) - 2]), int(shape[len(shape) - 1])
-    rows, columns = view.rows, view.columns
-    seen = (rows.first, rows.last, columns.first, columns.last) if height * width else (0,) * 4
-    return (
-        (height, width, *view.size, *seen),
-        (float(rows.scale), float(rows.offset), float(columns.scale), float(columns.offset)),
-    )
-
-
-def _flat(array: Any, dtypes: tuple[str, ...]) -> Any:
-    """Return a contiguous device array as one axis, without a copy."""
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None and not getattr(array, "__cuda_ndarray__", False):
-        raise TypeError(
-            f"{type(array).__name__}: the CUDA kernels take arrays on the device; send NumPy's "
-            "with numba.cuda.to_device."
-        )
-    dtype = np.dtype(array.dtype if interface is None else interface["typestr"])
-    if dtype.name not in dtypes:
-        raise TypeError(f"{dtype}: expected {' or '.join(dtypes)}.")
-    shape = tuple(array.shape if interface is None else interface["shape"])
-    if 0 in shape:
-        return _EMPTY
-    if interface is None:  # the simulator's
-        if not array.flags.c_contiguous:
-            raise ValueError("the CUDA kernels take contiguous arrays.")
-        return array.reshape(-1)
-    strides = interface.get("strides")
-    steps = [dtype.itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    if strides is not None and any(
-        n > 1 and one != other for n, one, other in zip(shape, strides, steps, strict=True)
-    ):
-        raise ValueError("the CUDA kernels take contiguous arrays.")
-    return _at(int(interface["data"][0]), math.prod(shape), dtype.str)
+Geometry = tuple[tuple[int, ...], tuple[float, ...]]
 
 
 @lru_cache(256)
-def _at(address: int, size: int, typestr: str) -> Any:
-    """Return Numba's array over memory that somebody else owns."""
-    flat = {"shape": (size,), "typestr": typestr, "data": (address, False), "version": 3}
-    return cuda.from_cuda_array_interface(flat, sync=False)
+def _picture(
+    size: tuple[int, int], view: View, band: int, reach: int = cuda_pictures.COLUMNS * THREADS
+) -> tuple[tuple[int, int], Geometry]:
+    """Return the grid of bands of rows and stretches of columns, and what kernels take of a view.
 
-
-def _stream(given: Any, array: Any) -> Any:
-    """Return the stream to run on: the given one, else the array's, else the default."""
-    if given is not None:
-        return given
-    interface = getattr(array, "__cuda_array_interface__", None) or {}
-    handle = interface.get("stream") or 1
-    return 0 if handle == 1 else _external(handle)  # 1 is CUDA's default stream
-
-
-@lru_cache(64)
-def _external(handle: int) -> Any:
-    return cuda.external_stream(handle)
-
-
-def _readable(array: Any, other: Any) -> Any:
-    """Return ``array``, or ``other`` in place of an empty one: kernels do not read it then."""
-    return array if array.size else other
-
-
-def _result(out: Any, shape: tuple[int, ...], dtype: str, stream: Any) -> tuple[Any, Any]:
-    """Return ``out``, or a new array if it is ``None``, and a flat view of it."""
-    if out is None:
-        out = cuda.device_array(shape, np.dtype(dtype), stream=stream)
-    elif tuple(out.shape) != shape:
-        raise ValueError(f"out {tuple(out.shape)}: the result has shape {shape}.")
-    return out, _flat(out, (dtype,))
-
-
-def _scratch(name: str, size: int, stream: Any) -> Any:
-    """Return a buffer of this thread and stream, which the next call may use again."""
-    buffers = _kept.__dict__.setdefault("buffers", {})
-    key = name, 0 if SIMULATED else int(stream)
-    buffer = buffers.get(key)
-    if buffer is None or buffer.size < size:
-        buffer = buffers[key] = cuda.device_array(size, np.float32, stream=stream)
-    return buffer
-
-
-@cache
-def _processors() -> int:
-    if SIMULATED:
-        return 1
-    return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+    Of an empty map nothing is visible.
+    """
+    (height, width), (tall, wide) = map(int, size), view.size
+    rows, columns = view.rows, view.columns
+    seen = (rows.first, rows.last, columns.first, columns.last) if height * width else (0,) * 4
+    places = rows.scale, rows.offset, columns.scale, columns.offset
+    grid = -(-tall // band), -(-wide // reach)
+    return grid, ((height, width, tall, wide, *map(int, seen)), tuple(map(float, places)))

@@ -1,12 +1,14 @@
-"""What the Numba CUDA code in :mod:`cuda_sums` and :mod:`cuda_pictures` shares.
+"""What the Numba CUDA code in :mod:`cuda_sums`, :mod:`cuda_rows`, ... shares.
 
-Not yet run on a GPU: so far checked in Numba's simulator, and compiled to PTX for compute
-capability 9.0 (``tests/kernels/test_cuda.py``).
+Not yet run on a GPU: so far checked in Numba's simulator, compiled to PTX for compute capability
+9.0, and that PTX run by an emulator (``tests/kernels``).
 
-Arrays are flat and contiguous. Neighbouring threads read and write neighbouring elements, and four
-to eight loads are issued before their first use. A block's threads exchange values in shared memory
-only, since the simulator has no shuffles. Up to a few dozen terms are summed in float32, and these
-sums in float64. Blocks are one-dimensional, with :data:`THREADS` threads.
+Arrays are flat and contiguous. Neighbouring threads read and write neighbouring elements, and as
+many loads as registers allow are issued before their first use. What is indexed in loops of fixed
+length stands in local arrays, which the compiler keeps in registers. A block's threads exchange
+values in shared memory, and in :mod:`cuda_rows` by shuffles, which the simulator lacks. Up to a few
+dozen terms are summed in float32, and these sums in float64. Blocks are one-dimensional, with
+:data:`THREADS` threads.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from onnxcam.files import cache_folder
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 16 if SIMULATED else 256  # of a block; in the simulator they are Python threads
+WARP = 4 if SIMULATED else 32
+WARPS = THREADS // WARP
 
 
 @contextlib.contextmanager
@@ -49,5 +53,5 @@ def compiled(function):
 
 @cuda.jit(device=True)
 def read(values, at):
-    """Return one value; an unsigned index needs no test for negative ones."""
+    """Return one value as float32; an unsigned index needs no test for negative ones."""
     return float32(values[uint64(at)])

@@ -1,21 +1,26 @@
-"""Resizing, multiplying and painting maps: GPU code of :mod:`onnxcam.kernels.cuda`."""
+"""Resizing and multiplying maps: GPU code of :mod:`onnxcam.kernels.cuda`.
+
+What :mod:`onnxcam.kernels.cuda_paint` shares of it has no underscore.
+"""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-from numba import cuda, float32, float64, int32
+from numba import cuda, float32, float64, int32, uint32, uint64
 
-from onnxcam.kernels.cuda_common import THREADS, compiled, read
+from onnxcam.kernels.cuda_common import THREADS, WARP, WARPS, compiled, read
 
-BAND = 32  # rows of a picture that a block computes
-LEVELS = 256
-TABLE = 3 * LEVELS
+BAND = 128  # rows of a picture that a block of ``upsample`` computes
+STRIP = 32  # the same of ``fuse``, whose rows take more time
+COLUMNS = 4  # of a thread
+SPAN = COLUMNS * WARP  # columns of a warp
+CHANNELS = 3  # that ``fuse`` loads at once
+LOADS = CHANNELS * COLUMNS
 
 
 @cuda.jit(device=True)
-def _sample(pixel, scale, offset, length):
+def sample(pixel, scale, offset, length):
     """Return the map element below a pixel and the weight of the next one."""
     u = (pixel + 0.5) * scale + offset - 0.5
     u = min(max(u, 0.0), float64(length - 1))
@@ -29,7 +34,7 @@ def _finite(number):
 
 
 @cuda.jit(device=True)
-def _across(raw, at, step, weight):
+def across(raw, at, step, weight):
     """Interpolate within a row of the map."""
     first = _finite(read(raw, at))
     second = _finite(read(raw, at + step))
@@ -37,33 +42,67 @@ def _across(raw, at, step, weight):
 
 
 @cuda.jit(device=True)
-def _steps(height, width):
+def steps(height, width):
     """Return the distances to the next column and row of a map, 0 where there is none."""
     return (1 if width > 1 else 0), (width if height > 1 else 0)
 
 
 @cuda.jit(device=True)
-def _column(wide):
-    """Return this thread's column of a picture, its group of threads and the number of groups.
+def _strip(wide):
+    """Return this thread's first column of a picture, its group of warps and the number of groups.
 
-    A group computes a row; where pictures are narrow, a block has several groups.
+    A thread has COLUMNS columns, WARP apart; the warps of a group lie side by side and share
+    their rows. Where pictures are narrow, a block has several groups.
     """
-    across = min(wide, THREADS)
-    group = cuda.threadIdx.x // across
-    x = cuda.blockIdx.z * THREADS + cuda.threadIdx.x - group * across
-    return x, group, THREADS // across
+    across = min((wide + SPAN - 1) // SPAN, WARPS)
+    warp = cuda.threadIdx.x // WARP
+    group = warp // across
+    lane = cuda.threadIdx.x - warp * WARP
+    x = cuda.blockIdx.z * (SPAN * WARPS) + (warp - group * across) * SPAN + lane
+    return x, int32(group), int32(WARPS // across)
 
 
 @cuda.jit(device=True)
-def _stage_rows(lows, weights, top, bottom, scale, offset, length):
-    """Compute, once for a block, which map rows each row of a picture lies between."""
+def stage_rows(lows, weights, start, end, axis, scale, offset, length):
+    """Compute, once for a block, which map rows each row of a picture lies between.
+
+    Args:
+        lows: the row above, -1 where the map is not visible.
+        weights: the weight of the row below.
+        start: first row of the picture.
+        end: one past the last.
+        axis: first visible row and one past the last.
+        scale: see :class:`onnxcam.kernels.view.Axis`, as ``offset``.
+        offset: see above.
+        length: rows of the map.
+    """
     i = cuda.threadIdx.x
-    while i < bottom - top:
-        low, weight = _sample(top + i, scale, offset, length)
-        lows[i] = low
+    while i < end - start:
+        low, weight = sample(start + i, scale, offset, length)
+        lows[i] = low if axis[0] <= start + i and start + i < axis[1] else -1
         weights[i] = weight
         i += THREADS
     cuda.syncthreads()
+
+
+@cuda.jit(device=True)
+def _stage_columns(lows, weights, x, axis, scale, offset, length):
+    """Do the same for a thread's columns."""
+    for c in range(COLUMNS):
+        low, weight = sample(x + c * WARP, scale, offset, length)
+        lows[c] = low if axis[0] <= x + c * WARP and x + c * WARP < axis[1] else -1
+        weights[c] = weight
+
+
+@cuda.jit(device=True)
+def _turn(raw, base, lows, weights, step, line, scale, over, under):
+    """Interpolate within two rows of the map, from ``base`` on, at a thread's columns."""
+    for c in range(COLUMNS):
+        over[c] = float32(0)
+        under[c] = float32(0)
+        if base >= 0 and lows[c] >= 0:
+            over[c] = across(raw, base + lows[c], step, weights[c]) / scale
+            under[c] = across(raw, base + lows[c] + line, step, weights[c]) / scale
 
 
 @cuda.jit(device=True)
@@ -92,30 +131,58 @@ def _candidates(first, last, length, scale):
     return last - first if last - first <= few or scale <= 0 else few
 
 
+@cuda.jit(device=True)
+def _stage_candidates(lows, weights, start, count, axis, scale, offset, length):
+    """Compute where up to THREADS candidates of an axis, from ``start`` on, lie on the map."""
+    me = cuda.threadIdx.x
+    if me < count:
+        pixel = _candidate(start + me, axis[0], axis[1], length, scale, offset)
+        low, weight = sample(pixel, scale, offset, length)
+        lows[me] = low
+        weights[me] = weight
+
+
 @compiled
 def peaks(raw, out, sizes, places):
-    """Find the largest value of each resized map, at least 0; one map in a block."""
+    """Find the largest value of each resized map, at least 0; one map in a block.
+
+    Candidates are staged a block's threads at a time; a warp takes rows, its lanes columns.
+    """
     height, width, _, _, top, bottom, left, right = sizes
     row_scale, row_offset, column_scale, column_offset = places
     best = cuda.shared.array(THREADS, float32)
+    row_lows = cuda.shared.array(THREADS, int32)
+    row_weights = cuda.shared.array(THREADS, float32)
+    lows = cuda.shared.array(THREADS, int32)
+    weights = cuda.shared.array(THREADS, float32)
     me = cuda.threadIdx.x
     down = _candidates(top, bottom, height, row_scale)
     along = _candidates(left, right, width, column_scale)
     base = cuda.blockIdx.x * height * width
-    step, line = _steps(height, width)
+    step, line = steps(height, width)
     largest = float32(0)
-    i = me
-    while i < down * along:
-        row = i // along
-        y = _candidate(row, top, bottom, height, row_scale, row_offset)
-        x = _candidate(i - row * along, left, right, width, column_scale, column_offset)
-        y0, wy = _sample(y, row_scale, row_offset, height)
-        x0, wx = _sample(x, column_scale, column_offset, width)
-        at = base + y0 * width + x0
-        over = _across(raw, at, step, wx)
-        under = _across(raw, at + line, step, wx)
-        largest = max(largest, over * (float32(1) - wy) + under * wy)
-        i += THREADS
+    for first_row in range(0, down, THREADS):
+        rows = min(down - first_row, THREADS)
+        for first in range(0, along, THREADS):
+            columns = min(along - first, THREADS)
+            axis = (top, bottom)
+            _stage_candidates(
+                row_lows, row_weights, first_row, rows, axis, row_scale, row_offset, height
+            )
+            axis = (left, right)
+            _stage_candidates(
+                lows, weights, first, columns, axis, column_scale, column_offset, width
+            )
+            cuda.syncthreads()
+            for row in range(me // WARP, rows, WARPS):
+                start = base + row_lows[row] * width
+                for column in range(me % WARP, columns, WARP):
+                    at = start + lows[column]
+                    over = across(raw, at, step, weights[column])
+                    under = across(raw, at + line, step, weights[column])
+                    weight = row_weights[row]
+                    largest = max(largest, over * (float32(1) - weight) + under * weight)
+            cuda.syncthreads()
     best[me] = largest
     cuda.syncthreads()
     half = THREADS // 2  # a power of two
@@ -132,150 +199,103 @@ def peaks(raw, out, sizes, places):
 def upsample(raw, peak, out, sizes, places, normalise):
     """Resize maps. Block ``(x, y, z)``: map ``x``, band ``y`` of rows, stretch ``z`` of columns.
 
-    A thread keeps to its columns and interpolates across only when the pair of map rows changes,
-    so a pixel costs two multiplications and a store.
+    A thread goes down consecutive rows and interpolates within the map's rows only where the pair
+    of them changes, so a pixel costs two multiplications and a store.
     """
     height, width, tall, wide, top, bottom, left, right = sizes
     row_scale, row_offset, column_scale, column_offset = places
     lows = cuda.shared.array(BAND, int32)
     weights = cuda.shared.array(BAND, float32)
+    columns, shares = cuda.local.array(COLUMNS, int32), cuda.local.array(COLUMNS, float32)
+    over, under = cuda.local.array(COLUMNS, float32), cuda.local.array(COLUMNS, float32)
     start = cuda.blockIdx.y * BAND
     end = min(start + BAND, tall)
-    _stage_rows(lows, weights, start, end, row_scale, row_offset, height)
-    x, group, groups = _column(wide)
+    stage_rows(lows, weights, start, end, (top, bottom), row_scale, row_offset, height)
+    x, group, groups = _strip(wide)
     if group >= groups or x >= wide:
         return
-    x0, wx = _sample(x, column_scale, column_offset, width)
-    step, line = _steps(height, width)
+    _stage_columns(columns, shares, x, (left, right), column_scale, column_offset, width)
+    step, line = steps(height, width)
     scale = float32(1)
     if normalise and peak[cuda.blockIdx.x] > 0:
         scale = peak[cuda.blockIdx.x]
-    base = cuda.blockIdx.x * height * width + x0
-    place = cuda.blockIdx.x * tall * wide + x
-    seen = left <= x and x < right
-    row = -1
-    over = float32(0)
-    under = float32(0)
-    for y in range(start + group, end, groups):
-        value = float32(0)
-        if seen and top <= y and y < bottom:
-            if lows[y - start] != row:
-                row = lows[y - start]
-                over = _across(raw, base + row * width, step, wx) / scale
-                under = _across(raw, base + row * width + line, step, wx) / scale
-            weight = weights[y - start]
-            value = over * (float32(1) - weight) + under * weight
+    mine = int32((BAND + groups - 1) // groups)
+    i = int32(group * mine)
+    last = int32(min(i + mine, end - start))
+    row = int32(-2)
+    at = uint64((cuda.blockIdx.x * tall + start + i) * wide + x)
+    while i < last:
+        if lows[uint32(i)] != row:
+            row = lows[uint32(i)]
+            base = cuda.blockIdx.x * height * width + row * width if row >= 0 else -1
+            _turn(raw, base, columns, shares, step, line, scale, over, under)
+        weight = weights[uint32(i)]
+        for c in range(COLUMNS):
+            value = over[c] * (float32(1) - weight) + under[c] * weight
             if normalise:
                 value = min(value, float32(1))
-        out[place + y * wide] = value
+            if x + c * WARP < wide:
+                out[at + uint64(c * WARP)] = value
+        at += uint64(wide)
+        i = int32(i + 1)
+
+
+@cuda.jit(device=True)
+def _channels(count, guided, out, at, plane, hops, heat, room):
+    """Multiply ``count`` channels, at most CHANNELS: all loads come before the first store."""
+    loaded = cuda.local.array(LOADS, float32)
+    for k in range(CHANNELS):
+        for c in range(COLUMNS):
+            loaded[k * COLUMNS + c] = read(guided, at + uint64(min(k, count - 1)) * plane + hops[c])
+    for k in range(CHANNELS):
+        for c in range(COLUMNS):
+            if k < count and c < room:
+                to = at + uint64(k) * plane + uint64(c * WARP)
+                out[to] = loaded[k * COLUMNS + c] * heat[c]
 
 
 @compiled
 def fuse(guided, raw, out, channels, sizes, places):
-    """Multiply guided gradients by the resized map, which is never stored."""
+    """Multiply guided gradients by the resized map, which is never stored; see ``upsample``."""
     height, width, tall, wide, top, bottom, left, right = sizes
     row_scale, row_offset, column_scale, column_offset = places
-    lows = cuda.shared.array(BAND, int32)
-    weights = cuda.shared.array(BAND, float32)
-    start = cuda.blockIdx.y * BAND
-    end = min(start + BAND, tall)
-    _stage_rows(lows, weights, start, end, row_scale, row_offset, height)
-    x, group, groups = _column(wide)
+    lows = cuda.shared.array(STRIP, int32)
+    weights = cuda.shared.array(STRIP, float32)
+    columns, shares = cuda.local.array(COLUMNS, int32), cuda.local.array(COLUMNS, float32)
+    over, under = cuda.local.array(COLUMNS, float32), cuda.local.array(COLUMNS, float32)
+    heat, hops = cuda.local.array(COLUMNS, float32), cuda.local.array(COLUMNS, uint64)
+    start = cuda.blockIdx.y * STRIP
+    end = min(start + STRIP, tall)
+    stage_rows(lows, weights, start, end, (top, bottom), row_scale, row_offset, height)
+    x, group, groups = _strip(wide)
     if group >= groups or x >= wide:
         return
-    x0, wx = _sample(x, column_scale, column_offset, width)
-    step, line = _steps(height, width)
-    base = cuda.blockIdx.x * height * width + x0
-    plane = tall * wide
-    place = cuda.blockIdx.x * channels * plane + x
-    seen = left <= x and x < right
-    row = -1
-    over = float32(0)
-    under = float32(0)
-    for y in range(start + group, end, groups):
-        value = float32(0)
-        if seen and top <= y and y < bottom:
-            if lows[y - start] != row:
-                row = lows[y - start]
-                over = _across(raw, base + row * width, step, wx)
-                under = _across(raw, base + row * width + line, step, wx)
-            weight = weights[y - start]
-            value = over * (float32(1) - weight) + under * weight
-        at = place + y * wide
-        channel = 0
-        while channel + 2 < channels:  # there are usually three
-            g0 = read(guided, at)
-            g1 = read(guided, at + plane)
-            g2 = read(guided, at + 2 * plane)
-            out[at] = g0 * value
-            out[at + plane] = g1 * value
-            out[at + 2 * plane] = g2 * value
-            at += 3 * plane
-            channel += 3
-        while channel < channels:
-            out[at] = read(guided, at) * value
-            at += plane
-            channel += 1
-
-
-@cuda.jit(device=True)
-def _byte(level):
-    """Round to the nearest byte."""
-    return np.uint8(min(max(level + float32(0.5), float32(0)), float32(255)))
-
-
-@compiled
-def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
-    """Resize, normalise, colour and blend. Block ``(y, z)``: band of rows, stretch of columns."""
-    height, width, tall, wide, top, bottom, left, right = sizes
-    row_scale, row_offset, column_scale, column_offset = places
-    lows = cuda.shared.array(BAND, int32)
-    weights = cuda.shared.array(BAND, float32)
-    table = cuda.shared.array(TABLE, float32)
-    me = cuda.threadIdx.x
-    i = me
-    while i < TABLE:
-        table[i] = float32(colours[i])
-        i += THREADS
-    start = cuda.blockIdx.y * BAND
-    end = min(start + BAND, tall)
-    _stage_rows(lows, weights, start, end, row_scale, row_offset, height)
-    x, group, groups = _column(wide)
-    if group >= groups or x >= wide:
-        return
-    x0, wx = _sample(x, column_scale, column_offset, width)
-    step, line = _steps(height, width)
-    largest = peak[0]
-    most = float32(alpha)
-    dark = float32(shade)
-    seen = left <= x and x < right
-    row = -1
-    over = float32(0)
-    under = float32(0)
-    for y in range(start + group, end, groups):
-        at = 3 * (y * wide + x)
-        red = float32(photo[at])
-        green = float32(photo[at + 1])
-        blue = float32(photo[at + 2])
-        if seen and top <= y and y < bottom:
-            level = 0
-            if largest > 0:
-                if lows[y - start] != row:
-                    row = lows[y - start]
-                    over = _across(raw, x0 + row * width, step, wx) / largest
-                    under = _across(raw, x0 + row * width + line, step, wx) / largest
-                weight = weights[y - start]
-                value = over * (float32(1) - weight) + under * weight
-                value = min(max(value, float32(0)), float32(1))
-                level = 3 * int(value * float32(LEVELS - 1) + float32(0.5))
-            weight = most * min(float32(2 * level) / float32(TABLE - 3), float32(1))
-            red += weight * (table[level] - red)
-            green += weight * (table[level + 1] - green)
-            blue += weight * (table[level + 2] - blue)
-        else:
-            red *= dark
-            green *= dark
-            blue *= dark
-        out[at] = _byte(red)
-        out[at + 1] = _byte(green)
-        out[at + 2] = _byte(blue)
+    _stage_columns(columns, shares, x, (left, right), column_scale, column_offset, width)
+    step, line = steps(height, width)
+    room = int32(min((wide - 1 - x) // WARP + 1, COLUMNS))
+    for c in range(COLUMNS):  # a thread without a column there reads its last one again
+        hops[c] = uint64(min(c, room - 1) * WARP)
+    mine = int32((STRIP + groups - 1) // groups)
+    i = int32(group * mine)
+    last = int32(min(i + mine, end - start))
+    row = int32(-2)
+    plane = uint64(tall * wide)
+    place = uint64((cuda.blockIdx.x * channels * tall + start + i) * wide + x)
+    while i < last:
+        if lows[uint32(i)] != row:
+            row = lows[uint32(i)]
+            base = cuda.blockIdx.x * height * width + row * width if row >= 0 else -1
+            _turn(raw, base, columns, shares, step, line, float32(1), over, under)
+        weight = weights[uint32(i)]
+        for c in range(COLUMNS):
+            heat[c] = over[c] * (float32(1) - weight) + under[c] * weight
+        at = place
+        left_over = int32(channels)
+        while left_over >= CHANNELS:  # there are usually three
+            _channels(CHANNELS, guided, out, at, plane, hops, heat, room)
+            at += uint64(CHANNELS) * plane
+            left_over = int32(left_over - CHANNELS)
+        if left_over > 0:
+            _channels(left_over, guided, out, at, plane, hops, heat, room)
+        place += uint64(wide)
+        i = int32(i + 1)

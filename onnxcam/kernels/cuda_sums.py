@@ -9,6 +9,7 @@ from onnxcam.kernels.cuda_common import THREADS, compiled, read
 TILE = 4096  # elements that a block stages in shared memory
 PADDED = TILE + TILE // 32
 CHUNK = 512  # channels whose weights a block holds
+LOADS = 8  # of activations, and as many of weights, before their first use
 
 
 @cuda.jit(device=True)
@@ -59,10 +60,14 @@ def _row_means(values, start, rows, places, lanes, stage, part, means, first):
             total += read(stage, at + (at >> 5))
     part[me] = total
     cuda.syncthreads()
+    half = lanes // 2
+    while half > 0:
+        if lane < half:
+            part[me] += part[me + half]
+        cuda.syncthreads()
+        half //= 2
     if row < rows and lane == 0:
-        for j in range(1, lanes):
-            total += part[me + j]
-        means[first + row] = total / float32(places)
+        means[first + row] = part[me] / float32(places)
 
 
 @cuda.jit(device=True)
@@ -180,43 +185,43 @@ def pool_long(gradients, means, places):
 
 
 @compiled
-def weigh(activations, weights, out, targets, channels, places, share, pixels, relu):
+def weigh(activations, weights, out, targets, channels, places, share, pixels, stretches, relu):
     """Sum activations weighted by channel or (``pixels``) by position.
 
-    Block ``(x, y, z)`` has slice ``x`` of ``[N, T]``, the ``y``-th share of the channels and the
-    ``z``-th stretch of positions. Where there are few positions, groups of threads take every
-    ``groups``-th channel.
+    Block ``(x, y)`` has stretch ``x % stretches`` of the positions of slice ``x // stretches`` of
+    ``[N, T]``, and the ``y``-th share of the channels. Where there are few positions, groups of
+    threads take every ``groups``-th channel.
     """
     sums = cuda.shared.array(THREADS, float64)
+    a, w = cuda.local.array(LOADS, float32), cuda.local.array(LOADS, float32)
     me = cuda.threadIdx.x
     width = min(places, THREADS)
     groups = THREADS // width
     group = me // width
-    place = cuda.blockIdx.z * THREADS + me - group * width
-    pair = cuda.blockIdx.x
+    pair = cuda.blockIdx.x // stretches
+    place = (cuda.blockIdx.x - pair * stretches) * THREADS + me - group * width
     begin = cuda.blockIdx.y * share
     end = min(begin + share, channels)
     total = float64(0)
     if group < groups and place < places:
-        step = groups * places
+        step = uint64(groups * places)
         k = begin + group
-        at = (pair // targets * channels + k) * places + place
+        at = uint64((pair // targets * channels + k) * places + place)
         # Weights by position have the memory layout of activations.
-        hop = step if pixels else groups
-        by = (pair * channels + k) * places + place if pixels else pair * channels + k
-        while k + 3 * groups < end:
-            a0 = read(activations, at)
-            a1 = read(activations, at + step)
-            a2 = read(activations, at + 2 * step)
-            a3 = read(activations, at + 3 * step)
-            w0 = read(weights, by)
-            w1 = read(weights, by + hop)
-            w2 = read(weights, by + 2 * hop)
-            w3 = read(weights, by + 3 * hop)
-            total += float64((w0 * a0 + w1 * a1) + (w2 * a2 + w3 * a3))
-            k += 4 * groups
-            at += 4 * step
-            by += 4 * hop
+        hop = step if pixels else uint64(groups)
+        by = uint64((pair * channels + k) * places + place if pixels else pair * channels + k)
+        while k + (LOADS - 1) * groups < end:
+            for i in range(LOADS):
+                a[i] = read(activations, at + uint64(i) * step)
+            for i in range(LOADS):
+                w[i] = read(weights, by + uint64(i) * hop)
+            few = float32(0)
+            for i in range(LOADS):
+                few += w[i] * a[i]
+            total += float64(few)
+            k += LOADS * groups
+            at += uint64(LOADS) * step
+            by += uint64(LOADS) * hop
         while k < end:
             total += float64(read(weights, by) * read(activations, at))
             k += groups
@@ -226,7 +231,8 @@ def weigh(activations, weights, out, targets, channels, places, share, pixels, r
     if group == 0 and place < places:
         if relu and total < 0:
             total = 0.0
-        out[(cuda.blockIdx.y * cuda.gridDim.x + pair) * places + place] = float32(total)
+        slices = cuda.gridDim.x // stretches
+        out[uint64((cuda.blockIdx.y * slices + pair) * places + place)] = float32(total)
 
 
 @compiled

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.runtime.streams import DEFAULT, Keeper, Stream
+
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -47,14 +49,33 @@ class DeviceTensor:
     """An output of a session that was left on the device.
 
     Kernels, CuPy and PyTorch read it in place, through ``__cuda_array_interface__`` or (in its
-    first shape) DLPack. It is ready for work on the session's stream; work on another stream must
-    wait for that one.
+    first shape) DLPack. It is ready for work on the session's stream, and for the stream that a
+    consumer names to DLPack; work on another stream must wait for the session's. It may be dropped
+    while kernels on the stream that it names still read it. Memory that was handed out by DLPack
+    goes back when the consumer drops it, whose own work must be done by then.
     """
 
-    def __init__(self, value: Any, stream: Any, traffic: Traffic) -> None:
+    def __init__(
+        self, value: Any, stream: Stream | None, traffic: Traffic, keeper: Keeper | None = None
+    ) -> None:
+        """Take a value of ONNX Runtime's.
+
+        Args:
+            value: the ``OrtValue``.
+            stream: the session's; ``None`` if the run was waited for.
+            traffic: counts what is copied to the host.
+            keeper: takes the value when the tensor is dropped, where nothing else keeps a next run
+                from writing over it: without a stream that kernels share with the session.
+        """
         self._value, self._stream, self._traffic = value, stream, traffic
+        self._keeper = keeper
         self.shape: tuple[int, ...] = tuple(value.shape())
         self.dtype: np.dtype[Any] = np.dtype(_TYPES[value.data_type()])
+
+    def __del__(self) -> None:
+        keeper = getattr(self, "_keeper", None)
+        if keeper is not None and self._value.device_name() == "cuda":
+            keeper.drop(self._value)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -66,11 +87,20 @@ class DeviceTensor:
             "data": (self._value.data_ptr(), False),
             "strides": None,
             "version": 3,
-            "stream": int(self._stream) if self._stream else 1,  # 1 is CUDA's default stream
+            "stream": self._stream.handle if self._stream else DEFAULT,
         }
 
     def __dlpack__(self, *, stream: int | None = None) -> Any:
-        return self._value.__dlpack__(stream=stream)
+        """Return a capsule that is ready for work on a stream.
+
+        Args:
+            stream: the consumer's, as in the array API standard: a handle, 1 or ``None`` for the
+                default stream, -1 to wait for nothing. ONNX Runtime would ignore it.
+        """
+        consumer = DEFAULT if stream is None else stream
+        if self._stream and consumer not in (-1, self._stream.handle):
+            Stream(consumer).wait_for(self._stream.mark())
+        return self._value.__dlpack__()
 
     def __dlpack_device__(self) -> Any:
         return self._value.__dlpack_device__()
@@ -79,7 +109,7 @@ class DeviceTensor:
         """Return the same memory with another shape of equal size."""
         if math.prod(shape) != math.prod(self.shape):
             raise ValueError(f"{self.shape} cannot become {shape}.")
-        view = DeviceTensor(self._value, self._stream, self._traffic)
+        view = DeviceTensor(self._value, self._stream, self._traffic, self._keeper)
         view.shape = shape
         return view
 

@@ -37,12 +37,23 @@ class Gpu:
 
 def find_gpu() -> Gpu | str:
     """Ask the driver for the GPU; return it, or why there is none."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        driver = ctypes.CDLL(library)
+        return _ask(load_driver())
     except OSError:
-        return f"there is no NVIDIA driver ({library} cannot be loaded)"
-    return _ask(driver)
+        return f"there is no NVIDIA driver ({_library()} cannot be loaded)"
+
+
+def load_driver() -> Any:
+    """Return the NVIDIA driver's library.
+
+    Raises:
+        OSError: there is none.
+    """
+    return ctypes.CDLL(_library())
+
+
+def _library() -> str:
+    return "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 def _ask(driver: Any) -> Gpu | str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxcam.errors import InferenceError, RuntimeMissingError, first_line
 from onnxcam.runtime.device import DeviceTensor, Traffic
 from onnxcam.runtime.gpu import CUDA, cuda_problem, load_problem
+from onnxcam.runtime.streams import Keeper, Stream
 
 # A name, or names with or without options as ONNX Runtime takes them.
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]] | None
@@ -108,13 +109,13 @@ class Session:
             providers: see :func:`choose_providers`.
             name: the model's name in messages.
             stream: a CUDA stream (Numba's, or what ``int`` makes a handle of) to run on, shared
-                with kernels; without it ONNX Runtime has one of its own.
+                with kernels; without it, or with the handle 0, ONNX Runtime has one of its own.
 
         Raises:
             RuntimeMissingError: no runtime or no such provider.
             InferenceError: the runtime refuses the model.
         """
-        runtime = load_runtime()
+        runtime, shared = load_runtime(), Stream.of(stream)
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # what it would log as an error, it raises too
         options.add_session_config_entry(
@@ -131,14 +132,15 @@ class Session:
             self._session = runtime.InferenceSession(
                 model if isinstance(model, bytes) else str(model),
                 options,
-                providers=[_on_stream(entry, stream) for entry in chosen],
+                providers=[_on_stream(entry, shared) for entry in chosen],
                 enable_fallback=0,
             )
         except Exception as error:
             raise InferenceError(
                 f"{name}: ONNX Runtime refuses the model: {first_line(error)}"
             ) from error
-        self._runtime, self._name, self._stream = runtime, name, stream
+        self._runtime, self._name, self._stream = runtime, name, shared
+        self._keeper = Keeper()
         self.providers: list[str] = self._session.get_providers()
         self.inputs: list[str] = [i.name for i in self._session.get_inputs()]
         self.inputs += [i.name for i in self._session.get_overridable_initializers()]
@@ -188,7 +190,7 @@ class Session:
         """Run the model and leave the outputs on its device.
 
         With a stream of the caller's the run is only enqueued there, and so is ready for kernels
-        on that stream. Needs a session on a GPU.
+        on that stream; inputs and outputs may be dropped meanwhile. Needs a session on a GPU.
 
         Raises:
             InferenceError: the runtime fails, or the session runs on the CPU.
@@ -202,13 +204,16 @@ class Session:
             values = self._bound(feeds, names, self.device, wait=self._stream is None)
         except Exception as error:
             raise self._failure(error) from error
-        tensors = (DeviceTensor(v, self._stream, self.traffic) for v in values)
+        keeper = self._keeper if self._stream is None else None
+        tensors = (DeviceTensor(v, self._stream, self.traffic, keeper) for v in values)
         return dict(zip(names, tensors, strict=True))
 
     def _bound(
         self, feeds: Mapping[str, Any], names: Sequence[str], device: str, wait: bool = True
     ) -> list[Any]:
         """Run with inputs and outputs where they are wanted."""
+        self._keeper.release()
+        inputs = []
         binding = self._session.io_binding()
         for name, value in feeds.items():
             if isinstance(value, np.ndarray):
@@ -216,24 +221,27 @@ class Session:
                 # bind_cpu_input would know no input with a default, such as the targets.
                 value = self._runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
             binding.bind_ortvalue_input(name, value)
+            inputs.append(value)
         for name in names:
             binding.bind_output(name, device)
         options = self._runtime.RunOptions()
         if not wait:
             options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._session.run_with_iobinding(binding, options)
+        if not wait and self._stream is not None:  # the run is queued, and reads them
+            self._keeper.keep(self._stream.mark(), binding, *inputs)
         return list(binding.get_outputs())
 
     def _failure(self, error: Exception) -> InferenceError:
         return InferenceError(f"{self._name}: ONNX Runtime failed: {first_line(error)}")
 
 
-def _on_stream(entry: Any, stream: Any) -> Any:
+def _on_stream(entry: Any, stream: Stream | None) -> Any:
     """Return a provider that runs on a given stream."""
     if stream is None or _name(entry) != CUDA:
         return entry
     options = {} if isinstance(entry, str) else dict(entry[1])
-    return CUDA, {**options, "user_compute_stream": str(int(stream))}
+    return CUDA, {**options, "user_compute_stream": str(stream.handle)}
 
 
 def _version(runtime: Any) -> tuple[int, ...]:

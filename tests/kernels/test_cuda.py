@@ -22,7 +22,15 @@ pytest.importorskip("numba_cuda", reason="needs numba-cuda")
 
 from numba import cuda as device
 
-from onnxcam.kernels import View, cuda, cuda_common, kernels, kernels_for, reference
+from onnxcam.kernels import (
+    View,
+    cuda,
+    cuda_arrays,
+    cuda_common,
+    kernels,
+    kernels_for,
+    reference,
+)
 
 from .views import axis, views
 
@@ -204,9 +212,11 @@ def test_the_peak_lies_among_the_candidates() -> None:
 def test_channels_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few images, many channels: two passes."""
     monkeypatch.setattr(cuda, "BLOCKS_A_PROCESSOR", 64)
+    cuda._shares.cache_clear()
     assert cuda._shares(2, 1000) == (15, 67)
+    assert cuda._shares(40, 1000) == (1, 1000)  # as many as there is room for, and no more
     assert cuda._shares(64, 1000) == (1, 1000)
-    assert cuda._shares(1, 0) == (1, 0)
+    assert cuda._shares(1, 0) == cuda._shares(0, 0) == (1, 0)
     rng = np.random.default_rng(1)
     for relu in (False, True):
         a = rng.normal(size=(1, 200, 7)).astype("f")
@@ -217,6 +227,7 @@ def test_channels_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
             reference.combine(a, g, relu=relu),
             scale_of(a, alpha),
         )
+    cuda._shares.cache_clear()
 
 
 def test_check_runs_every_kernel() -> None:
@@ -230,11 +241,14 @@ def test_the_stream_is_the_array_s(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, stream: int | None) -> None:
             self.__cuda_array_interface__ = {"stream": stream}
 
-    monkeypatch.setattr(cuda, "_external", lambda handle: f"stream {handle}")
-    assert cuda._stream(None, Array(77)) == "stream 77"
-    assert cuda._stream("mine", Array(77)) == "mine"
-    assert cuda._stream(None, Array(1)) == cuda._stream(None, Array(None)) == 0
-    assert cuda._stream(None, sent(np.ones(3))) == 0
+    monkeypatch.setattr(cuda_arrays, "_external", lambda handle: f"stream {handle}")
+    stream_of = cuda_arrays.stream_of
+    assert stream_of(None, Array(77)) == "stream 77"
+    assert stream_of("Numba's", Array(77)) == "Numba's"
+    assert stream_of(99, Array(77)) == stream_of(np.int64(99), Array(77)) == "stream 99"
+    assert stream_of(0, Array(77)) == stream_of(1, Array(77)) == 0, "the default stream"
+    assert stream_of(None, Array(1)) == stream_of(None, Array(None)) == 0
+    assert stream_of(None, sent(np.ones(3))) == 0
 
 
 def test_arrays_on_the_gpu_go_to_its_kernels() -> None:
@@ -255,14 +269,14 @@ def test_arrays_are_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
                 "shape": shape, "strides": strides, "typestr": "<f2", "data": (4096, False),
             }  # fmt: skip
 
-    monkeypatch.setattr(cuda, "_at", lambda *given: given)
+    monkeypatch.setattr(cuda_arrays, "_at", lambda *given: given)
     halves = ("float16",)
-    assert cuda._flat(Array((2, 3, 4), None), halves) == (4096, 24, "<f2")
-    assert cuda._flat(Array((2, 1, 4), (8, 999, 2)), halves) == (4096, 8, "<f2")
-    assert cuda._flat(Array((2, 0, 4), None), halves).size == 0
+    assert cuda_arrays.flat(Array((2, 3, 4), None), halves) == (4096, 24, "<f2")
+    assert cuda_arrays.flat(Array((2, 1, 4), (8, 999, 2)), halves) == (4096, 8, "<f2")
+    assert cuda_arrays.flat(Array((2, 0, 4), None), halves).size == 0
     for strides in ((8, 16, 2), (24, 8, 4)):
         with pytest.raises(ValueError, match="contiguous"):
-            cuda._flat(Array((2, 3, 4), strides), halves)
+            cuda_arrays.flat(Array((2, 3, 4), strides), halves)
 
 
 def test_blocks_are_of_the_simulator() -> None:

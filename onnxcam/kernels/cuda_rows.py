@@ -1,0 +1,149 @@
+"""Grad-CAM's map by warps and shuffles, for maps of up to 256 positions: GPU code.
+
+:func:`onnxcam.kernels.cuda_sums.combine` does the same without shuffles, for maps of few positions
+and for the simulator, which has no shuffles.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from numba import cuda, float32, float64, int32, uint64
+
+from onnxcam.kernels.cuda_common import THREADS, WARP, WARPS, compiled, read
+
+LOADS = 16  # registers for gradients, and as many for activations
+MOST = 8 * WARP  # positions
+_ALL = 0xFFFFFFFF
+
+
+def channels_of(columns: int) -> int:
+    """Return how many channels a warp takes at a time: a power of two, few enough for LOADS."""
+    return 1 << (LOADS // columns).bit_length() - 1
+
+
+def _fold(half: int, hop: int) -> Any:
+    """Return code that adds up sums among lanes until each is spread over ``2 * hop`` of them.
+
+    In each step the upper lanes keep the second half of the sums and send the first, so that
+    ``half`` sums are left; a single one is kept by all lanes.
+    """
+
+    @cuda.jit(device=True)
+    def step(sums):
+        upper = cuda.threadIdx.x & hop != 0
+        for c in range(half):
+            low, high = sums[c], sums[c + half]  # read before choosing: registers have no address
+            kept = high if upper else low
+            sent = low if upper else high
+            sums[c] = kept + cuda.shfl_xor_sync(_ALL, sent, hop)
+        if half == 0:
+            sums[0] += cuda.shfl_xor_sync(_ALL, sums[0], hop)
+
+    if hop == 1:
+        return step
+    rest = _fold(half // 2, hop // 2)
+
+    @cuda.jit(device=True)
+    def steps(sums):
+        step(sums)
+        rest(sums)
+
+    return steps
+
+
+@cache
+def combine_rows(columns: int) -> Any:
+    """Return the kernel for maps of up to ``columns * WARP`` positions, and more than one warp less.
+
+    A lane has the positions ``lane``, ``lane + WARP``, ...; a warp takes several channels at a
+    time. Nothing is exchanged in shared memory before the end.
+    """
+    channels = channels_of(columns)
+    before = columns - 1  # columns that every lane has
+    fold = _fold(channels // 2, WARP // 2)  # channel c ends in lanes c * WARP / channels on
+
+    @cuda.jit(device=True)
+    def load(values, into, at, row, more):
+        """Load channels; a lane without a last position reads its last but one again."""
+        hop = uint64(before * WARP if more else max(before - 1, 0) * WARP)
+        for c in range(channels):
+            for p in range(before):
+                into[c * columns + p] = read(values, at + uint64(c) * row + uint64(p * WARP))
+            into[c * columns + before] = read(values, at + uint64(c) * row + hop)
+
+    @cuda.jit(device=True)
+    def one(gradients, activations, g_at, a_at, more, scale, totals):
+        """Add one channel, where too few are left for all at a time."""
+        mean = float32(0)
+        for p in range(columns):
+            if p < before or more:
+                mean += read(gradients, g_at + uint64(p * WARP))
+        hop = WARP // 2
+        while hop > 0:
+            mean += cuda.shfl_xor_sync(_ALL, mean, hop)
+            hop //= 2
+        for p in range(columns):
+            if p < before or more:
+                totals[p] += float64(mean * scale * read(activations, a_at + uint64(p * WARP)))
+
+    def rows(activations, gradients, out, targets, count, places, share, relu):
+        g, a = cuda.local.array(LOADS, float32), cuda.local.array(LOADS, float32)
+        sums, totals = cuda.local.array(LOADS, float32), cuda.local.array(8, float64)
+        staged = cuda.shared.array(THREADS, float64)
+        me = int32(cuda.threadIdx.x)
+        lane, warp = int32(me % WARP), int32(me // WARP)
+        pair = cuda.blockIdx.x
+        first = cuda.blockIdx.y * share + warp * channels
+        end = min(cuda.blockIdx.y * share + share, count)
+        more = lane + before * WARP < places
+        if columns == 1:  # a lane that has no position reads the last one
+            place = min(int32(lane), int32(places - 1))
+        else:
+            place = lane
+        scale = float32(1) / float32(places)
+        for p in range(columns):
+            totals[p] = 0.0
+        g_at = uint64((pair * count + first) * places + place)
+        a_at = uint64((pair // targets * count + first) * places + place)
+        row, ahead = uint64(places), uint64(WARPS * channels * places)
+        while first + channels <= end:
+            load(gradients, g, g_at, row, more)
+            load(activations, a, a_at, row, more)
+            for c in range(channels):
+                last = g[c * columns + before]
+                sums[c] = last if more else float32(0)
+                for p in range(before):
+                    sums[c] += g[c * columns + p]
+            fold(sums)
+            mean = sums[0] * scale
+            for c in range(channels):
+                sums[c] = cuda.shfl_sync(_ALL, mean, c * (WARP // channels))
+            for p in range(columns):
+                total = float32(0)
+                for c in range(channels):
+                    total += sums[c] * a[c * columns + p]
+                totals[p] += float64(total)
+            first += WARPS * channels
+            g_at += ahead
+            a_at += ahead
+        while first < end:  # fewer than ``channels``, of one warp
+            one(gradients, activations, g_at, a_at, more, scale, totals)
+            first += 1
+            g_at += row
+            a_at += row
+        at = uint64((cuda.blockIdx.y * cuda.gridDim.x + pair) * places)
+        for p in range(columns):
+            staged[me] = totals[p]
+            cuda.syncthreads()
+            if warp == 0 and lane + p * WARP < places:
+                total = 0.0
+                for w in range(WARPS):
+                    total += staged[w * WARP + lane]
+                if relu and total < 0:
+                    total = 0.0
+                out[at + uint64(lane + p * WARP)] = float32(total)
+            cuda.syncthreads()
+
+    return compiled(rows)
