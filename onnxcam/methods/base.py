@@ -38,11 +38,18 @@ class Runs(Protocol):
     def activations(self) -> NDArray[Any]:
         """The layer's activations on the clean image, ``[K, *S]``."""
 
+    @property
+    def batch(self) -> int:
+        """How many images one run takes; more than that in one call are run one after another."""
+
     def forward(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of images ``[B, C, *S]``, ``[B, T]``."""
 
     def gradient(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """Return their gradients at the images ``[B, C, *S]``, ``[B, T, C, *S]``."""
+
+    def given(self, method: Method, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return what a method of one run writes, of images ``[B, C, *S]``, ``[B, T, ...]``."""
 
     def tail(self, activations: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``.

@@ -129,6 +129,8 @@ CAMS = {
     "hires-cam": "HiResCAM",
     "layer-cam": "LayerCAM",
     "ablation-cam": "AblationCAM",
+    "xgrad-cam": "XGradCAM",
+    "grad-cam-elementwise": "GradCAMElementWise",
 }
 
 
