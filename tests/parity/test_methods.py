@@ -129,8 +129,6 @@ CAMS = {
     "hires-cam": "HiResCAM",
     "layer-cam": "LayerCAM",
     "ablation-cam": "AblationCAM",
-    "xgrad-cam": "XGradCAM",
-    "grad-cam-elementwise": "GradCAMElementWise",
 }
 
 

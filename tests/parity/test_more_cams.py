@@ -1,8 +1,4 @@
-"""More class activation maps against pytorch-grad-cam, torch-cam and PyTorch autograd.
-
-On the seeded networks of ``test_methods``; torch-cam and slow re-implementations stand in where
-pytorch-grad-cam has no such method, or does something else than the paper.
-"""
+"""More class activation maps against pytorch-grad-cam, torch-cam and slow re-implementations."""
 
 from __future__ import annotations
 
@@ -14,42 +10,41 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from .networks import torchvision_models  # noqa: E402
 
 torchvision_models()  # before others import it
-pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
-pytest.importorskip("captum", reason="captum is not installed")
+cams = pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
 
-from .test_methods import Network, network, scaled  # noqa: E402
+from pytorch_grad_cam.utils.model_targets import (  # noqa: E402
+    ClassifierOutputTarget,
+    FinerWeightedTarget,
+)
+from torch.nn.functional import interpolate  # noqa: E402
 
-network = network
-
-
-def activations(net: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the explained layer's activations, and the scores made of them."""
-    found: list[torch.Tensor] = []
-    handle = net.module.register_forward_hook(lambda m, i, o: found.append(o))
-    scores = net.model(images)
-    handle.remove()
-    return found[0], scores
+from .seeded import NETWORKS, Network, close, differs, scaled, seeded  # noqa: E402
 
 
-def gradients(net: Network, images: torch.Tensor, loss=None) -> tuple[np.ndarray, np.ndarray]:
-    a, scores = activations(net, images)
-    total = scores[:, net.target].sum() if loss is None else loss(scores)
-    [g] = torch.autograd.grad(total, a)
-    return a.detach().double().numpy(), g.double().numpy()
+@pytest.fixture(params=NETWORKS)
+def network(request) -> Network:
+    return seeded(request.param)
 
 
-def differs(net: Network, maps: np.ndarray) -> None:
-    assert np.abs(scaled(maps) - scaled(net.ours("grad-cam"))).max() > 0.05
+def theirs(network: Network, kind: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Return pytorch-grad-cam's maps, scaled to 0..1, by default not resized."""
+    with getattr(cams, kind)(model=network.model, target_layers=[network.module]) as cam:
+        cam.get_target_width_height = lambda _: size
+        wanted = [ClassifierOutputTarget(network.target)] * len(network.images)
+        return cam(input_tensor=network.images, targets=wanted)
 
 
-def close(ours: np.ndarray, expected: np.ndarray) -> None:
-    scale = np.abs(expected).max()
-    assert ours.shape == expected.shape and scale > 1e-6
-    assert np.abs(ours - expected).max() <= 1e-3 * scale
+@pytest.mark.parametrize(
+    ("method", "kind"), [("xgrad-cam", "XGradCAM"), ("grad-cam-elementwise", "GradCAMElementWise")]
+)
+def test_cams_equal_pytorch_grad_cams(network: Network, method: str, kind: str) -> None:
+    ours = network.ours(method)
+    close(scaled(ours), theirs(network, kind))
+    differs(network, ours)
 
 
 def test_the_papers_ablations_of_grad_cam(network: Network) -> None:
-    a, g = gradients(network, network.images)
+    a, g = network.gradients(network.images)
     for pool, options in ((np.mean, "relu=0"), (np.max, "max=1"), (np.max, "max=1,relu=0")):
         weights = pool(g, axis=(2, 3), keepdims=True)
         expected = (weights * a).sum(axis=1)
@@ -62,15 +57,13 @@ def test_the_papers_ablations_of_grad_cam(network: Network) -> None:
 
 @pytest.mark.parametrize("alpha", [1.0, 0.6])
 def test_finer_cam_equals_pytorch_grad_cams(network: Network, alpha: float) -> None:
-    from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
-
     def loss(scores: torch.Tensor) -> torch.Tensor:
         away = (scores - scores[:, [network.target]]).abs().detach()
         nearest = away.argsort(dim=1)[:, 1:4]
         pairs = zip(scores, nearest, strict=True)
         return sum(FinerWeightedTarget(network.target, n.tolist(), alpha)(s) for s, n in pairs)
 
-    a, g = gradients(network, network.images, loss)
+    a, g = network.gradients(network.images, loss)
     expected = (g.mean(axis=(2, 3), keepdims=True) * a).sum(axis=1)
     close(network.ours(f"finer-cam:alpha={alpha}"), expected)
     differs(network, expected)
