@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -157,3 +157,9 @@ def positive(method: str, **parameters: float) -> None:
     for name, value in parameters.items():
         if value < 1 or value != int(value):
             raise MethodError(f"method '{method}': {name} = {value} must be a whole number from 1.")
+
+
+def chunks(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where runs of at most ``size`` begin and end, until there were ``count``."""
+    for start in range(0, count, size):
+        yield start, min(start + size, count)

@@ -20,6 +20,9 @@ METHODS = [
     *("xgrad-cam", "grad-cam-elementwise", "finer-cam", "grad-cam:max=1,relu=0"),
     *("excitation-bp", "eigen-cam", "random-cam", "ablation-cam"),
     *("saliency", "guided-backprop", "deconvnet", "guided-grad-cam", "deconv-grad-cam"),
+    *("eigen-grad-cam", "score-cam", "recipro-cam", "smooth-grad-cam++:samples=3"),
+    *("input-x-gradient", "smooth-grad:samples=3", "smooth-grad-squared:samples=3"),
+    *("var-grad:samples=3", "gradient-shap:samples=3", "rise:masks=30,cells=4"),
     *("integrated-gradients:steps=6", "occlusion:size=5,stride=3"),
 ]
 INNER = [m for m in METHODS if m != "cam"]  # at a layer that is not simply averaged

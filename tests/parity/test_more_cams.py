@@ -16,7 +16,6 @@ from pytorch_grad_cam.utils.model_targets import (  # noqa: E402
     ClassifierOutputTarget,
     FinerWeightedTarget,
 )
-from torch.nn.functional import interpolate  # noqa: E402
 
 from .seeded import NETWORKS, Network, close, differs, scaled, seeded  # noqa: E402
 

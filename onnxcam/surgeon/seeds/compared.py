@@ -42,7 +42,9 @@ class ComparedSeeds:
         """The explained differences, ``[T, N]``."""
         q = self._shares()
         others = self.b.sum(self.b.op("Mul", q, self._seeds.scores), [-1])
-        return self.b.op("Sub", self._seeds.value, self.b.op("Mul", others, self._like(self._alpha)))
+        return self.b.op(
+            "Sub", self._seeds.value, self.b.op("Mul", others, self._like(self._alpha))
+        )
 
     def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
         """Return where every walk starts: at the scores."""
