@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,16 +20,23 @@ import onnxcam
 SIZE, CLASSES = 24, 7
 
 
+class Plus(nn.Module):
+    """A sum that a test may replace by a module that others know how to explain."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
 class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)
         )
-        self.relu = nn.ReLU()
+        self.plus, self.relu = Plus(), nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(x + self.body(x))
+        return self.relu(self.plus(x, self.body(x)))
 
 
 class Fire(nn.Module):
@@ -83,7 +91,7 @@ class Network:
         target: the class that is explained.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, biases: bool = True, **export: Any) -> None:
         torch.manual_seed(4)
         self.name = name
         self.model, split = NETWORKS[name]()
@@ -96,6 +104,10 @@ class Network:
                 nn.init.uniform_(module.bias, -0.2, 0.2)
                 nn.init.uniform_(module.running_mean, -0.2, 0.2)
                 nn.init.uniform_(module.running_var, 0.5, 2)
+                if not biases:
+                    nn.init.zeros_(module.running_mean)
+            if not biases and getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
         self.model.eval()
         self.features, self.head = self.model[:split], self.model[split:]
         self.module = self.model[split - 1]
@@ -108,7 +120,7 @@ class Network:
             torch.onnx.export(
                 self.model, (self.images,), str(self.path), dynamo=False, opset_version=17,
                 input_names=["input"], output_names=["output"],
-                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
+                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}}, **export,
             )  # fmt: skip
         self.layer = self._named()
 
@@ -155,6 +167,13 @@ class Network:
 def seeded(name: str) -> Network:
     """Return a network, made once."""
     return Network(name)
+
+
+@cache
+def unfolded(name: str) -> Network:
+    """Return the same network with its batch normalizations left in the file, made once."""
+    preserve = torch.onnx.TrainingMode.PRESERVE
+    return Network(name, do_constant_folding=False, training=preserve)
 
 
 def scaled(maps: np.ndarray) -> np.ndarray:
