@@ -252,9 +252,16 @@ class ImageRuns:
         self.value = self.forward(self.image[None])[0]
 
     @property
+    def batch(self) -> int:
+        """How many images one run takes."""
+        return self._batch_size
+
+    @cached_property
     def activations(self) -> Array:
         """The layer's activations on the clean image, ``[K, *S]``."""
-        return np.asarray(self._crossing[0][0])
+        layers = self._program.plan.layers
+        name = layers[0].name if layers else next(iter(self._tail.plan.feeds))
+        return np.asarray(self._clean((name,))[0][0])
 
     @property
     def _tail(self) -> Program:
@@ -276,40 +283,47 @@ class ImageRuns:
 
     def forward(self, images: Array) -> NDArray[np.float64]:
         """Return the explained numbers of images ``[B, C, H, W]``, ``[B, T]``."""
-        return self._many(self._program, images, "value")
+        return self._many(self._program, images, "value")["value"].astype(np.float64)
 
     def gradient(self, images: Array) -> NDArray[np.float64]:
         """Return their gradients at the images, ``[B, T, C, H, W]``."""
-        program = self._runner.program([_GRADIENT], self._element, self._cut)
-        found = self._many(program, images, "input-gradient")
+        found = self.given(_GRADIENT, images)["gradient"].astype(np.float64)
         return np.asarray(self._facts.channels_first(found, 2))
+
+    def given(self, method: Method, images: Array) -> dict[str, Array]:
+        """Return what a method of one run writes, of images ``[B, C, H, W]``, images first."""
+        program = self._runner.program([method], self._element, self._cut)
+        return self._many(program, images, method.label)
 
     def tail(self, activations: Array) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``."""
         layer, *others = self._tail.plan.feeds.values()
         fixed = dict(zip(others, self._crossing[1:], strict=True))
-        return self._run_parts(self._tail, layer, activations, fixed, "value")
+        found = self._run_parts(self._tail, layer, activations, fixed, "value")
+        return found["value"].astype(np.float64)
 
-    def _many(self, program: Program, images: Array, part: str) -> NDArray[np.float64]:
+    def _many(self, program: Program, images: Array, part: str) -> dict[str, Array]:
         whole = self._facts.as_taken(images)
         fed = next(iter(program.plan.feeds.values())) if self._cut else self._facts.name
         return self._run_parts(program, fed, whole.astype(self._kind), {}, part)
 
     def _run_parts(
         self, program: Program, fed: str, whole: Array, fixed: Mapping[str, Array], part: str
-    ) -> NDArray[np.float64]:
-        """Return a part's only value, images first, of many variants of one input."""
-        [output] = program.names(part)
-        found = []
+    ) -> dict[str, Array]:
+        """Return a part's values, images first, of many variants of one input."""
+        facts = program.plan.parts[part]
+        outputs = {key: name for key, name in facts.outputs.items() if key != "negative"}
+        found: dict[str, list[Array]] = {key: [] for key in outputs}
         for start in range(0, len(whole), self._batch_size):
             variants = whole[start : start + self._batch_size]
             full = _filled(variants, self._facts.batch)
             feeds = self._feeds(program, {fed: full, **fixed})
-            values = program.run(feeds, [output])[output]
-            if not program.plan.parts[part].images_first:
-                values = np.swapaxes(values, 0, 1)
-            found.append(values[: len(variants)])
-        return np.concatenate(found).astype(np.float64)
+            values = program.run(feeds, list(outputs.values()))
+            for key, output in outputs.items():
+                value = values[output]
+                value = value if key in facts.images_first else np.swapaxes(value, 0, 1)
+                found[key].append(value[: len(variants)])
+        return {key: np.concatenate(parts) for key, parts in found.items()}
 
     def _feeds(self, program: Program, varied: Mapping[str, Array]) -> dict[str, Array]:
         """Add what stays fixed, repeated as often as there are variants."""

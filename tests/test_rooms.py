@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "imaging": {"errors", "kernels"},
     "runtime": {"errors"},
     "targets": {"errors"},
-    "methods": {"errors", "kernels", "graph", "surgeon"},
+    "methods": {"errors", "gradient", "kernels", "graph", "surgeon"},
     "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
     "notebook": {"errors", "imaging"},

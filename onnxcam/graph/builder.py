@@ -191,6 +191,12 @@ class Builder:
         """Average over constant axes; without axes return the value itself."""
         if not axes:
             return value
+        return self.reduced("ReduceMean", value, axes, keepdims)
+
+    def reduced(
+        self, op_type: str, value: ir.Value, axes: Sequence[int], keepdims: bool = False
+    ) -> ir.Value:
+        """Append ReduceMean, ReduceMax or ReduceMin over constant axes."""
         if self.opset >= 18:
-            return self.op("ReduceMean", value, self.ints(*axes), keepdims=int(keepdims))
-        return self.op("ReduceMean", value, axes=list(axes), keepdims=int(keepdims))
+            return self.op(op_type, value, self.ints(*axes), keepdims=int(keepdims))
+        return self.op(op_type, value, axes=list(axes), keepdims=int(keepdims))

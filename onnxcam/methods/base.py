@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -38,11 +38,18 @@ class Runs(Protocol):
     def activations(self) -> NDArray[Any]:
         """The layer's activations on the clean image, ``[K, *S]``."""
 
+    @property
+    def batch(self) -> int:
+        """How many images one run takes; more than that in one call are run one after another."""
+
     def forward(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of images ``[B, C, *S]``, ``[B, T]``."""
 
     def gradient(self, images: NDArray[Any]) -> NDArray[np.float64]:
         """Return their gradients at the images ``[B, C, *S]``, ``[B, T, C, *S]``."""
+
+    def given(self, method: Method, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return what a method of one run writes, of images ``[B, C, *S]``, ``[B, T, ...]``."""
 
     def tail(self, activations: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``.
@@ -150,3 +157,9 @@ def positive(method: str, **parameters: float) -> None:
     for name, value in parameters.items():
         if value < 1 or value != int(value):
             raise MethodError(f"method '{method}': {name} = {value} must be a whole number from 1.")
+
+
+def chunks(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield where runs of at most ``size`` begin and end, until there were ``count``."""
+    for start in range(0, count, size):
+        yield start, min(start + size, count)

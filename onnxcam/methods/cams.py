@@ -7,16 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxcam.methods.base import positive
 from onnxcam.methods.registry import register
 
 if TYPE_CHECKING:
+    from onnxcam.graph.terms import Term
     from onnxcam.surgeon.site import Site, Weighted
 
 
 @register("grad-cam", "Selvaraju et al. 2017, eq. 1-2", proportional=True)
-def grad_cam(s: Site) -> Weighted:
-    """sum_k mean_S(G_k) A_k."""
-    return s.weighted(s.pooled())
+def grad_cam(s: Site, max: int = 0, relu: int = 1) -> Weighted | Term:
+    """sum_k mean_S(G_k) A_k; max=1: max_S; relu=0: all of the map, from its least value on.
+
+    The options are ablations of the paper, sections B.2 and B.3 of its supplement.
+    """
+    weights = s.max_space(s.gradient()) if max else s.pooled()
+    if relu:
+        return s.weighted(weights)
+    found = s.sum_channels(s.over_space(weights) * s.activations)
+    return found - s.min_space(found)
 
 
 @register("counterfactual", "Selvaraju et al. 2017, section 3.3", proportional=True)
@@ -59,3 +68,27 @@ def grad_cam_plus_plus(s: Site) -> Weighted:
     total = s.sum_space(s.activations, keepdims=True)
     share = square / (square * 2.0 + total * (square * g) + 1e-6)
     return s.weighted(s.sum_space(share * s.relu(g)))
+
+
+@register("xgrad-cam", "Fu et al. 2020, eq. 6", proportional=True)
+def xgrad_cam(s: Site) -> Weighted:
+    """sum_k w_k A_k, w = sum_S(G A) / sum_S(A).
+
+    The denominator gets 1e-7 added, as in pytorch-grad-cam.
+    """
+    total = s.sum_space(s.activations) + 1e-7
+    return s.weighted(s.sum_space(s.gradient() * s.activations) / total)
+
+
+@register("grad-cam-elementwise", "Pillai and Pirsiavash 2021, eq. 2", proportional=True)
+def grad_cam_elementwise(s: Site) -> Term:
+    """sum_k relu(G_k A_k), element by element."""
+    return s.sum_channels(s.relu(s.gradient() * s.activations))
+
+
+@register("finer-cam", "Zhang et al. 2025, eq. 4", needs="a layer of maps, classes")
+def finer_cam(s: Site, alpha: float = 1.0, compare: int = 3) -> Weighted:
+    """grad-cam of y_c - alpha y_d, over the classes d of the nearest scores, by probability."""
+    positive("finer-cam", compare=compare)
+    finer = s.compared(alpha, int(compare))
+    return finer.weighted(finer.pooled())

@@ -23,12 +23,12 @@ def excitation_bp(s: Site) -> Term:
 
 
 def _principal(arrays: Arrays) -> NDArray[np.float64]:
-    """Project activations on their first principal component over positions.
+    """Project maps ``[N, T, K, *S]`` on their first principal component over positions.
 
-    Its sign is that with which the map goes up where the activations' mean over channels does.
+    Its sign is that with which the result goes up where the mean over channels does.
     """
-    activations = arrays["activations"]  # [N, 1, K, *S], the same for every target
-    return np.stack([[_component(a[0].astype(np.float64))] for a in activations])
+    [maps] = arrays.values()
+    return np.stack([[_component(a.astype(np.float64)) for a in targets] for targets in maps])
 
 
 def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -50,6 +50,12 @@ def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
 def eigen_cam(s: Site) -> dict[str, Term]:
     """v^T A, with v the first principal component of the activations."""
     return {"activations": s.per_target(s.activations)}
+
+
+@register("eigen-grad-cam", "pytorch-grad-cam; after Muhammad and Yeasin 2020", finish=_principal)
+def eigen_grad_cam(s: Site) -> dict[str, Term]:
+    """v^T (G A), with v the first principal component of gradient times activations."""
+    return {"products": s.gradient() * s.activations}
 
 
 def _random(arrays: Arrays, seed: int = 0) -> NDArray[np.float32]:

@@ -38,6 +38,19 @@ def saliency(s: Site) -> Term:
 
 
 @register(
+    "input-x-gradient",
+    "Shrikumar et al. 2016, section 1",
+    space="input",
+    proportional=True,
+    needs="a differentiable model",
+    cost="3 to 4",
+)
+def input_x_gradient(s: Site) -> Term:
+    """(dy/dx) x, element by element."""
+    return s.gradient(s.input) * s.input
+
+
+@register(
     "guided-backprop",
     "Springenberg et al. 2014, section 3.4",
     space="input",

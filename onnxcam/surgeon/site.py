@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
-from onnxcam.errors import LayerError, MethodError, OnnxcamError
+from onnxcam.errors import EngineError, LayerError, MethodError, OnnxcamError
 from onnxcam.gradient.backward import Backward
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.gradient.overrides.policies import STANDARD, find_policy
@@ -16,6 +16,9 @@ from onnxcam.graph.builder import PREFIX, Builder, shaped
 from onnxcam.graph.terms import Term
 from onnxcam.graph.values import depends_on, dims, leads_to, names
 from onnxcam.surgeon.find.image import first_floating
+from onnxcam.surgeon.seeds.built import BuiltSeeds
+from onnxcam.surgeon.seeds.classes import ClassSeeds
+from onnxcam.surgeon.seeds.compared import ComparedSeeds
 from onnxcam.surgeon.seeds.head import Cotangent
 from onnxcam.surgeon.seeds.pooled import averages_space, summed_gradient
 
@@ -144,6 +147,23 @@ class Site:
 
         return self.term(self._once(("pooled",), make))
 
+    def compared(self, alpha: float, count: int) -> Site:
+        """Return the site of the targets' classes compared with those of the nearest scores.
+
+        See :class:`onnxcam.surgeon.seeds.compared.ComparedSeeds`.
+
+        Raises:
+            MethodError: the targets are no classes, or there is one only.
+        """
+        if not isinstance(self._seeds, ClassSeeds):
+            raise MethodError(
+                "it compares classes, so its target is a class, as -t 281. grad-cam takes any."
+            )
+        if isinstance(self._seeds, BuiltSeeds):
+            raise EngineError("engine 'ort' compares no classes; engine 'rules' does.")
+        seeds = ComparedSeeds(self._seeds, alpha, count)
+        return Site(self.b, seeds, self._layer, self._image, self._why)
+
     def head(self) -> Term:
         """Return the weights of the last linear layer for each target, ``[T, N, K]``.
 
@@ -199,6 +219,20 @@ class Site:
         """Sum over space."""
         axes = list(range(-self.rank, 0))
         return self.term(self.b.sum(value.value, axes, keepdims=keepdims))
+
+    def max_space(self, value: Term) -> Term:
+        """Return the largest value over space."""
+        return self.term(self.b.reduced("ReduceMax", value.value, list(range(-self.rank, 0))))
+
+    def min_space(self, value: Term) -> Term:
+        """Return the least value over space, whose axes are kept."""
+        axes = list(range(-self.rank, 0))
+        return self.term(self.b.reduced("ReduceMin", value.value, axes, keepdims=True))
+
+    def over_space(self, value: Term) -> Term:
+        """Return ``[T, N, K]`` as ``[T, N, K, 1, ...]``, to be multiplied with activations."""
+        axes = self.b.ints(*range(3, 3 + self.rank))
+        return self.term(self.b.op("Unsqueeze", value.value, axes))
 
     def sum_channels(self, value: Term) -> Term:
         """Sum ``[T, N, K, *S]`` over channels."""

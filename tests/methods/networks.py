@@ -17,11 +17,16 @@ CLASSES = 4
 # Every method, cheap enough for a small network.
 METHODS = [
     *("grad-cam", "counterfactual", "cam", "hires-cam", "layer-cam", "grad-cam++"),
+    *("xgrad-cam", "grad-cam-elementwise", "finer-cam", "grad-cam:max=1,relu=0"),
     *("excitation-bp", "eigen-cam", "random-cam", "ablation-cam"),
     *("saliency", "guided-backprop", "deconvnet", "guided-grad-cam", "deconv-grad-cam"),
+    *("eigen-grad-cam", "score-cam", "recipro-cam", "smooth-grad-cam++:samples=3"),
+    *("input-x-gradient", "smooth-grad:samples=3", "smooth-grad-squared:samples=3"),
+    *("var-grad:samples=3", "gradient-shap:samples=3", "rise:masks=30,cells=4"),
     *("integrated-gradients:steps=6", "occlusion:size=5,stride=3"),
 ]
 INNER = [m for m in METHODS if m != "cam"]  # at a layer that is not simply averaged
+ELEMENTS = [m for m in INNER if m != "finer-cam"]  # whose target may be anything
 
 
 def weights(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from onnxcam.kernels import reference
 from onnxcam.methods.registry import METHODS as KNOWN
 from onnxcam.methods.registry import methods
 
-from .networks import IMAGES, INNER, METHODS, explain, network
+from .networks import ELEMENTS, IMAGES, INNER, METHODS, explain, network
 
 TARGETS = ["top:2", 3]
 
@@ -68,7 +68,7 @@ def test_a_fixed_batch_gives_the_same(save, method: str, batch: str) -> None:
             close(b.signed, a.signed, 2e-5)
 
 
-@pytest.mark.parametrize("method", INNER)
+@pytest.mark.parametrize("method", ELEMENTS)
 def test_an_element_of_the_scores_is_the_class(dense: Path, method: str) -> None:
     """And several elements, of the scores and of an inner tensor, share one run."""
     [classes] = explain(dense, method, IMAGES[:1], [1, 3], layer="r2")

@@ -70,10 +70,10 @@ def is_like_rectifier(node: ir.Node) -> bool:
     if node.op_type != "Mul" or len(node.inputs) != 2:
         return False
     a, b = node.inputs
-    return _gates(a, b) or _gates(b, a)
+    return opens(a, b) or opens(b, a)
 
 
-def _gates(gate: ir.Value | None, x: ir.Value | None) -> bool:
+def opens(gate: ir.Value | None, x: ir.Value | None) -> bool:
     """Whether ``gate`` is an opening function of ``x``, written in elementwise operators."""
     opened = False
     for _ in range(_LONGEST):
