@@ -24,6 +24,10 @@ class Seeds(Protocol):
     """Where a walk starts; one kind of target a class, see :mod:`onnxcam.surgeon.seeds`."""
 
     @property
+    def b(self) -> Builder:
+        """The builder of the graph."""
+
+    @property
     def value(self) -> ir.Value:
         """The explained numbers, ``[T, N]``."""
 
