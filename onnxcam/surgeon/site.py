@@ -28,6 +28,10 @@ class Seeds(Protocol):
         """The builder of the graph."""
 
     @property
+    def T(self) -> str | int:
+        """The number of targets, or the name of that length."""
+
+    @property
     def value(self) -> ir.Value:
         """The explained numbers, ``[T, N]``."""
 
