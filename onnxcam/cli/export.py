@@ -62,6 +62,17 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="Maps at the layer's size, rectified, not scaled.")
     ] = False,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Take a photograph of any size, uint8 [H, W, 3], and prepare it in the graph.",
+        ),
+    ] = False,
+    overlay: Annotated[
+        bool,
+        typer.Option("--overlay", help="Give the painted photograph too; --with-preprocessing."),
+    ] = False,
     opset: Annotated[
         int | None,
         typer.Option(
@@ -98,6 +109,8 @@ def export(
         target_required=target_required,
         method=method or "auto",
         raw=raw,
+        with_preprocessing=with_preprocessing,
+        overlay=overlay,
         opset=opset,
         overwrite=overwrite,
         layer=layer,
@@ -112,8 +125,10 @@ def export(
     voice.say(f"layer     {'none' if layer_ is None else layer_}")
     for method_, output in made.heatmaps.items():
         voice.say(f"method    {method_}: output '{output}'")
+    for output in made.overlays.values():
+        voice.say(f"output    {output}")
     for what, name in made.names.items():
-        voice.say(f"{'input' if what == 'target' else 'output':<9} {name}")
+        voice.say(f"{'input' if what in ('target', 'photo') else 'output':<9} {name}")
     (before, after), (nodes, added) = made.size, made.operators
     voice.say(f"added     {after - before:+,} bytes to {before:,}, {added} operators to {nodes}")
     voice.say(f"format    opset {made.opset}, IR {made.ir_version}")
