@@ -169,15 +169,16 @@ class Runner:
                 )
             return self._single[layer]
 
-    def _made(
+    def request(
         self,
         written: Mapping[str, Method],
         element: str | None,
-        cut: Cut,
-        on_device: bool,
-        of_boxes: Mapping[str, Method],
-    ) -> Program:
-        request = Request(
+        cut: Cut = "",
+        on_device: bool = False,
+        of_boxes: Mapping[str, Method] | None = None,
+    ) -> Request:
+        """Return what an instrumented model of methods by name is asked for."""
+        return Request(
             written,
             of_boxes=of_boxes,
             layers=self._layers,
@@ -188,6 +189,16 @@ class Runner:
             cut=cut,
             on_device=on_device,
         )
+
+    def _made(
+        self,
+        written: Mapping[str, Method],
+        element: str | None,
+        cut: Cut,
+        on_device: bool,
+        of_boxes: Mapping[str, Method],
+    ) -> Program:
+        request = self.request(written, element, cut, on_device, of_boxes)
         keys = [m.key() for part in (written, of_boxes) for m in part.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         folder, name = self.path.absolute().parent, self.path.name
