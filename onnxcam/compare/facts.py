@@ -22,13 +22,15 @@ class Quantized:
 
     def dequantized(self, tensor: NDArray[Any]) -> NDArray[np.float32]:
         """Return the real numbers that integers stand for, float32."""
-        return (tensor.astype(np.float32) - np.float32(self.zero)) * np.float32(self.scale)
+        centred = tensor.astype(np.float32) - np.float32(self.zero)
+        return np.asarray(centred * np.float32(self.scale), np.float32)
 
     def quantized(self, tensor: NDArray[Any], dtype: str) -> NDArray[Any]:
         """Return the integers that are nearest to real numbers, as ``QuantizeLinear`` does."""
         limits = np.iinfo(dtype)
         nearest = np.rint(tensor.astype(np.float32) / np.float32(self.scale)) + self.zero
-        return np.clip(nearest, limits.min, limits.max).astype(dtype)
+        integers: NDArray[Any] = np.clip(nearest, limits.min, limits.max).astype(dtype)
+        return integers
 
 
 @dataclass(frozen=True)

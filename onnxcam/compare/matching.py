@@ -139,7 +139,10 @@ def _alike(shape: Sequence[Dim] | None, other: Sequence[Dim]) -> bool:
     orders = [own, [own[-1], *own[:-1]], [*own[1:], own[0]]]
     channels = theirs[0] if len(theirs) > 2 else theirs[-1]
     same = any(
-        all(not (isinstance(a, int) and isinstance(b, int)) or a == b for a, b in zip(o, theirs))
+        all(
+            not (isinstance(a, int) and isinstance(b, int)) or a == b
+            for a, b in zip(o, theirs, strict=True)
+        )
         for o in orders
     )
     # Other input sizes give other spatial lengths: the channels decide.
@@ -150,8 +153,7 @@ def _none(reference: About, found: Inspection, path: Path) -> str:
     shape = list(reference.layer_shape or ())
     near = ", ".join(f"'{c.tensor}'" for c in found.layers[-3:]) or "none"
     return (
-        f"{path}: no layer goes with the reference's '{reference.layer}' of shape {shape}; its last "
-        f"ones are {near}. --layer NAME and --candidate-layer NAME name two whose maps show the "
-        "same places, or --method saliency explains the image input of both."
+        f"{path}: no layer goes with the reference's '{reference.layer}' of shape {shape}; its "
+        f"last ones are {near}. --layer NAME and --candidate-layer NAME name two whose maps "
+        "show the same places, or --method saliency explains the image input of both."
     )
-

@@ -19,6 +19,8 @@ from onnxcam.runtime.session import Session
 from onnxcam.surgeon.plan import CLASSES, RANKS, TARGETS
 from onnxcam.surgeon.request import Request
 
+OPENVINO = "OpenVINO"
+
 
 def openvino_program(
     explainer: Explainer, layer: str, score: str, grid: tuple[int, int] | None = None
@@ -64,7 +66,7 @@ class OpenVinoSession:
 
             onnx.external_data_helper.load_external_data_for_model(proto, str(folder))
         _name_targets(proto.graph)
-        self._name, self.traffic, self.providers = name, Traffic(), ["OpenVINO"]
+        self._name, self.traffic, self.providers = name, Traffic(), [OPENVINO]
         try:
             core = openvino.Core()
             network = core.read_model(proto.SerializeToString())
@@ -73,8 +75,12 @@ class OpenVinoSession:
             self._compiled = core.compile_model(network, "CPU", hint)
         except Exception as error:
             raise InferenceError(f"{name}: OpenVINO refuses the model: {_reason(error)}") from error
-        self.inputs = [i.get_any_name() for i in self._compiled.inputs]
-        self.outputs = [o.get_any_name() for o in self._compiled.outputs]
+        # A tensor has the names of all that it is the same as, in the model and in OpenVINO's form.
+        self.inputs = [n for i in self._compiled.inputs for n in i.get_names()]
+        self._places = {
+            n: place for place, o in enumerate(self._compiled.outputs) for n in o.get_names()
+        }
+        self.outputs = list(self._places)
 
     def run(
         self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
@@ -90,7 +96,7 @@ class OpenVinoSession:
         except Exception as error:
             raise InferenceError(f"{self._name}: OpenVINO failed: {_reason(error)}") from error
         wanted = self.outputs if outputs is None else outputs
-        return {name: np.array(found[name]) for name in wanted}
+        return {name: np.array(found[self._places[name]]) for name in wanted}
 
 
 def _name_targets(graph: Any) -> None:

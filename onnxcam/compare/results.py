@@ -199,7 +199,9 @@ def read_results(path: Path) -> Results:
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise ResultsError(f"{path}: damaged, not JSON ({error}). Compare the models again.") from None
+        raise ResultsError(
+            f"{path}: damaged, not JSON ({error}). Compare the models again."
+        ) from None
     if not isinstance(data, dict) or data.get("kind") != "comparison":
         raise ResultsError(f"{path}: no results of 'onnxcam compare'.")
     if data.get("format") != FORMAT:

@@ -14,7 +14,6 @@ from onnxcam.compare.ends import quantized_input
 from onnxcam.compare.facts import About
 from onnxcam.compare.feeding import Feeding
 from onnxcam.compare.matching import match_layer, match_score
-from onnxcam.compare.recorded import Recorded
 from onnxcam.compare.sides import ModelSide, Side
 from onnxcam.errors import CompareError, ImageError, InputArrayError, NoImageInputError, naming
 from onnxcam.explainer import Explainer
@@ -112,9 +111,7 @@ def pair(reference: Side, path: Path, options: Options, images: Sequence[Path]) 
     return Pair(reference, candidate, feeding, matched)
 
 
-def _candidate(
-    path: Path, about: About, options: Options, layer: str, score: str
-) -> ModelSide:
+def _candidate(path: Path, about: About, options: Options, layer: str, score: str) -> ModelSide:
     """Return the candidate; the names of the reference's classes are its own, too."""
     explainer = Explainer(
         path,
@@ -129,9 +126,9 @@ def _candidate(
         method=options.method,
     )
     if options.runtime == "openvino":
-        from onnxcam.compare.openvino import openvino_program
+        from onnxcam.compare.openvino import OPENVINO, openvino_program
 
-        return ModelSide(explainer, openvino_program(explainer, layer, score), "OpenVINO")
+        return ModelSide(explainer, openvino_program(explainer, layer, score), OPENVINO)
     return ModelSide(explainer)
 
 
