@@ -14,7 +14,7 @@ from onnxcam.compare.results import FAILED, MEASURES, Results, Row
 from onnxcam.errors import PolicyError, nearest
 
 REASON = "different_reason"
-DEFAULT_MEAN = {"min_agreement": 0.9, "min_correlation": 0.9, "max_peak_shift": 0.1}
+DEFAULT_MEAN = {"min_agreement": 0.85, "min_correlation": 0.9, "max_peak_shift": 0.1}
 DEFAULT_REASON = {"min_correlation": 0.7, "max_peak_shift": 0.25}
 MOST_NAMED = 5
 
