@@ -108,6 +108,18 @@ class KernelsError(OnnxcamError):
     """The requested kernels do not exist or cannot be loaded."""
 
 
+class CompareError(OnnxcamError):
+    """Two models cannot be compared, or not in this way."""
+
+
+class PolicyError(OnnxcamError):
+    """Thresholds are out of range, or the file that holds them cannot be read."""
+
+
+class ResultsError(OnnxcamError):
+    """Results or a recorded run cannot be read, or belong to something else."""
+
+
 @contextmanager
 def naming(what: Path | str, *kinds: type[OnnxcamError], advice: str = "") -> Iterator[None]:
     """Put a name, often a file's, before the message of such errors, and advice after it."""

@@ -33,7 +33,7 @@ from onnxcam.meaning import Meaning
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import find_method
 from onnxcam.notebook import Explanations
-from onnxcam.runner import Runner, feeds_of
+from onnxcam.runner import Program, Runner, feeds_of
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
 from onnxcam.surgeon.plan import DetectorFacts, of_images
@@ -194,6 +194,11 @@ class Explainer:
             for m in self.methods
             if "rectifiers" in m.needs and not self.plan.parts[m.label].changed
         ]
+
+    @property
+    def program(self) -> Program:
+        """The instrumented model of the methods, loaded."""
+        return self._default
 
     @property
     def providers(self) -> list[str]:

@@ -70,6 +70,10 @@ ROOMS["gradient_run"] = {"errors", "gradient", "graph", "inputs", "model", "runt
 ROOMS["gradient_check"] = {"gradient_run", "runtime"}
 ROOMS["gradient_picture"] = {"errors", "explanation", "gradient_run", "notes"}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
+ROOMS["compare"] = {
+    *("_version", "cache", "errors", "explainer", "files", "finishing", "imaging", "inputs"),
+    *("kernels", "methods", "model", "notes", "runner", "runtime", "surgeon", "targets"),
+}
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}
 ROOMS["__init__"] = set(ROOMS) - {"cli", "__main__"}

@@ -9,6 +9,7 @@ import typer
 
 from onnxcam._version import __version__
 from onnxcam.cli import voice
+from onnxcam.cli.compare import compare
 from onnxcam.cli.demo import demo
 from onnxcam.cli.doctor import doctor
 from onnxcam.cli.explain import explain
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command()(explain)
 app.command()(inspect)
+app.command()(compare)
 app.command()(gradient)
 app.command()(export)
 app.command()(demo)

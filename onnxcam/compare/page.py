@@ -1,0 +1,155 @@
+"""One HTML file of a comparison: pictures inside, no external address."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from onnxcam._version import __version__
+from onnxcam.compare.facts import About
+from onnxcam.compare.junit import told
+from onnxcam.compare.measures import ALIKE
+from onnxcam.compare.policy import Policy, Verdict, other_reason
+from onnxcam.compare.results import FAILED, MEASURES, Answer, Results, Row
+from onnxcam.compare.totals import totals
+from onnxcam.errors import ImageError, RuntimeMissingError
+from onnxcam.files import write_atomically
+from onnxcam.imaging.colour import colour_table
+from onnxcam.imaging.decode import decode
+from onnxcam.imaging.preprocess import Geometry
+from onnxcam.imaging.style import USUAL
+from onnxcam.kernels import kernels
+from onnxcam.notes import CAPTIONS, Note
+
+TEMPLATE = Path(__file__).with_name("page.html")
+SIDE = 320  # pixels
+MOST = 24  # images with pictures
+_COLUMNS = ("agreement", "top5", "score_drift", "correlation", "iou", "peak_shift", "mass_moved")
+
+
+def check_jinja() -> None:
+    """Refuse before anything is run.
+
+    Raises:
+        RuntimeMissingError: Jinja2 is not installed.
+    """
+    if importlib.util.find_spec("jinja2") is None:
+        raise RuntimeMissingError(
+            "the report needs Jinja2. Install it with 'pip install onnxcam[report]', or leave out "
+            "--report."
+        )
+
+
+def save_page(path: Path, results: Results, policy: Policy, verdict: Verdict) -> Path:
+    """Write the page.
+
+    Args:
+        path: the file.
+        results: what is shown; the worst images with pictures, if their files are still there.
+        policy: the thresholds.
+        verdict: what they say.
+
+    Raises:
+        RuntimeMissingError: Jinja2 is not installed.
+        OutputError: the file cannot be written.
+    """
+    check_jinja()
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text("utf-8"))
+    ordered = results.worst_first()
+    text = page.render(
+        version=__version__,
+        results=results,
+        verdict=verdict,
+        policy=policy.to_toml(),
+        counts=results.counts(),
+        different=sum(other_reason(r, policy) for r in results.rows),
+        measures=MEASURES,
+        totals=totals(results.rows),
+        cards=[_card(results, row, policy) for row in ordered[:MOST]],
+        columns=_COLUMNS,
+        rows=[_line(row, policy) for row in ordered],
+    )
+    return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _line(row: Row, policy: Policy) -> dict[str, Any]:
+    kind = "same answer" if row.measures.get("agreement") else "different answer"
+    reason = other_reason(row, policy)
+    return {
+        "name": Path(row.image).name,
+        "reference": row.reference.name if row.reference else "",
+        "candidate": row.candidate.name if row.candidate else "",
+        "state": row.error or (row.status if row.status != ALIKE else ""),
+        "kind": FAILED if row.status == FAILED else kind,
+        "reason": reason,
+        "values": [row.measures.get(name) for name in _COLUMNS],
+    }
+
+
+def _card(results: Results, row: Row, policy: Policy) -> dict[str, Any]:
+    photo, geometry = _photograph(results.reference, row)
+    sides = [
+        {
+            "title": title,
+            "answer": "" if side is None else _said(side),
+            "picture": None if side is None else _painted(photo, geometry, side),
+        }
+        for title, side in (("Reference", row.reference), ("Candidate", row.candidate))
+    ]
+    plain = None if photo is None else _packed(photo)
+    return {**_line(row, policy), "told": told(row), "plain": plain, "sides": sides}
+
+
+def _said(side: Answer) -> str:
+    number = f"score {side.score:.3g}" if side.probability is None else f"{side.probability:.1%}"
+    note: Note = side.note  # type: ignore[assignment]
+    empty = f"; {CAPTIONS[note]}" if note else ""
+    return f"predicts {side.name}; the explained class has {number}{empty}"
+
+
+def _photograph(about: About, row: Row) -> tuple[NDArray[np.uint8] | None, Geometry | None]:
+    """Return the photograph and where it lies in the input; nothing where its file is gone."""
+    path = Path(row.image)
+    if about.preprocess is None or not path.is_file():
+        return None, None
+    try:
+        photo = decode(str(path))
+    except ImageError:
+        return None, None
+    _, geometry = about.preprocess.apply(photo, "NHWC", "float32")
+    return photo, geometry
+
+
+def _painted(
+    photo: NDArray[np.uint8] | None, geometry: Geometry | None, side: Answer
+) -> str | None:
+    """Return the map over the photograph, or alone."""
+    heat = side.heat.astype(np.float32)
+    if heat.ndim != 2:
+        return None
+    table = colour_table(USUAL.colours)
+    if photo is None or geometry is None:
+        small = Image.fromarray(table[side.heat])
+        return _packed(np.asarray(small.resize((SIDE, SIDE), Image.Resampling.NEAREST)))
+    view = geometry.view(*heat.shape)
+    painted = kernels().paint(photo, heat, view, table, USUAL.alpha, USUAL.shade)
+    return _packed(painted)
+
+
+def _packed(picture: NDArray[np.uint8]) -> str:
+    """Return a small JPEG as an address that holds it."""
+    image = Image.fromarray(picture)
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
