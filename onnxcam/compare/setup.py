@@ -186,7 +186,8 @@ class _Values:
         method = reading(*names)
         program = runner.program([method])
         outputs = program.plan.parts[method.label].outputs
-        found = program.run(feeds_of(program.plan.image, tensor, {}), list(outputs.values()))
+        feeds = feeds_of(program.plan, tensor, {}, [(1.0, 1.0)] * len(tensor))
+        found = program.run(feeds, list(outputs.values()))
         return {name: np.asarray(found[outputs[name]])[:1] for name in names}
 
 

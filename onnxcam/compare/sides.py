@@ -119,7 +119,7 @@ class ModelSide:
 
     def _run(self, tensor: Array, targets: Sequence[int] | None) -> list[Seen]:
         plan, method = self.program.plan, self._method
-        feeds: dict[str, Any] = feeds_of(plan.image, tensor, {})
+        feeds: dict[str, Any] = feeds_of(plan, tensor, {}, [(1.0, 1.0)] * len(tensor))
         count = len(feeds[plan.image.name])
         if targets is not None:
             rest = [targets[-1]] * (count - len(targets))

@@ -35,6 +35,7 @@ class ComparedSeeds:
         if seeds.score.classes == 1:
             raise MethodError("it compares classes, and the model has one only.")
         self.b: Builder = seeds.b
+        self.T = seeds.T
         self._seeds, self._alpha, self._count = seeds, alpha, count
 
     @property
