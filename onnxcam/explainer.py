@@ -135,10 +135,10 @@ class Explainer:
             providers=providers,
             cached=cache,
         )
-        of_boxes = self.methods if self._chosen else [find_method(_OF_BOXES)]
+        of_boxes = None if self._chosen else [find_method(_OF_BOXES)]
         self._default = self._runner.program(self.methods, kernels=True, of_boxes=of_boxes)
         self.plan = self._default.plan
-        if self.plan.detector is not None:
+        if of_boxes is not None and self.plan.detector is not None:
             self.methods = of_boxes
         at_input = next((m.name for m in self.methods if m.space != "layer"), None)
         several = len(self.plan.layers) > 1 and self.plan.detector is None

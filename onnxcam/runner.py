@@ -130,7 +130,7 @@ class Runner:
             of_boxes: what is written in place of methods where the model is a detector.
         """
         written = _written(methods)
-        for_boxes = written if of_boxes is None else _written(of_boxes)
+        for_boxes = None if of_boxes is None else _written(of_boxes)
         on_device = kernels and self._on_device
         key = (_parts(written), element, cut, on_device)
         with self._lock:
@@ -138,7 +138,7 @@ class Runner:
                 return self._programs[key]
             made = self._made(written, element, cut, on_device, for_boxes)
             plan = made.plan
-            if plan.detector is not None:
+            if plan.detector is not None and for_boxes is not None:
                 key = (_parts(for_boxes), *key[1:])
             self._programs[key] = made
             if plan.refusal and plan.element is not None:
@@ -196,10 +196,10 @@ class Runner:
         element: str | None,
         cut: Cut,
         on_device: bool,
-        of_boxes: Mapping[str, Method],
+        of_boxes: Mapping[str, Method] | None,
     ) -> Program:
         request = self.request(written, element, cut, on_device, of_boxes)
-        keys = [m.key() for part in (written, of_boxes) for m in part.values()]
+        keys = [m.key() for part in (written, of_boxes or {}) for m in part.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         folder, name = self.path.absolute().parent, self.path.name
         try:

@@ -258,7 +258,7 @@ def test_an_order_of_edges_that_nothing_tells_is_a_guess() -> None:
         output.name = told.get(output.name, output.name)
     with pytest.warns(UserWarning, match="Guessed that boxes are left, top, right, bottom"):
         made = onnxcam.Explainer(model)
-    assert made.plan.detector.unsure
+    assert made.plan.detector.guess
     found = made.explain(PHOTO)
     right = explainer(tensorflow(False)).explain(PHOTO)
     assert [e.score for e in found] == [e.score for e in right]
@@ -333,3 +333,69 @@ def test_at_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     [image] = json.loads((tmp_path / "at" / "explanations.json").read_text())["images"]
     box = image["explanations"][0]["detection"]["box"]
     assert box["left"] <= x <= box["right"] and box["top"] <= y <= box["bottom"]
+
+
+def centres(names: list[str]) -> onnx.ModelProto:
+    """Maps as CenterFace gives them, of stride 4; sizes and offsets are the same everywhere."""
+    rng = np.random.default_rng(9)
+    size = np.log(np.float32([12, 20]) / 4)  # rows before columns
+    heads = "".join(f"h{n} = Conv (r, v{n}, b{n}) " for n in range(4))
+    kinds = (1, 2, 2, 10)
+    outputs = ", ".join(f"float[1,{k},8,12] {n}" for n, k in zip(names, kinds, strict=True))
+    model = parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 13]>
+        net (float[1,3,32,48] image) => ({outputs}) {{
+            c = Conv <strides=[4,4], kernel_shape=[4,4]> (image, w)
+            r = Relu (c)
+            {heads}
+            {names[0]} = Sigmoid (h0)
+            {names[1]} = Identity (h1)
+            {names[2]} = Identity (h2)
+            {names[3]} = Identity (h3)
+        }}
+        """,
+        {
+            "w": rng.normal(size=(6, 3, 4, 4)).astype(np.float32) / 2,
+            "v0": rng.normal(size=(1, 6, 1, 1)).astype(np.float32),
+            **{f"v{n}": np.zeros((k, 6, 1, 1), np.float32) for n, k in ((1, 2), (2, 2), (3, 10))},
+            "b0": np.zeros(1, np.float32),
+            "b1": size,
+            "b2": np.float32([0.25, -0.125]),
+            "b3": np.zeros(10, np.float32),
+        },
+    )
+    return model
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [(["n537", "n538", "n539", "n540"], False), (["heat", "scale", "offset", "marks"], True)],
+)
+def test_centerfaces_maps(names: list[str], told: bool) -> None:
+    """Against its own reading of them, box by box; and the element of the map of centres."""
+    model = centres(names)
+    x = np.random.default_rng(3).random((3, 32, 48), np.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = onnxcam.Explainer(model, method="grad-cam", labels=["face"])
+    assert any("Guessed that 'n538' holds the sizes" in str(w.message) for w in caught) != told
+    found = made.explain(x)
+    heat, size, offset, _ = (o[0] for o in runtime(model).run(None, {"image": x[None]}))
+    for d in found[0].detected.every:
+        row, column = divmod(d.anchor, 12)
+        assert d.probability == pytest.approx(heat[0, row, column], rel=1e-5)
+        y, x0 = (
+            (row + offset[0, row, column] + 0.5) * 4,
+            (column + offset[1, row, column] + 0.5) * 4,
+        )
+        high, wide = np.exp(size[:, row, column]) * 4 / 2
+        edges = [x0 - wide, y - high, x0 + wide, y + high]
+        np.testing.assert_allclose(d.box, np.clip(edges, 0, [48, 32, 48, 32]), atol=1e-3)
+    d = found[0].detected.one
+    row, column = divmod(d.anchor, 12)
+    [right] = explainer(model, method="grad-cam", labels=None, layer="r").explain(
+        x, f"{names[0]}[0,{row},{column}]"
+    )
+    assert found[0].layer == "r" and found[0].score == pytest.approx(right.score, rel=1e-5)
+    np.testing.assert_allclose(found[0].signed, right.signed, atol=1e-6)

@@ -20,8 +20,9 @@ from onnxcam.surgeon.request import Request
 from .conftest import small_cnn
 
 GRAD_CAM = find_method("grad-cam")
-REQUEST = Request({"grad-cam": GRAD_CAM})
-KEYS = [GRAD_CAM.key()]
+OF_BOXES = find_method("layer-cam")  # what the explainer asks for in detectors
+REQUEST = Request({"grad-cam": GRAD_CAM}, of_boxes={"layer-cam": OF_BOXES})
+KEYS = [GRAD_CAM.key(), OF_BOXES.key()]
 IMAGE = np.random.default_rng(3).normal(size=(3, 16, 16)).astype("f")
 
 

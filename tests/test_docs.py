@@ -22,6 +22,7 @@ import onnxcam
 import onnxcam.gradient.add  # registers the rules
 from onnxcam.cli.explain import explain
 from onnxcam.gradient.registry import RULES
+from onnxcam.inputs.annotations import read_annotations
 from onnxcam.methods.registry import METHODS, methods
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -157,11 +158,16 @@ def test_the_example_of_the_page_of_targets_runs() -> None:
 def test_the_page_of_pictures_says_what_there_is(tmp_path, monkeypatch) -> None:
     """Its example runs, its table names every option, and the defaults are those."""
     text = (DOCS / "overlays.md").read_text("utf-8")
-    [block] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    pictures, boxes = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
-    exec(block, scope)
+    exec(pictures, scope)
     assert Path("cat.png").is_file() and len(scope["pictures"]) == 4
+    exec(boxes, scope)
+    assert Path("boxes.png").is_file()
+    [example] = re.findall(r"^```json\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    Path("boxes.json").write_text(example)
+    assert read_annotations(["boxes.json"]).of("chelsea.png") == scope["found"].annotations
     table = text.split("```")[0]
     for field in dataclasses.fields(onnxcam.Style):
         assert f"`{field.name}=" in table

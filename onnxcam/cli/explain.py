@@ -217,15 +217,9 @@ def explain(
 
     voice.tune(verbose=verbose, quiet=quiet)
     find_images(images, out)  # a wrong name is told before a model is loaded
-    annotations = [b for b in boxes or [] if b != "map"]
-    style = Style(
-        alpha,
-        colormap,
-        smooth=smooth,
-        caption=caption,
-        side_by_side=side_by_side,
-        map_box="map" in (boxes or []),
-    )
+    marked, of_map = [b for b in boxes or [] if b != "map"], "map" in (boxes or [])
+    looks: Any = {"smooth": smooth, "caption": caption, "side_by_side": side_by_side}
+    style = Style(alpha, colormap, map_box=of_map, **looks)
     Outputs(out, format_.value, arrays)
     explainer = Explainer(
         model or default_model(),
@@ -249,8 +243,8 @@ def explain(
         targets = list(narrowed(targets, mask or [], at or [], detector=detector))
     if reference is not None:
         targets.append(explainer.similar_to(reference, inputs=others))
-    looks: Any = {"format": format_.value, "arrays": arrays, "style": style, "sheet": sheet}
-    looks |= {"out": out, "inputs": others, "annotations": annotations}
+    looks = {"format": format_.value, "arrays": arrays, "style": style, "sheet": sheet}
+    looks |= {"out": out, "inputs": others, "annotations": marked}
     run = explain_files(explainer, images, targets or None, **looks)
     if not json_:
         _introduce(explainer)
@@ -264,16 +258,21 @@ def explain(
             _report(result, out, len(explainer.methods) > 1, len(explainer.plan.layers) > 1)
         best |= {e.target for e in result.explanations if e.rank == 1}
     if len(run.paths) >= MANY and targets == [] and len(best) == 1:
-        voice.warn(
-            "every image got one class. If that is unlikely, they may be prepared "
-            f"wrongly: 'onnxcam inspect {explainer.path} --try IMAGE' tries other ways.",
-            kind="hint",
-        )
+        _doubt(explainer)
     if json_:
         typer.echo(json.dumps(run.document, indent=2, ensure_ascii=False))
     if failed:
         voice.complain(f"{failed} of {len(run.paths)} images failed.")
         raise typer.Exit(1)
+
+
+def _doubt(explainer: Explainer) -> None:
+    """Warn that every image got one class."""
+    voice.warn(
+        "every image got one class. If that is unlikely, they may be prepared "
+        f"wrongly: 'onnxcam inspect {explainer.path} --try IMAGE' tries other ways.",
+        kind="hint",
+    )
 
 
 def _methods(named: list[str], against: bool) -> list[str] | str:

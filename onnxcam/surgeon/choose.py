@@ -188,9 +188,7 @@ def choose(
     whole = False
     if tensor is not None:
         found = Score(tensor, None, (), None)
-        whole = steps is None and not has_images_first(tensor, batch)
-        if head is not None and head.classes:
-            whole = head.single
+        whole = steps is None and _is_whole(tensor, batch, head)
     if whole and image.batch not in (None, 1):
         if refusal:
             raise ScoreError(refusal)
@@ -215,6 +213,13 @@ def choose(
     return Chosen(
         image, found, places, why, tensor, weighted, whole, refusal, steps=steps, head=head
     )
+
+
+def _is_whole(tensor: ir.Value, batch: Batch, head: Head | None) -> bool:
+    """Whether a tensor belongs to one image as a whole: its first axis is not the images."""
+    if head is not None and head.classes:
+        return head.single
+    return not has_images_first(tensor, batch)
 
 
 def _end_after(graph: ir.Graph, ends: Sequence[ir.Value], layers: Sequence[str]) -> ir.Value:

@@ -280,17 +280,6 @@ def _after_squashing(score: ir.Value) -> list[str]:
     ]
 
 
-def _unsure(chosen: Chosen) -> list[str]:
-    """Return a warning where the order of a box's edges is a guess."""
-    if chosen.reading is None or not chosen.reading.unsure:
-        return []
-    return [
-        "Guessed that boxes are left, top, right, bottom: nothing says in which order the model "
-        "gives them.\nIf the drawn ones are mirrored at the diagonal, they are top, left, bottom, "
-        "right; scores and maps are right all the same."
-    ]
-
-
 def _shares(passed: Sequence[str]) -> str:
     """Return what makes probabilities of scores, if all that lies after them only moves numbers."""
     kinds = {text.split(" ")[0].removeprefix("Log") for text in passed} - _MOVE
@@ -326,7 +315,8 @@ def plan_of(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
             f"Several outputs are class scores; '{score.output}' is explained. For the others: "
             f"{listed}."
         )
-    warnings += _unsure(chosen)
+    if chosen.reading is not None and chosen.reading.guess:
+        warnings.append(chosen.reading.guess)
     if mixed := [f"'{place.value.name}'" for place in chosen.layers if place.mixed]:
         warnings.append(
             f"Attention mixes the places of the layer {', '.join(mixed)}: its map is coarse.\n"

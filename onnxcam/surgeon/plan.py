@@ -141,7 +141,7 @@ class DetectorFacts:
         offsets: whether boxes are known to be offsets from cells.
         relative: whether boxes are in parts of the image; ``None``: what the run gives decides.
         first: the number of the first class, where the model gives classes by number.
-        unsure: whether nothing says in which order a box's edges are.
+        guess: what of this is a guess, for the reader; ``""`` for nothing.
     """
 
     objectness: bool = False
@@ -155,7 +155,7 @@ class DetectorFacts:
     offsets: bool = False
     relative: bool | None = None
     first: int = 0
-    unsure: bool = False
+    guess: str = ""
 
 
 @dataclass(frozen=True)

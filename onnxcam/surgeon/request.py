@@ -40,7 +40,6 @@ class Request:
 
     Attributes:
         parts: what is written, by name.
-        of_boxes: what is written in their place where the model is a detector.
         layers: see :func:`onnxcam.surgeon.find.layers.find_layers`; every part that ends at a layer
             is written at each.
         grid: rows and columns of patches in layers of tokens, where the user says them.
@@ -51,10 +50,10 @@ class Request:
         on_device: whether weighted sums are left to a kernel on the GPU, which is given weights and
             activations; everything is then written with images first.
         cut: at which tensor the graph begins: it is an input, in place of what computes it.
+        of_boxes: what is written in place of parts where the model is a detector.
     """
 
     parts: Mapping[str, Part] = field(default_factory=dict)
-    of_boxes: Mapping[str, Part] | None = None
     layers: tuple[str, ...] = ("auto",)
     score: str = "auto"
     grid: Grid | None = None
@@ -62,6 +61,7 @@ class Request:
     engine: Engine = "rules"
     cut: Cut = ""
     on_device: bool = False
+    of_boxes: Mapping[str, Part] | None = None
 
     def options(self) -> list[Any]:
         """Return everything but the parts, JSON-ready."""

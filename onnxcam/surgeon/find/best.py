@@ -26,6 +26,11 @@ _OF_SCORES = re.compile(r"scores?|confidences?|conf|prob(s|abilities)?")
 _OF_BOXES = re.compile(r"b?box(es)?")
 _API = "detection_"  # TensorFlow's object detection API names outputs so
 _OF_THE_API = re.compile(r"(num_|raw_)?detection(s|_)")
+_GUESS = (
+    "Guessed that boxes are left, top, right, bottom: nothing says in which order the model gives "
+    "them.\nIf the drawn ones are mirrored at the diagonal, they are top, left, bottom, right; "
+    "scores and maps are right all the same."
+)
 
 
 def find_best(graph: ir.Graph) -> Head | None:
@@ -89,7 +94,7 @@ def _lists(graph: ir.Graph) -> Head | None:
             corners=True,
             relative=True if api else None,
             first=_first_class(classes[0]),
-            unsure=not api and _suppressed(boxes),
+            guess="" if api or not _suppressed(boxes) else _GUESS,
         )
         names = tuple(o.name or "" for o in (boxes, scores[0], classes[0]))
         others = tuple(o.name or "" for o in graph.outputs if _OF_THE_API.match(o.name or ""))

@@ -21,12 +21,18 @@ from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, depends_on, dims, is_float, leads_to, names
 from onnxcam.model.describe import tensor_facts
 from onnxcam.surgeon.find.best import find_best
+from onnxcam.surgeon.find.endings import probabilities_of
 from onnxcam.surgeon.find.joined import Head
 from onnxcam.surgeon.plan import DetectorFacts, of_images
 
 _LEAST_ANCHORS = 16  # an output of fewer rows is rather something else
 _MOST_FINAL = 1000
 _BOX, _ROW = 4, 6
+_ORDER = (
+    "Guessed that '{sizes}' holds the sizes of faces and '{offsets}' the offsets of their centres, "
+    "as CenterFace has them, rows before columns.\nIf not, boxes are wrong; scores and maps are "
+    "right all the same."
+)
 _JOINS = ("Concat", "ScatterND")
 
 
@@ -45,6 +51,7 @@ def find_head(graph: ir.Graph, metadata: Mapping[str, str]) -> Head | None:
         or next((h for o in outputs if (h := _joined(o, labels, task)) is not None), None)
         or _apart(outputs, labels)
         or _several(outputs)
+        or _centres(outputs)
     )
     return None if head is None else _with_scale(graph, head)
 
@@ -231,6 +238,26 @@ def _several(outputs: list[ir.Value]) -> Head | None:
         return None
     reading = DetectorFacts(classes=1, offsets=len(pairs) > 1)
     return Head(*pairs[0], reading=reading, more=tuple(pairs[1:]))
+
+
+def _centres(outputs: list[ir.Value]) -> Head | None:
+    """Return the head of maps of centres, sizes, offsets and five landmarks, as CenterFace has."""
+    maps = [o for o in outputs if len(dims(o) or []) == 4]
+    channels = [(dims(o) or [])[1] for o in maps]
+    if sorted(map(str, channels)) != ["1", "10", "2", "2"] or len(maps) != len(outputs):
+        return None
+    heat = maps[channels.index(1)]
+    if len({tuple((dims(o) or [])[2:]) for o in maps}) > 1 or probabilities_of(heat) is None:
+        return None
+    first, second = (o for o, n in zip(maps, channels, strict=True) if n == 2)
+    named = ["offset" in (o.name or "").lower() for o in (first, second)]
+    sizes, offsets = (second, first) if named == [True, False] else (first, second)
+    guess = "" if any(named) else _ORDER.format(sizes=sizes.name, offsets=offsets.name)
+    return Head(
+        heat.name or "",
+        reading=DetectorFacts(classes=1, offsets=True, guess=guess),
+        centres=(sizes.name or "", offsets.name or ""),
+    )
 
 
 def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:

@@ -31,6 +31,8 @@ class Head:
         scale: the input by which boxes were divided, rows and columns ``[N, 2]``.
         single: whether boxes, scores and classes have no axis of images.
         outputs: the outputs that list the best boxes.
+        centres: maps of sizes and offsets ``[N, 2, H, W]``, rows before columns, where the scores
+            are maps ``[N, 1, H, W]`` of the boxes' centres.
     """
 
     scores: str
@@ -43,11 +45,12 @@ class Head:
     scale: str = ""
     single: bool = False
     outputs: tuple[str, ...] = ()
+    centres: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """The names of all tensors."""
-        pairs = ((self.scores, self.boxes), *self.more, (self.classes,))
+        pairs = ((self.scores, self.boxes), *self.more, (self.classes, *self.centres))
         return tuple(n for pair in pairs for n in pair if n)
 
 
@@ -56,6 +59,8 @@ def joined(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorF
     known, kinds = names(graph), dict[str, None]()
     if head.classes:
         return _listed(graph, head, opset)
+    if head.centres:
+        return _centred(graph, head, opset)
     pairs = ((head.scores, head.boxes), *head.more)
     logits = [unsquashed(graph, known[scores], opset) for scores, _ in pairs]
     b, scales = Builder(graph, opset), []  # a builder goes on from the names that there are
@@ -102,6 +107,32 @@ def _listed(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, Detector
     parts = [rows, *(columns(v, 1) for v in (before.value, classes, scores))]
     value = b.op("Concat", *parts, axis=-1)
     value.shape, value.type = ir.Shape([*sizes, None, _BOX + 3]), boxes.type
+    value.name = DETECTIONS
+    return value, replace(head.reading, squashed=next(iter(before.kinds), ""))
+
+
+def _centred(graph: ir.Graph, head: Head, opset: int) -> tuple[ir.Value, DetectorFacts]:
+    """Write maps of centres, logarithms of sizes and offsets as boxes of cells, ``[N, H W, 5]``.
+
+    A box's centre is that of its cell plus the offset (CenterFace, Xu et al. 2019).
+    """
+    known = names(graph)
+    before = unsquashed(graph, known[head.scores], opset)
+    sizes, offsets = (known[n] for n in head.centres)
+    b, kind = Builder(graph, opset), sizes.dtype or ir.DataType.FLOAT
+
+    def turned(maps: ir.Value) -> ir.Value:
+        """Return the maps of columns before those of rows."""
+        return shaped(b.op("Gather", maps, b.ints(1, 0), axis=1), maps)
+
+    middle = shaped(b.op("Add", turned(offsets), b.constant(0.5, kind)), offsets)
+    maps = b.op("Concat", middle, turned(sizes), before.value, axis=1)
+    shape = dims(sizes) or [None] * 4
+    maps.shape, maps.type = ir.Shape([shape[0], 5, *shape[2:]]), sizes.type
+    rows = b.op("Reshape", maps, b.ints(0, 5, -1))
+    rows.shape, rows.type = ir.Shape([shape[0], 5, None]), sizes.type
+    value = b.op("Transpose", rows, perm=[0, 2, 1])
+    value.shape, value.type = ir.Shape([shape[0], None, 5]), sizes.type
     value.name = DETECTIONS
     return value, replace(head.reading, squashed=next(iter(before.kinds), ""))
 
