@@ -319,6 +319,7 @@ def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         single=chosen.whole,
         refusal=chosen.refusal,
         detector=chosen.reading,
+        scales=chosen.scales,
         checks=tuple(check for check, _ in _checks(chosen)),
         parts={},
         feeds={},
