@@ -98,8 +98,7 @@ class Job:
         self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
         self.places = range(max(1, len(self.plan.layers)))
-        scales = self.plan.detector is not None
-        self.groups = setup.layers.groups(len(self.plan.layers), scales=scales)
+        self.groups = setup.layers.groups(len(self.plan.layers), scales=self.plan.scales)
 
     def explain(
         self,

@@ -25,7 +25,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     path = Path(path)
     try:
         if path.is_dir():
-            raise ModelError(f"{path}: is a directory. Give the .onnx file itself.")
+            raise ModelError(f"{path}: is a directory. {_files_of(path)}")
         if not path.exists():
             raise ModelError(f"{path}: no such file.")
         if not path.is_file():
@@ -55,6 +55,17 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         )
     _check_versions(path, model)
     return model
+
+
+def _files_of(folder: Path) -> str:
+    """Return which file to give in place of a folder, such as Hugging Face's."""
+    found = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
+    found.sort(key=lambda f: f.name != "model.onnx")
+    if not found:
+        return "Give the .onnx file itself; there is none in it."
+    names = ", ".join(map(str, found[:3]))
+    more = f" or one of {len(found) - 3} others" if len(found) > 3 else ""
+    return f"Give the .onnx file itself: {names}{more}."
 
 
 def _check_versions(path: Path, model: onnx.ModelProto) -> None:

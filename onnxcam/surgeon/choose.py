@@ -63,6 +63,7 @@ class Chosen:
         squashed: the operators before which elements are taken, ``"Sigmoid"``, and ``asked`` the
             tensor that they were asked of.
         head: what a detector gives, where boxes are explained; ``reading`` says how to read it.
+        scales: whether the layers are those that a detector's head reads, one a scale.
         steps: the axes of images, steps and classes, where scores of steps are weighed.
     """
 
@@ -78,6 +79,7 @@ class Chosen:
     asked: str = ""
     steps: Axes | None = None
     head: Head | None = None
+    scales: bool = False
     reading: DetectorFacts | None = None
 
     @property
@@ -198,9 +200,11 @@ def choose(
         )
     places: tuple[Place, ...] = ()
     why: OnnxcamError | None = None
+    rows = head or _head_of(graph, tensor, metadata or {})
     try:
-        if head is not None and list(layers) == ["auto"] and grid is None:
-            places = tuple(Place(v) for v in head_layers(graph, names(graph)[image.name], head))
+        if rows is not None and list(layers) == ["auto"] and grid is None:
+            places = tuple(Place(v) for v in head_layers(graph, names(graph)[image.name], rows))
+        scales = bool(places)
         ends = [found.value, *(names(graph)[s] for s, _ in (head.more if head else ()))]
         places = places or _places(graph, image, _end_after(graph, ends, layers), layers, grid)
     except LayerError as error:
@@ -211,7 +215,17 @@ def choose(
         raise LayerError(f"the shape of the score '{found.value.name}' is unknown.")
     weighted |= head is not None
     return Chosen(
-        image, found, places, why, tensor, weighted, whole, refusal, steps=steps, head=head
+        image,
+        found,
+        places,
+        why,
+        tensor,
+        weighted,
+        whole,
+        refusal,
+        steps=steps,
+        head=head,
+        scales=scales,
     )
 
 
@@ -220,6 +234,14 @@ def _is_whole(tensor: ir.Value, batch: Batch, head: Head | None) -> bool:
     if head is not None and head.classes:
         return head.single
     return not has_images_first(tensor, batch)
+
+
+def _head_of(graph: ir.Graph, tensor: ir.Value | None, metadata: Mapping[str, str]) -> Head | None:
+    """Return the head of a detector that gives a tensor of numbers, if it is one's."""
+    if tensor is None or not any(tensor is output for output in graph.outputs):
+        return None
+    head = find_head(graph, metadata)
+    return head if head is not None and tensor.name in head.tensors else None
 
 
 def _end_after(graph: ir.Graph, ends: Sequence[ir.Value], layers: Sequence[str]) -> ir.Value:

@@ -339,6 +339,7 @@ def plan_of(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
         single=chosen.whole,
         refusal=chosen.refusal,
         detector=chosen.reading,
+        scales=chosen.scales,
         checks=tuple(check for check, _ in _checks(chosen)),
         parts={},
         feeds={},

@@ -208,6 +208,7 @@ class Plan:
         single: whether a run takes one image, the element's tensor having no axis of images.
         refusal: why there are no class scores, ``""`` where there are or none were wanted.
         detector: how a detector's numbers are read, where the model is one.
+        scales: whether the layers are those that a detector's head reads, one a scale.
         checks: what only the lengths of a run tell of the layers.
         parts: what each part of the instrumented model gives, by the names of :func:`part_name`.
         feeds: tensors that are inputs in place of what computes them, and the inputs' names.
@@ -229,6 +230,7 @@ class Plan:
     refusal: str
     checks: tuple[Check, ...]
     detector: DetectorFacts | None
+    scales: bool
     parts: dict[str, PartFacts]
     feeds: dict[str, str]
     warnings: tuple[str, ...]

@@ -1,11 +1,11 @@
 """Recognise the outputs of detectors: boxes, and scores of every box and class.
 
 A *joined* head is one tensor, ``[N, A, 4 + C]`` or, with objectness, ``[N, A, 5 + C]``, for ``A``
-anchors and ``C`` classes (YOLOv5, YOLOv7, YOLOX), or turned, ``[N, 4 + C, A]`` (YOLOv8, YOLO11). A
-head *apart* has boxes ``[N, A, 4]`` and scores ``[N, A, C]`` (SSD, DETR, UltraFace). A *final* one
-has a few rows of box, score and class, ``[N, M, 6]`` (YOLOv10); see also
-:mod:`onnxcam.surgeon.find.best`. Where NonMaxSuppression ends the graph, what goes into it is
-taken.
+anchors and ``C`` classes (YOLOv5, YOLOv7, YOLOX), or turned, ``[N, 4 + C, A]`` (YOLOv8, YOLO11);
+keypoints, an angle or coefficients of a mask may follow. A head *apart* has boxes ``[N, A, 4]``
+and scores ``[N, A, C]`` (SSD, DETR, UltraFace). A *final* one has a few rows of box, score and
+class, ``[N, M, 6]`` (YOLOv10); see also :mod:`onnxcam.surgeon.find.best`. Where NonMaxSuppression
+ends the graph, what goes into it is taken.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, depends_on, dims, is_float, leads_to, names
 from onnxcam.model.describe import tensor_facts
 from onnxcam.surgeon.find.best import find_best
+from onnxcam.surgeon.find.columns import score_columns
 from onnxcam.surgeon.find.endings import probabilities_of
 from onnxcam.surgeon.find.joined import Head
+from onnxcam.surgeon.find.strides import sizes
 from onnxcam.surgeon.plan import DetectorFacts, of_images
 
 _LEAST_ANCHORS = 16  # an output of fewer rows is rather something else
@@ -116,7 +118,8 @@ def _joined(value: ir.Value, labels: int | None, task: str) -> Head | None:
         return None
     first, last = shape[1:]
     few = not isinstance(first, int) or 1 < first <= _MOST_FINAL
-    if last == _ROW and few and _picks(value):
+    more = isinstance(last, int) and last > _ROW and task in ("segment", "pose", "obb")
+    if (last == _ROW or more) and few and _picks(value):
         return Head(name, reading=DetectorFacts(final=True, corners=True))
     if isinstance(first, int) and isinstance(last, int):
         turned, numbers = first < last, min(first, last)
@@ -129,7 +132,7 @@ def _joined(value: ir.Value, labels: int | None, task: str) -> Head | None:
         return _of_unknown_lengths(value, labels)
     if numbers <= _BOX or not _has_boxes(value):
         return None
-    extra = numbers - _BOX
+    extra = score_columns(value, numbers) or numbers - _BOX
     if task == "pose":
         return Head(name, turned=turned, reading=DetectorFacts(classes=labels or 1))
     if labels is not None and extra >= labels:
@@ -251,12 +254,12 @@ def _centres(outputs: list[ir.Value]) -> Head | None:
         return None
     first, second = (o for o, n in zip(maps, channels, strict=True) if n == 2)
     named = ["offset" in (o.name or "").lower() for o in (first, second)]
-    sizes, offsets = (second, first) if named == [True, False] else (first, second)
-    guess = "" if any(named) else _ORDER.format(sizes=sizes.name, offsets=offsets.name)
+    extents, offsets = (second, first) if named == [True, False] else (first, second)
+    guess = "" if any(named) else _ORDER.format(sizes=extents.name, offsets=offsets.name)
     return Head(
         heat.name or "",
         reading=DetectorFacts(classes=1, offsets=True, guess=guess),
-        centres=(sizes.name or "", offsets.name or ""),
+        centres=(extents.name or "", offsets.name or ""),
     )
 
 
@@ -275,17 +278,19 @@ def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:
     maps = {n.outputs[0] for n in convolutions if _reads_maps(n, image)}
     last = [m for m in maps if not (depends_on(graph, {m}) & (maps - {m}) & path)]
     found = []
-    for size in dict.fromkeys(tuple((dims(m) or [])[2:]) for m in last):
-        mine = [m for m in last if tuple((dims(m) or [])[2:]) == size]
+    measured = sizes(graph, image)
+    for size in dict.fromkeys(measured.get(m) for m in last):
+        mine = [m for m in last if measured.get(m) == size]
         behind = [leads_to(m) for m in mine]
         common = set.intersection(*behind) & path - set(mine)
         same = [n.outputs[0] for n in graph if n.outputs and n.outputs[0] in common]
-        same = [v for v in same if len(dims(v) or []) == 4 and tuple((dims(v) or [])[2:]) == size]
+        same = [v for v in same if measured.get(v) == size]
         read = [v for v in same if not _finishing(v, common)]
-        if len(size) == 2 and read:
+        if size is not None and read:
             every = set(mine).union(*behind)
             wide = [n for n in convolutions if _is_wide(n) and n.outputs[0] in every]
-            found.append(_before_one(read, wide, size, graph) or read[-1])
+            wide = [n for n in wide if measured.get(n.outputs[0]) == size]
+            found.append(_before_one(read, wide, graph) or read[-1])
     order = {n.outputs[0]: i for i, n in enumerate(graph) if n.outputs}
     return sorted(found, key=lambda v: order[v])
 
@@ -297,16 +302,12 @@ def _is_wide(node: ir.Node) -> bool:
 
 
 def _before_one(
-    maps: list[ir.Value],
-    convolutions: list[ir.Node],
-    size: tuple[int | str | None, ...],
-    graph: ir.Graph,
+    maps: list[ir.Value], convolutions: list[ir.Node], graph: ir.Graph
 ) -> ir.Value | None:
-    """Return the last of some maps that one of some convolutions of their size comes after."""
-    same = [n for n in convolutions if tuple((dims(n.outputs[0]) or [])[2:]) == size]
+    """Return the last of some maps that one of some convolutions comes after."""
     for value in reversed(maps):
         after = depends_on(graph, {value})
-        if any(n.inputs[0] is value or n.inputs[0] in after for n in same):
+        if any(n.inputs[0] is value or n.inputs[0] in after for n in convolutions):
             return value
     return None
 
