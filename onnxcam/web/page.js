@@ -1,0 +1,67 @@
+// What the exporter wrote beside the page (page.json), and how the model's outputs are read by it.
+
+import { detections } from "./detections.js";
+
+const SHOWN = 5;
+
+/** Read page.json. */
+export async function readPage() {
+  const answer = await fetch(new URL("./page.json", import.meta.url));
+  if (!answer.ok) throw new Error(`page.json: the server answers ${answer.status}.`);
+  const page = await answer.json();
+  page.colours = Uint8Array.from(atob(page.colours), (c) => c.charCodeAt(0));
+  page.outputs = [...new Set([...page.reads, ...page.methods.map((m) => m.heatmap)])];
+  return page;
+}
+
+/** The name of a class. */
+export const nameOf = (page, index) => page.labels?.[index] ?? `class ${index}`;
+
+/** A score for the reader: per cent where the model gives shares, else the number. */
+export function said(page, score) {
+  if (page.scores?.shares) return `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)} %`;
+  return Math.abs(score) >= 1e5 ? score.toExponential(2) : score.toFixed(2);
+}
+
+/** The class that a user wrote: its name or number, or "name (number)"; -1 where there is none. */
+export function classOf(page, words, count) {
+  const wanted = words.trim().toLowerCase();
+  const number = /^\d+$/.test(wanted) ? wanted : /\((\d+)\)$/.exec(wanted)?.[1];
+  if (number !== undefined) return Number(number) < count ? Number(number) : -1;
+  const labels = (page.labels ?? []).map((label) => label.toLowerCase());
+  const exact = labels.indexOf(wanted);
+  return exact >= 0 || wanted === "" ? exact : labels.findIndex((label) => label.includes(wanted));
+}
+
+/** One class that may be explained. */
+export function choice(page, scores, index) {
+  const share = page.scores.shares ? scores[index] : undefined;
+  return { target: index, name: nameOf(page, index), score: said(page, scores[index]), share };
+}
+
+/**
+ * What may be explained on a photograph, the surest first: classes, or a detector's boxes.
+ *
+ * @returns [{target, name, score, share: 0 to 1 or undefined, box: corners or undefined}]
+ */
+export function choices(page, outputs, placed) {
+  if (page.detector) {
+    return detections(page, outputs, placed).map((found) => ({
+      target: found.target,
+      name: nameOf(page, found.class),
+      score: `${Math.round(100 * found.score)} %`,
+      share: found.score,
+      box: found.box,
+    }));
+  }
+  const scores = outputs[page.scores.output].data;
+  const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+  return order.slice(0, SHOWN).map((index) => choice(page, scores, index));
+}
+
+/** The heatmap of one method, {data, width, height}. */
+export function heatmapOf(outputs, method) {
+  const { dims, data } = outputs[method.heatmap];
+  const [height, width] = dims.slice(-2);
+  return { data: data.subarray(0, width * height), width, height };
+}
