@@ -32,7 +32,7 @@ async function begin() {
   fromAddress();
   $("example").hidden = !page.example;
   $("methods").hidden = page.methods.length < 2;
-  $("another").hidden = !page.target || Boolean(page.detector);
+  $("another").hidden = !page.target || !page.scores || Boolean(page.detector);
   view.text("why", page.detector ? "Why this detection?" : "Why this class?");
   view.text("status", "Loading the model.");
   ({ threads } = await engine.open(
@@ -95,21 +95,21 @@ async function look(given, prepare) {
     return;
   }
   const [predicted] = photo.items;
-  if (!page.detector) photo.results.set(predicted.target, first);
-  const wanted = state.target;
-  state.target = predicted.target;
+  for (const item of page.target ? [predicted] : photo.items) photo.results.set(item.target, first);
+  const wanted = offered(state.target) ? state.target : predicted.target;
+  state.target = wanted;
   list();
-  await explain(page.target && offered(wanted) ? wanted : predicted.target);
+  await explain(wanted);
 }
 
-/** Whether a target of the address fits this photograph; a class always does. */
+/** Whether a target of the address can be explained on this photograph. */
 function offered(target) {
-  const listed = photo.items.some((item) => item.target === target);
-  return listed || (!page.detector && target >= 0 && target < photo.scores.length);
+  const another = !$("another").hidden && target >= 0 && target < photo.scores.length;
+  return another || photo.items.some((item) => item.target === target);
 }
 
 function list() {
-  const items = photo.items.map((item) => ({ ...item, value: item.target, disabled: !page.target }));
+  const items = photo.items.map((item) => ({ ...item, value: item.target }));
   view.listChoices("choices", items, state.target, guarded(explain));
   view.listBoxes(photo.items, photo, guarded(explain));
   const methods = page.methods.map(({ name }) => ({ value: name, name }));
@@ -142,7 +142,7 @@ function show() {
   const item = photo.items.find(({ target }) => target === state.target);
   const result = photo.results.get(state.target);
   if (!result) return;
-  const map = heatmapOf(result.outputs, method);
+  const map = heatmapOf(result.outputs, method, item.row);
   const heat = onPhotograph(map, photo.placed, photo.shown.width, photo.shown.height);
   view.showHeat(heat, page.colours);
   document.body.classList.remove("busy");
@@ -171,7 +171,7 @@ function facts(method, item, result) {
 
 /** Go to the next or the previous choice. */
 async function step(by) {
-  if (!photo?.items.length || !page.target) return;
+  if (!photo?.items.length) return;
   const at = photo.items.findIndex(({ target }) => target === state.target);
   const next = (at + by + photo.items.length) % photo.items.length;
   await explain(photo.items[next].target);

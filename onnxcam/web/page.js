@@ -10,16 +10,15 @@ export async function readPage() {
   if (!answer.ok) throw new Error(`page.json: the server answers ${answer.status}.`);
   const page = await answer.json();
   page.colours = Uint8Array.from(atob(page.colours), (c) => c.charCodeAt(0));
-  page.outputs = [...new Set([...page.reads, ...page.methods.map((m) => m.heatmap)])];
   return page;
 }
 
 /** The name of a class. */
 export const nameOf = (page, index) => page.labels?.[index] ?? `class ${index}`;
 
-/** A score for the reader: per cent where the model gives shares, else the number. */
-export function said(page, score) {
-  if (page.scores?.shares) return `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)} %`;
+/** A score for the reader: per cent where it is a share, else the number. */
+export function said(score, isShare) {
+  if (isShare) return `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)} %`;
   return Math.abs(score) >= 1e5 ? score.toExponential(2) : score.toFixed(2);
 }
 
@@ -35,33 +34,38 @@ export function classOf(page, words, count) {
 
 /** One class that may be explained. */
 export function choice(page, scores, index) {
-  const share = page.scores.shares ? scores[index] : undefined;
-  return { target: index, name: nameOf(page, index), score: said(page, scores[index]), share };
+  const isShare = page.scores.shares && scores.every((s) => s >= 0 && s <= 1);
+  const share = isShare ? scores[index] : undefined;
+  return { target: index, name: nameOf(page, index), score: said(scores[index], isShare), share };
 }
 
 /**
  * What may be explained on a photograph, the surest first: classes, or a detector's boxes.
  *
- * @returns [{target, name, score, share: 0 to 1 or undefined, box: corners or undefined}]
+ * @returns [{target, row, name, score, share: 0 to 1 or undefined, box: corners or undefined}]; `row`
+ *   is the target's place in the heatmaps, 0 where it is left out.
  */
 export function choices(page, outputs, placed) {
-  if (page.detector) {
-    return detections(page, outputs, placed).map((found) => ({
-      target: found.target,
-      name: nameOf(page, found.class),
-      score: `${Math.round(100 * found.score)} %`,
-      share: found.score,
-      box: found.box,
-    }));
-  }
+  if (!page.target || !page.scores) return fixed(page, outputs);
   const scores = outputs[page.scores.output].data;
   const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
   return order.slice(0, SHOWN).map((index) => choice(page, scores, index));
 }
 
+/** What the file explains, where it is fixed, or where no output lists all classes. */
+function fixed(page, outputs) {
+  const { scores, targets } = page.explained.outputs;
+  return Array.from(outputs[scores].data, (score, row) => {
+    const index = targets ? outputs[targets].data[row] : row;
+    const name = targets ? nameOf(page, index) : page.explained.names[row];
+    return { target: index, row, name, score: said(score, false) };
+  });
+}
+
 /** The heatmap of one method, {data, width, height}. */
-export function heatmapOf(outputs, method) {
+export function heatmapOf(outputs, method, row = 0) {
   const { dims, data } = outputs[method.heatmap];
   const [height, width] = dims.slice(-2);
-  return { data: data.subarray(0, width * height), width, height };
+  const size = height * width;
+  return { data: data.subarray(row * size, (row + 1) * size), width, height };
 }

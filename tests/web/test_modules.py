@@ -192,14 +192,15 @@ def test_detections_are_those_of_python(modules: Any, kind: str) -> None:
 
 READ = """
     const { classOf, said } = await import("./page.js");
-    const page = { labels: ["tabby", "tiger cat", "crane", "crane"], scores: { shares } };
-    return { classes: words.map((w) => classOf(page, w, 4)), said: scores.map((s) => said(page, s)) };
+    const page = { labels: ["tabby", "tiger cat", "crane", "crane"] };
+    const said_ = scores.map((s) => said(s, shares));
+    return { classes: words.map((w) => classOf(page, w, 4)), said: said_ };
 """
 
 
 def test_classes_are_named_and_scores_are_said(modules: Any) -> None:
     words = {"Tiger cat": 1, "3": 3, "crane (3)": 3, "crane": 2, "tig": 1, "4": -1, "dog": -1, "": -1}
-    found = call(modules, READ, words=list(words), shares="Softmax", scores=[0.926, 0.0449, 1])
+    found = call(modules, READ, words=list(words), shares=True, scores=[0.926, 0.0449, 1])
     assert found["classes"] == list(words.values())
     assert found["said"] == ["93 %", "4.5 %", "100 %"]
-    assert call(modules, READ, words=[], shares="", scores=[9.247, -1])["said"] == ["9.25", "-1.00"]
+    assert call(modules, READ, words=[], shares=False, scores=[9.247, -1])["said"] == ["9.25", "-1.00"]
