@@ -20,14 +20,16 @@ import onnxcam  # noqa: E402
 from onnxcam import errors  # noqa: E402
 from onnxcam.image_files import FileResult, FileRun  # noqa: E402
 from onnxcam.notebook import Explanations  # noqa: E402
+from onnxcam.portable import Exported  # noqa: E402
 
 PAGE = Path(__file__).with_name("api.md")
 COMMAND = "python docs/make_api.py"
 
 FIRST = ("Explainer", "Explanation", "explain_files", "add_gradients")
 RETURNED = {"onnxcam.notebook.Explanations": Explanations}
+RETURNED["onnxcam.portable.Exported"] = Exported
 RETURNED |= {f"onnxcam.image_files.{c.__name__}": c for c in (FileRun, FileResult)}
-NOT_MADE = {"Explanation", "Explanations", "FileRun", "FileResult"}  # by users
+NOT_MADE = {"Explanation", "Explanations", "FileRun", "FileResult", "Exported"}  # by users
 SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
 
 INTRODUCTION = f"""\

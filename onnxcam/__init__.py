@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnxcam.imaging.style import Style
     from onnxcam.methods.base import Method
     from onnxcam.methods.registry import register
+    from onnxcam.portable import export
     from onnxcam.sheets import contact_sheet
     from onnxcam.targets.weighted import Similarity
 
@@ -40,6 +41,7 @@ __all__ = [
     "default_model",
     "default_photograph",
     "explain_files",
+    "export",
     "register",
 ]
 
@@ -53,6 +55,7 @@ _LAZY = {
     "add_gradients": "onnxcam.gradient.differentiate",
     "contact_sheet": "onnxcam.sheets",
     "explain_files": "onnxcam.image_files",
+    "export": "onnxcam.portable",
     "register": "onnxcam.methods.registry",
 }
 

@@ -163,10 +163,15 @@ class Runner:
                 )
             return self._single[layer]
 
-    def _made(
-        self, written: Mapping[str, Method], element: str | None, cut: Cut, on_device: bool
-    ) -> Program:
-        request = Request(
+    def request(
+        self,
+        written: Mapping[str, Method],
+        element: str | None,
+        cut: Cut = "",
+        on_device: bool = False,
+    ) -> Request:
+        """Return what an instrumented model of methods by name is asked for."""
+        return Request(
             written,
             layers=self._layers,
             score=self._score,
@@ -176,6 +181,11 @@ class Runner:
             cut=cut,
             on_device=on_device,
         )
+
+    def _made(
+        self, written: Mapping[str, Method], element: str | None, cut: Cut, on_device: bool
+    ) -> Program:
+        request = self.request(written, element, cut, on_device)
         keys = [m.key() for m in written.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         folder, name = self.path.absolute().parent, self.path.name

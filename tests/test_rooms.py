@@ -50,6 +50,19 @@ ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
     *("animations", "imaging", "targets"),
 }
+ROOMS["portable"] = {
+    *(
+        "_version",
+        "errors",
+        "explainer",
+        "job",
+        "methods",
+        "model",
+        "surgeon",
+        "targets",
+        "imaging",
+    ),
+}
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
 ROOMS["gradient_run"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
 ROOMS["gradient_check"] = {"gradient_run", "runtime"}
@@ -68,6 +81,7 @@ WITHIN = {
     "gradient/ort": {"gradient", "gradient/helpers", "gradient/rules"},
     "surgeon/find": {"surgeon"},
     "surgeon/seeds": {"surgeon", "surgeon/find"},
+    "surgeon/portable": {"surgeon", "surgeon/find", "surgeon/seeds"},
 }
 
 

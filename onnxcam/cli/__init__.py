@@ -12,6 +12,7 @@ from onnxcam.cli import voice
 from onnxcam.cli.demo import demo
 from onnxcam.cli.doctor import doctor
 from onnxcam.cli.explain import explain
+from onnxcam.cli.export import export
 from onnxcam.cli.gradient import gradient
 from onnxcam.cli.inspect import inspect
 from onnxcam.cli.methods import methods
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(explain)
 app.command()(inspect)
 app.command()(gradient)
+app.command()(export)
 app.command()(demo)
 app.command()(methods)
 app.command()(doctor)

@@ -220,7 +220,7 @@ def explain(
         engine=engine.value,
         method=_methods(method or [], against),
         pixel_range=_range(range_),
-        grid=_grid(grid),
+        grid=read_grid(grid),
     )
     others = read_others(input_ or [])
     targets: list[Any] = list(target or [])
@@ -276,7 +276,8 @@ def _range(text: str | None) -> tuple[float, float] | None:
         raise typer.BadParameter(f"'{text}': write it as 0:4095.", param_hint="--range") from None
 
 
-def _grid(text: str | None) -> tuple[int, int] | None:
+def read_grid(text: str | None) -> tuple[int, int] | None:
+    """Return rows and columns of what a user wrote as ``14x14``."""
     if text is None:
         return None
     rows, _, columns = text.lower().partition("x")

@@ -46,7 +46,7 @@ def infer_appended(builder: Builder, nodes: Sequence[ir.Node]) -> None:
         if value in inner:
             continue
         tensor = value.const_value
-        if tensor is not None and tensor.size <= _SMALL:
+        if tensor is not None and tensor.size <= _SMALL and not value.is_graph_input():
             stored.append(ir.serde.serialize_tensor(tensor))
             stored[-1].name = value.name or ""
         elif value.type is not None:

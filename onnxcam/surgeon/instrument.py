@@ -83,6 +83,24 @@ def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
 
 
 def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[bytes, Plan]:
+    model, chosen, facts = chosen_in(prepared, origin, request)
+    built = None
+    if request.engine != "rules":
+        built, chosen = _build(prepared, chosen, request)
+        model = built.model
+    plan = plan_of(facts, chosen, origin.outer)  # before a layer that was added becomes an output
+    parts, feeds = write_parts(model, chosen, request, _seeds(model, chosen, built))
+    plan = replace(plan, parts=parts, feeds=feeds)
+    if plan.layer is not None:
+        model.metadata_props["onnxcam.layer"] = ", ".join(layer.name for layer in plan.layers)
+    model.metadata_props["onnxcam.score"] = plan.score
+    return to_bytes(ir.serde.serialize_model(model), prepared.path), plan
+
+
+def chosen_in(
+    prepared: Prepared, origin: Origin, request: Request
+) -> tuple[ir.Model, Chosen, ModelFacts]:
+    """Return the model at the opset that its gradient needs, what is explained, and its facts."""
     graph, model = prepared.model.graph, prepared.model
     facts = model_facts(model, prepared.path.name, origin)
     chosen = choose(
@@ -101,18 +119,7 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
         to += [first_floating(names(graph)[chosen.image.name])] if "input" in spaces else []
         model = prepared.lifted(needed_opset(graph, chosen.end, to) if to else 0)
         chosen = chosen.in_graph(model.graph)
-    chosen = chosen.as_numbers(model.graph)
-    built = None
-    if request.engine != "rules":
-        built, chosen = _build(prepared, chosen, request)
-        model = built.model
-    plan = _plan(facts, chosen, origin.outer)  # before a layer that was added becomes an output
-    parts, feeds = _write(model, chosen, request, built)
-    plan = replace(plan, parts=parts, feeds=feeds)
-    if plan.layer is not None:
-        model.metadata_props["onnxcam.layer"] = ", ".join(layer.name for layer in plan.layers)
-    model.metadata_props["onnxcam.score"] = plan.score
-    return to_bytes(ir.serde.serialize_model(model), prepared.path), plan
+    return model, chosen.as_numbers(model.graph), facts
 
 
 def _build(prepared: Prepared, chosen: Chosen, request: Request) -> tuple[Built, Chosen]:
@@ -133,24 +140,33 @@ def _build(prepared: Prepared, chosen: Chosen, request: Request) -> tuple[Built,
     return built, chosen.in_graph(built.model.graph)
 
 
-def _write(
-    model: ir.Model, chosen: Chosen, request: Request, built: Built | None
+def _seeds(model: ir.Model, chosen: Chosen, built: Built | None) -> Seeds:
+    """Return where walks start, the targets being inputs."""
+    builder = Builder(model.graph, model.opset_imports[""])
+    if built is not None:
+        return BuiltSeeds(builder, chosen.score, built, chosen.layers[0].value)
+    if chosen.element is None:
+        return ClassSeeds(builder, chosen.score)
+    tensor = element_tensor(builder, chosen)
+    return (WeightSeeds if chosen.weighted else ElementSeeds)(builder, tensor)
+
+
+def element_tensor(builder: Builder, chosen: Chosen) -> ir.Value:
+    """Return the tensor of elements with an axis of images."""
+    tensor = chosen.element
+    assert tensor is not None
+    if chosen.whole:
+        kind, sizes = tensor.type, [1, *(dims(tensor) or [])]
+        tensor = builder.op("Unsqueeze", tensor, builder.ints(0))
+        tensor.shape, tensor.type = ir.Shape(sizes), kind
+    return tensor
+
+
+def write_parts(
+    model: ir.Model, chosen: Chosen, request: Request, seeds: Seeds
 ) -> tuple[dict[str, PartFacts], dict[str, str]]:
     """Append targets and parts to the graph; return what they give, and what is fed."""
-    graph = model.graph
-    builder = Builder(graph, model.opset_imports[""])
-    seeds: Seeds
-    if built is not None:
-        seeds = BuiltSeeds(builder, chosen.score, built, chosen.layers[0].value)
-    elif chosen.element is not None:
-        tensor = chosen.element
-        if chosen.whole:
-            kind, sizes = tensor.type, [1, *(dims(tensor) or [])]
-            tensor = builder.op("Unsqueeze", tensor, builder.ints(0))
-            tensor.shape, tensor.type = ir.Shape(sizes), kind
-        seeds = (WeightSeeds if chosen.weighted else ElementSeeds)(builder, tensor)
-    else:
-        seeds = ClassSeeds(builder, chosen.score)
+    graph, builder = model.graph, seeds.b
     seeds.add_outputs()
     image = names(graph)[chosen.image.name]
     values = [p.value for p in chosen.layers]
@@ -268,7 +284,7 @@ def _shares(passed: Sequence[str]) -> str:
     return next(iter(kinds)) if len(kinds) == 1 and kinds <= {"Softmax", "Sigmoid"} else ""
 
 
-def _plan(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
+def plan_of(facts: ModelFacts, chosen: Chosen, outer: dict[str, int]) -> Plan:
     """Return the plan of a graph to which nothing was added yet."""
     score, warnings = chosen.score, []
     if chosen.element is not None:

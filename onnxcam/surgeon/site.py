@@ -24,6 +24,14 @@ class Seeds(Protocol):
     """Where a walk starts; one kind of target a class, see :mod:`onnxcam.surgeon.seeds`."""
 
     @property
+    def b(self) -> Builder:
+        """The builder of the graph."""
+
+    @property
+    def T(self) -> str | int:
+        """The number of targets, or the name of that length."""
+
+    @property
     def value(self) -> ir.Value:
         """The explained numbers, ``[T, N]``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,26 +18,22 @@ from onnxcam.surgeon.plan import CLASSES, RANKS, SCORES, TARGETS
 from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
 
 
-class ClassSeeds:
-    """The seeds of class scores.
-
-    The graph gets two inputs that may be left out: :data:`~onnxcam.surgeon.plan.TARGETS`, int64
-    ``[T, N]`` (or ``[T, 1]``), class indices, where -1 takes the class of the row's rank; and
-    :data:`~onnxcam.surgeon.plan.RANKS`, int64 ``[T]``, the rows' ranks in the prediction, 0 the
-    predicted class. Without them it is the predicted class.
+class ScoreSeeds:
+    """The seeds of class scores, the classes being given.
 
     Attributes:
         value: the explained scores ``[T, N]``, before Softmax or Sigmoid.
-        classes: class indices ``[T, N]``, int64, ranks resolved.
+        classes: class indices ``[T, N]``, int64.
         scores: all scores, ``[N, C]``.
     """
 
-    def __init__(self, b: Builder, score: Score, T: str | int = "T") -> None:
+    def __init__(
+        self, b: Builder, score: Score, classes: Callable[[ir.Value], ir.Value], T: str | int = "T"
+    ) -> None:
+        """Take the score, and what makes ``classes`` of all scores ``[N, C]``."""
         self.b, self.score, self.T = b, score, T
-        targets = optional_input(b.graph, TARGETS, [T, "targets_N"], [[-1]])
-        ranks = optional_input(b.graph, RANKS, [T], [0])
         self.scores = _flat_scores(b, score.value)
-        self.classes = _resolve(b, self.scores, targets, ranks, score.classes)
+        self.classes = classes(self.scores)
 
     @property
     def value(self) -> ir.Value:
@@ -64,6 +60,21 @@ class ClassSeeds:
             shape = ["scores_N", self.score.classes]
             add_output(b, SCORES, self.scores, self.score.value.dtype, shape)
         add_output(b, CLASSES, self.classes, ir.DataType.INT64, [self.T, "scores_N"])
+
+
+class ClassSeeds(ScoreSeeds):
+    """The seeds of class scores, the classes being an input.
+
+    The graph gets two inputs that may be left out: :data:`~onnxcam.surgeon.plan.TARGETS`, int64
+    ``[T, N]`` (or ``[T, 1]``), class indices, where -1 takes the class of the row's rank; and
+    :data:`~onnxcam.surgeon.plan.RANKS`, int64 ``[T]``, the rows' ranks in the prediction, 0 the
+    predicted class. Without them it is the predicted class.
+    """
+
+    def __init__(self, b: Builder, score: Score, T: str | int = "T") -> None:
+        targets = optional_input(b.graph, TARGETS, [T, "targets_N"], [[-1]])
+        ranks = optional_input(b.graph, RANKS, [T], [0])
+        super().__init__(b, score, lambda s: _resolve(b, s, targets, ranks, score.classes), T)
 
 
 def add_output(

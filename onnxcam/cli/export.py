@@ -1,0 +1,113 @@
+"""``onnxcam export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxcam.cli import voice
+from onnxcam.cli.explain import read_grid
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="The .onnx file.", metavar="MODEL")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="The file to write. Default: NAME.cam.onnx beside the model."
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t",
+            "--target",
+            help="Fix what is explained: class index, label, top:K, ...; repeatable. Default: an "
+            "input 'target', -1 for the predicted class, which it is where nothing is fed.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(help="Explain the K best classes: -t top:K.", metavar="K")
+    ] = None,
+    target_required: Annotated[
+        bool,
+        typer.Option(
+            "--target-required",
+            help="The input 'target' must be fed: for runtimes that take inputs with a default for "
+            "constants, OpenVINO for one.",
+        ),
+    ] = False,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How to explain; repeatable. The first is the output 'heatmap', others are "
+            "'heatmap:METHOD'.",
+            metavar="NAME",
+        ),
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="Tensor or node to explain, or -1, -2... back from the default.")
+    ] = "auto",
+    score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows and columns of patches among a transformer's tokens, where the model does "
+            "not tell.",
+            metavar="HxW",
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Maps at the layer's size, rectified, not scaled.")
+    ] = False,
+    preprocess: Annotated[
+        str, typer.Option(help="Name or file of a card that says how images are prepared.")
+    ] = "auto",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of class names, one a line or JSON; or imagenet-1k, imagenet-1001.",
+            metavar="FILE|NAME",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+    verbose: voice.Verbose = False,
+    quiet: voice.Quiet = False,
+) -> None:
+    """Write a portable model: prediction and heatmap from one run, on any runtime."""
+    from onnxcam.portable import export as write
+
+    voice.tune(verbose=verbose, quiet=quiet)
+    listed = [*(target or []), *([f"top:{top}"] if top is not None else [])]
+    made = write(
+        model,
+        out or model.with_suffix(".cam.onnx"),
+        targets=listed or None,
+        target_required=target_required,
+        method=method or "auto",
+        raw=raw,
+        overwrite=overwrite,
+        layer=layer,
+        score=score,
+        grid=read_grid(grid),
+        preprocess=preprocess,
+        labels=labels,
+    )
+    layer_, plan = made.plan.layer, made.plan
+    voice.say(f"wrote     {made.path}")
+    voice.say(f"score     {plan.score} ({plan.score_note})")
+    voice.say(f"layer     {'none' if layer_ is None else layer_}")
+    for method_, output in made.heatmaps.items():
+        voice.say(f"method    {method_}: output '{output}'")
+    for name in made.inputs:
+        voice.say(f"input     {name}")
+    for name in made.outputs:
+        if name not in made.heatmaps.values():
+            voice.say(f"output    {name}")
+    (before, after), (nodes, added) = made.size, made.operators
+    voice.say(f"added     {after - before:+,} bytes to {before:,}, {added} operators to {nodes}")
+    voice.say(f"format    opset {made.opset}, IR {made.ir_version}")

@@ -1,0 +1,178 @@
+"""Write a portable model: the explanation inside, in standard operators, for any runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxcam._version import __version__
+from onnxcam.errors import MethodError, OutputError, TargetError
+from onnxcam.explainer import Explainer
+from onnxcam.job import Wanted, kind_of
+from onnxcam.methods.base import Method
+from onnxcam.methods.registry import methods as known_methods
+from onnxcam.model.write import write_model
+from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses
+from onnxcam.surgeon.portable.write import Asked, Portable, portable
+from onnxcam.targets.classes import ClassTarget, Targets
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the portable model.
+        plan: what was chosen in the original: score, layer, image input.
+        inputs: names of the inputs that were added.
+        outputs: names of the outputs that were added.
+        heatmaps: the output that holds each method's maps, ``[N, T, H, W]``.
+        opset: of the default domain.
+        ir_version: of the file.
+        operators: how many nodes the original has, as it is read, and how many were added.
+        size: of the original file and of this one, in bytes, without external weights.
+    """
+
+    path: Path
+    plan: Plan
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    heatmaps: dict[str, str]
+    opset: int
+    ir_version: int
+    operators: tuple[int, int]
+    size: tuple[int, int]
+
+
+def export(
+    model: str | Path | bytes | ModelProto,
+    out: str | Path,
+    *,
+    targets: Targets = None,
+    target_required: bool = False,
+    method: str | Method | Sequence[str | Method] = "auto",
+    raw: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> Exported:
+    """Write a model that gives its prediction and the explanation of it.
+
+    The file has the original inputs and outputs, and in standard operators, for any runtime:
+
+    * ``heatmap``, float32 ``[N, T, H, W]`` in 0..1, what :attr:`Explanation.heatmap` is for a ready
+      array; of further methods ``heatmap:METHOD``;
+    * ``targets``, int64 ``[N, T]``, the classes that are explained, and ``scores``, float32
+      ``[N, T]``, their scores, before Softmax or Sigmoid;
+    * the input ``target``, int64 ``[N, T]`` or ``[1, T]``, -1 for the predicted class, which is its
+      default; with ``targets`` there is no such input.
+
+    A name that the model has already keeps the prefix ``onnxcam:``. External weights stay in their
+    files, beside which ``out`` must lie. The metadata entries ``onnxcam.*`` say what is explained.
+
+    Args:
+        model: the .onnx file, its content, or an ``onnx.ModelProto``.
+        out: the file to write.
+        targets: what is explained, fixed in the file: as :meth:`Explainer.explain` takes it.
+        target_required: whether ``target`` has no default: OpenVINO, for one, takes an input with
+            a default for a constant.
+        method: one or several that write their map into the graph.
+        raw: give maps at the layer's own size, rectified, not scaled.
+        overwrite: replace a file.
+        options: of :class:`Explainer`: ``layer``, ``score``, ``preprocess``, ``labels``, ``grid``.
+
+    Raises:
+        OnnxcamError: as :class:`Explainer`; a method or target that no graph can hold; the file is
+            there already or cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: is there already. --overwrite replaces it.")
+    _check_methods(method)
+    explainer = Explainer(model, method=method, **{"providers": "cpu", **options})
+    wanted = None if targets is None else explainer.resolve(targets)
+    if wanted is None:
+        explainer.resolve(None)
+    elif target_required:
+        raise TargetError("targets are fixed or an input, not both.")
+    kind, aim = _aim(wanted, target_required)
+    written = {m.label: m for m in explainer.methods}
+    made = portable(
+        explainer.path,
+        explainer._runner.request(written, kind),
+        Asked(aim, frozenset(n for n, m in written.items() if m.proportional), raw),
+    )
+    _describe(made, explainer, wanted, raw)
+    write_model(made.model, out, explainer.path)
+    return Exported(
+        path=out,
+        plan=made.plan,
+        inputs=made.inputs,
+        outputs=made.outputs,
+        heatmaps=made.heatmaps,
+        opset=next(e.version for e in made.model.opset_import if e.domain == ""),
+        ir_version=made.model.ir_version,
+        operators=made.operators,
+        size=(explainer.path.stat().st_size, out.stat().st_size),
+    )
+
+
+def _check_methods(wanted: str | Method | Sequence[str | Method]) -> None:
+    """Refuse methods that a graph cannot hold."""
+    from onnxcam.methods.registry import find_method
+
+    if wanted == "auto":
+        return
+    for one in [wanted] if isinstance(wanted, (str, Method)) else wanted:
+        method = find_method(one)
+        if not _is_held(method):
+            why = "drives many runs" if method.drive else "is finished outside the graph"
+            others = ", ".join(n for n, m in known_methods().items() if _is_held(m))
+            raise MethodError(
+                f"method '{method.name}' {why}, so no file can hold it. These go: {others}."
+            )
+
+
+def _is_held(method: Method) -> bool:
+    return method.drive is None and method.finish is None
+
+
+def _aim(wanted: Sequence[Wanted] | None, required: bool) -> tuple[str | None, Aim]:
+    """Return the kind of the targets, and what the graph is told of them."""
+    if wanted is None:
+        return None, AnyClass(required)
+    kinds = list(dict.fromkeys(map(kind_of, wanted)))
+    if len(kinds) > 1:
+        raise TargetError("a portable model explains one kind of target; export one file a kind.")
+    classes = [t for t in wanted if isinstance(t, ClassTarget)]
+    if len(classes) < len(wanted):
+        raise TargetError("only classes can be fixed in a portable model.")
+    indices = tuple(-1 if t.index is None else t.index for t in classes)
+    return None, TheseClasses(indices, tuple(t.rank or 0 for t in classes))
+
+
+def _describe(
+    made: Portable, explainer: Explainer, wanted: Sequence[Wanted] | None, raw: bool
+) -> None:
+    """Say in the file's metadata what was explained, and by which version."""
+    plan = made.plan
+    said = {
+        "version": __version__,
+        "heatmaps": json.dumps(made.heatmaps),
+        "size": "layer" if raw else "input",
+        "score": plan.score,
+        "layer": "" if plan.layer is None else plan.layer.name,
+        "image": plan.image.name,
+    }
+    kept = [e for e in made.model.metadata_props if e.key.removeprefix("onnxcam.") not in said]
+    del made.model.metadata_props[:]
+    made.model.metadata_props.extend(kept)
+    for name, value in said.items():
+        entry = made.model.metadata_props.add()
+        entry.key, entry.value = f"onnxcam.{name}", value

@@ -1,0 +1,1 @@
+"""Portable models: explanations finished inside the graph, in standard operators."""

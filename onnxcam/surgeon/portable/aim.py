@@ -1,0 +1,177 @@
+"""What a portable model explains: where its walks start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxcam.graph.builder import PREFIX, Builder
+from onnxcam.graph.values import dims
+from onnxcam.surgeon.choose import Chosen
+from onnxcam.surgeon.find.score import Score
+from onnxcam.surgeon.instrument import element_tensor
+from onnxcam.surgeon.plan import ELEMENTS, WEIGHTS
+from onnxcam.surgeon.seeds.classes import ScoreSeeds, add_output, optional_input
+from onnxcam.surgeon.seeds.elements import ElementSeeds
+from onnxcam.surgeon.seeds.weights import WeightSeeds
+from onnxcam.surgeon.site import Seeds
+
+# Without the prefix where the model has no such name.
+TARGET = f"{PREFIX}target"  # input: int64 [N, T] or [1, T], -1 the predicted class
+TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
+NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
+
+Rows = NDArray[np.int64]
+Weigh = Callable[[Builder, ir.Value], ir.Value]  # the tensor [N, *P] to weights [1, N or 1, *P]
+
+
+@dataclass(frozen=True)
+class AnyClass:
+    """Classes that each run is told, by an input with a default or without one.
+
+    Attributes:
+        required: whether the input has no default: some runtimes take defaults for constants.
+    """
+
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class TheseClasses:
+    """Classes that are fixed: ``[T]`` indices, and ``[T]`` ranks where the index is -1."""
+
+    indices: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TheseElements:
+    """Elements of a tensor that are fixed: their indices ``[T, rank of P]``."""
+
+    indices: Rows
+
+
+@dataclass(frozen=True)
+class TheseSums:
+    """Weighted sums of a tensor ``[N, *P]``: what writes the weights of each into the graph."""
+
+    weigh: tuple[Weigh, ...]
+
+
+Aim = AnyClass | TheseClasses | TheseElements | TheseSums
+
+
+class PortableClasses(ScoreSeeds):
+    """The seeds of class scores, with outputs ``[N, T]``."""
+
+    def __init__(self, b: Builder, score: Score, aim: AnyClass | TheseClasses) -> None:
+        if isinstance(aim, AnyClass):
+            required = aim.required
+            super().__init__(b, score, lambda scores: _told(b, scores, required))
+        else:
+            fixed = aim
+            super().__init__(b, score, lambda scores: _fixed(b, scores, fixed), len(aim.indices))
+
+    def add_outputs(self) -> None:
+        """Give the graph the classes and their scores as outputs."""
+        batch = (dims(self.scores) or [None])[0]
+        classes = self.b.op("Transpose", self.classes, perm=[1, 0])
+        add_output(self.b, TARGETS, classes, ir.DataType.INT64, [batch, self.T])
+        _add_numbers(self.b, self.value, [batch, self.T])
+
+
+def _told(b: Builder, scores: ir.Value, required: bool) -> ir.Value:
+    """Return the classes of the input, ``[T, N]``."""
+    if required:
+        shape = ir.Shape(["target_N", "T"])
+        told = ir.Value(name=TARGET, shape=shape, type=ir.TensorType(ir.DataType.INT64))
+        b.graph.inputs.append(told)
+    else:
+        told = optional_input(b.graph, TARGET, ["target_N", "T"], [[-1]])
+    told = b.op("Transpose", told, perm=[1, 0])
+    return b.op("Where", b.op("Less", told, b.ints(0)), _ranked(b, scores, (0,)), told)
+
+
+def _fixed(b: Builder, scores: ir.Value, aim: TheseClasses) -> ir.Value:
+    """Return the classes that are fixed, ``[T, N]``."""
+    indices = b.constant(np.array(aim.indices, np.int64)[:, None])
+    if -1 in aim.indices:
+        ranked = _ranked(b, scores, aim.ranks)
+        if set(aim.indices) == {-1}:
+            return ranked
+        return b.op("Where", b.constant(np.array(aim.indices)[:, None] < 0), ranked, indices)
+    batch = (dims(scores) or [None])[0]
+    if isinstance(batch, int):
+        return b.constant(np.repeat(np.array(aim.indices, np.int64)[:, None], batch, 1))
+    count = b.op("Slice", b.op("Shape", scores), b.ints(0), b.ints(1))
+    return b.op("Expand", indices, b.op("Concat", b.ints(1), count, axis=0))
+
+
+def _ranked(b: Builder, scores: ir.Value, ranks: tuple[int, ...]) -> ir.Value:
+    """Return the classes of these ranks in the prediction, ``[len(ranks), N]``."""
+    if set(ranks) == {0}:
+        best = b.op("ArgMax", scores, axis=1, keepdims=0)
+        best = b.op("Unsqueeze", best, b.ints(0))
+        return best if len(ranks) == 1 else b.op("Concat", *[best] * len(ranks), axis=0)
+    _, order = b.op_many("TopK", [scores, b.ints(max(ranks) + 1)], 2, axis=1)
+    order = b.op("Transpose", order, perm=[1, 0])
+    if list(ranks) == list(range(len(ranks))):
+        return order
+    return b.op("Gather", order, b.ints(*ranks), axis=0)
+
+
+class PortableElements(ElementSeeds):
+    """The seeds of elements that are fixed."""
+
+    def __init__(self, b: Builder, tensor: ir.Value, aim: TheseElements) -> None:
+        super().__init__(b, tensor, len(aim.indices))
+        _becomes(b, ELEMENTS, b.constant(aim.indices[:, None]))
+
+    def add_outputs(self) -> None:
+        """Give the graph the explained numbers as an output."""
+        _add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
+
+
+class PortableSums(WeightSeeds):
+    """The seeds of weighted sums whose weights the graph makes."""
+
+    def __init__(self, b: Builder, tensor: ir.Value, aim: TheseSums) -> None:
+        super().__init__(b, tensor, len(aim.weigh))
+        rows = [weigh(b, tensor) for weigh in aim.weigh]
+        weights = rows[0] if len(rows) == 1 else b.op("Concat", *rows, axis=0)
+        sizes = dims(tensor) or []
+        weights.shape, weights.type = ir.Shape([len(rows), *sizes]), tensor.type
+        _becomes(b, WEIGHTS, weights)
+        self.weights = weights
+
+    def add_outputs(self) -> None:
+        """Give the graph the explained numbers as an output."""
+        _add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
+
+
+def seeds_of(b: Builder, chosen: Chosen, aim: Aim) -> Seeds:
+    """Return where walks start."""
+    if isinstance(aim, AnyClass | TheseClasses):
+        return PortableClasses(b, chosen.score, aim)
+    tensor = element_tensor(b, chosen)
+    if isinstance(aim, TheseElements):
+        return PortableElements(b, tensor, aim)
+    return PortableSums(b, tensor, aim)
+
+
+def _becomes(b: Builder, name: str, value: ir.Value) -> None:
+    """Put a computed value in the place of an input."""
+    [fed] = [v for v in b.graph.inputs if v.name == name]
+    for use in tuple(fed.uses()):
+        use.node.replace_input_with(use.idx, value)
+    b.graph.inputs.remove(fed)
+
+
+def _add_numbers(b: Builder, value: ir.Value, shape: list[int | str | None]) -> None:
+    numbers = b.op("Transpose", value, perm=[1, 0])
+    numbers = b.op("Cast", numbers, to=ir.DataType.FLOAT)
+    add_output(b, NUMBERS, numbers, ir.DataType.FLOAT, shape)

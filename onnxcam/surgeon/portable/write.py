@@ -1,0 +1,180 @@
+"""From a model's file to a portable model: explanations finished in the graph, by any runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnxcam.errors import (
+    ContradictionError,
+    LayerError,
+    MethodError,
+    NoGradientError,
+    ScoreError,
+    TargetError,
+    naming,
+)
+from onnxcam.gradient.appended import appended, infer_appended, last_node
+from onnxcam.graph.builder import PREFIX, Builder
+from onnxcam.graph.values import dims, drop_unneeded, names
+from onnxcam.model.describe import origin_of
+from onnxcam.model.prepare import Prepared, sound
+from onnxcam.model.read import read_model
+from onnxcam.surgeon.choose import Chosen
+from onnxcam.surgeon.instrument import chosen_in, plan_of, write_parts
+from onnxcam.surgeon.plan import Plan
+from onnxcam.surgeon.portable.aim import NUMBERS, TARGET, TARGETS, Aim, PortableClasses, seeds_of
+from onnxcam.surgeon.portable.finish import Finisher, Map
+from onnxcam.surgeon.request import Request
+from onnxcam.surgeon.seeds.classes import add_output
+
+HEATMAP = "heatmap"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a portable model is to give.
+
+    Attributes:
+        aim: what is explained.
+        proportional: the parts whose rounding noise is told by their size.
+        raw: whether maps stay at the layer's size, rectified but not scaled.
+    """
+
+    aim: Aim
+    proportional: frozenset[str] = frozenset()
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class Portable:
+    """A portable model.
+
+    Attributes:
+        model: with the original inputs and outputs, and more.
+        plan: what was chosen in the original.
+        inputs: names of the inputs that were added.
+        outputs: names of the outputs that were added; of methods by :attr:`heatmaps`.
+        heatmaps: the output that holds each method's maps.
+        operators: how many nodes the original has, and how many were added.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    heatmaps: dict[str, str]
+    operators: tuple[int, int]
+
+
+def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
+    """Return the portable model of ``path``; external weights stay in their files.
+
+    Args:
+        path: the model's file.
+        request: methods, layer and score.
+        asked: targets, and how maps are finished.
+
+    Raises:
+        OnnxcamError: as :func:`onnxcam.surgeon.instrument.instrument`.
+    """
+    path = Path(path)
+    proto = read_model(path)
+    origin = origin_of(proto, path)
+    prepared = Prepared(proto, path)
+    advice = "Choose a layer after that operator (--layer), or a score before it (--score)."
+    with (
+        sound(path),
+        naming(path, LayerError, ScoreError, TargetError, MethodError, ContradictionError),
+        naming(path, NoGradientError, advice=advice),
+    ):
+        model, chosen, facts = chosen_in(prepared, origin, request)
+        plan = plan_of(facts, chosen, origin.outer)
+        _check(plan, chosen)
+        return _written(model, chosen, request, asked, plan)
+
+
+def _check(plan: Plan, chosen: Chosen) -> None:
+    """Refuse what only a run could confirm, or what a heatmap cannot be made of."""
+    for check in plan.checks:
+        raise LayerError(
+            f"only the lengths of a run tell how the layer '{check.layer}' is read, and nothing in "
+            f"a portable model could check them. Say it: --layer '{check.layer}:first' where its "
+            "channels come first, ':last' where they come last, or --grid ROWSxCOLUMNS of tokens."
+        )
+    if len(chosen.layers) > 1:
+        raise LayerError("a portable model explains one layer; name it with --layer.")
+
+
+def _written(
+    model: ir.Model, chosen: Chosen, request: Request, asked: Asked, plan: Plan
+) -> Portable:
+    graph = model.graph
+    taken = {*names(graph), *graph.initializers}
+    original, operators = (list(graph.inputs), list(graph.outputs)), len(graph)
+    b, first = Builder(graph, model.opset_imports[""]), last_node(graph)
+    seeds = seeds_of(b, chosen, asked.aim)
+    parts, _ = write_parts(model, chosen, request, seeds)
+    plan = replace(plan, parts=parts)
+    found = {v.name: v for v in graph.outputs}
+    if any(v.shape is None for v in found.values()):
+        infer_appended(b, appended(graph, first))
+    last = last_node(graph)
+    scores = seeds.scores if isinstance(seeds, PortableClasses) else found[NUMBERS]
+    finisher = Finisher(b, names(graph)[chosen.image.name], chosen.image, scores)
+    made = {}
+    for name, part in parts.items():
+        value = _images_first(b, found[part.outputs["map"]], "map" in part.images_first)
+        one = Map(value, request.parts[name].space, name in asked.proportional)
+        raw = finisher.raw(one)
+        made[name] = raw if asked.raw else finisher.heatmap(one, raw)
+    graph.outputs.clear()
+    graph.outputs.extend(original[1])
+    heatmaps: dict[str, str] = {}
+    for name, value in made.items():
+        space = (dims(value) or [])[2:]
+        label = HEATMAP if not heatmaps else f"{HEATMAP}:{name}"
+        heatmaps[name] = _free(label, taken)
+        batch = (dims(names(graph)[chosen.image.name]) or [None])[0]
+        add_output(b, heatmaps[name], value, ir.DataType.FLOAT, [batch, seeds.T, *space])
+    graph.outputs.extend(found[n] for n in (TARGETS, NUMBERS) if n in found)
+    drop_unneeded(graph, PREFIX)
+    infer_appended(b, appended(graph, last))
+    for value in [*graph.inputs, *graph.outputs]:
+        if value.name in (TARGET, TARGETS, NUMBERS):
+            _rename(graph, value, _free(value.name.removeprefix(PREFIX), taken))
+    return Portable(
+        model=ir.serde.serialize_model(model),
+        plan=plan,
+        inputs=tuple(v.name or "" for v in graph.inputs if v not in original[0]),
+        outputs=tuple(v.name or "" for v in graph.outputs if v not in original[1]),
+        heatmaps=heatmaps,
+        operators=(operators, len(graph) - operators),
+    )
+
+
+def _images_first(b: Builder, value: ir.Value, already: bool) -> ir.Value:
+    """Return a map with axes ``[N, T, ...]``."""
+    if already:
+        return value
+    sizes = dims(value)
+    assert sizes is not None, f"the shape of '{value.name}' is unknown"
+    made = b.op("Transpose", value, perm=[1, 0, *range(2, len(sizes))])
+    made.shape, made.type = ir.Shape([sizes[1], sizes[0], *sizes[2:]]), value.type
+    return made
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return a name, with the prefix where the model has it already."""
+    return f"{PREFIX}{name}" if name in taken else name
+
+
+def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Rename an input or output, and the default that an input has."""
+    default = graph.initializers.pop(value.name or "", None)
+    value.name = name
+    if default is not None:
+        graph.register_initializer(value)
