@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from onnxcam._version import __version__
 from onnxcam.errors import MethodError, OutputError, TargetError
 from onnxcam.explainer import Explainer
+from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.job import Wanted, kind_of
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import methods as known_methods
@@ -38,6 +39,8 @@ class Exported:
         ir_version: of the file.
         operators: how many nodes the original has, as it is read, and how many were added.
         size: of the original file and of this one, in bytes, without external weights.
+        preprocess: how photographs are prepared, ``None`` where the model takes none.
+        labels: names of the classes, or ``None``.
     """
 
     path: Path
@@ -49,6 +52,8 @@ class Exported:
     ir_version: int
     operators: tuple[int, int]
     size: tuple[int, int]
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
 
 
 def export(
@@ -120,6 +125,8 @@ def export(
         ir_version=made.model.ir_version,
         operators=made.operators,
         size=(explainer.path.stat().st_size, out.stat().st_size),
+        preprocess=explainer.preprocess,
+        labels=None if explainer.labels is None else tuple(explainer.labels),
     )
 
 

@@ -85,8 +85,14 @@ def export_page(
     if (folder / "index.html").exists() and not overwrite:
         raise OutputError(f"{folder}: holds a page already. --overwrite replaces it.")
     out = folder / f"{model.stem}.cam.onnx" if out is None else Path(out)
+    if options.get("targets") is None:  # onnxruntime-web takes inputs with a default for constants
+        options["target_required"] = True
     made = export(model, out, overwrite=overwrite, **options)
-    return Page(folder, made, _version(parts), sum(_written(made, model, folder, parts, example)))
+    data = _facts(made, model, options.get("targets"))
+    data["runtime"]["version"] = version = _version(parts)
+    data["example"] = None if example is None else f"example{Path(example).suffix.lower()}"
+    size = sum(_written(made, folder, parts, data, None if example is None else Path(example)))
+    return Page(folder, made, version, size)
 
 
 def find_runtime(given: str | Path | None = None) -> Path:
@@ -119,21 +125,19 @@ def _version(runtime: Path) -> str:
 
 
 def _written(
-    made: Exported, model: Path, folder: Path, runtime: Path, example: str | Path | None
+    made: Exported, folder: Path, runtime: Path, data: dict[str, Any], example: Path | None
 ) -> Iterator[int]:
     """Write the page; yield the sizes of its files. What the others need comes first."""
-    data = _facts(made, model, example)
-    data["runtime"]["version"] = _version(runtime)
     for name in (made.path.name, *made.plan.outer):
         source, aim = made.path.parent / name, folder / name
         if source.resolve() != aim.resolve():
             _put(aim, source.read_bytes())
         yield aim.stat().st_size
     if example is not None:
-        yield _put(folder / data["example"], _read(Path(example)))
+        yield _put(folder / data["example"], _read(example))
     for name in RUNTIME:
         yield _put(folder / _FOLDER / name, (runtime / name).read_bytes())
-    notice = _NOTICE.format(version=_version(runtime))
+    notice = _NOTICE.format(version=data["runtime"]["version"])
     yield _put(folder / _FOLDER / "NOTICE.txt", notice.encode())
     yield _put(folder / "page.json", json.dumps(data, ensure_ascii=False).encode())
     for file in sorted((files("onnxcam") / "web").iterdir(), key=lambda f: f.name == "index.html"):
@@ -152,8 +156,13 @@ def _read(path: Path) -> bytes:
         raise PageError(f"example '{path}': cannot be read ({error.strerror}).") from error
 
 
-def _facts(made: Exported, model: Path, example: str | Path | None) -> dict[str, Any]:
-    """Return the content of page.json.
+def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
+    """Return the content of page.json, but for what lies beside the model.
+
+    Args:
+        made: the portable model.
+        model: the original.
+        targets: what is explained, where that is fixed.
 
     Raises:
         PageError: the model takes something else than one photograph.
@@ -195,13 +204,13 @@ def _facts(made: Exported, model: Path, example: str | Path | None) -> dict[str,
         "explained": {
             "score": plan.score,
             "layer": plan.layer.name if plan.layer else "",
+            "names": [str(t) for t in targets] if isinstance(targets, list) else [str(targets)],
             "outputs": {
                 kind: next((n for n in made.outputs if n.endswith(kind)), None)
                 for kind in ("scores", "targets")
             },
         },
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
-        "example": None if example is None else f"example{Path(example).suffix.lower()}",
     }
 
 

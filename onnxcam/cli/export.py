@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from onnxcam.cli import voice
 from onnxcam.cli.explain import read_grid
+from onnxcam.errors import PageError
 
 
 def export(
@@ -72,6 +73,26 @@ def export(
             metavar="FILE|NAME",
         ),
     ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page that explains photographs in the browser into this folder, and the "
+            "model too where -o does not say another place.",
+            metavar="DIR",
+        ),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --web: the folder of onnxruntime-web's files or of its npm package. "
+            "Default: node_modules here or above.",
+            metavar="DIR",
+        ),
+    ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(help="With --web: a photograph that the page offers.", metavar="IMAGE"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
@@ -83,20 +104,28 @@ def export(
 
     voice.tune(verbose=verbose, quiet=quiet)
     listed = [*(target or []), *([f"top:{top}"] if top is not None else [])]
-    made = write(
-        model,
-        out or model.with_suffix(".cam.onnx"),
-        targets=listed or None,
-        target_required=target_required,
-        method=method or "auto",
-        raw=raw,
-        overwrite=overwrite,
-        layer=layer,
-        score=score,
-        grid=read_grid(grid),
-        preprocess=preprocess,
-        labels=labels,
-    )
+    asked: dict[str, Any] = {
+        "targets": listed or None,
+        "target_required": target_required,
+        "method": method or "auto",
+        "raw": raw,
+        "overwrite": overwrite,
+        "layer": layer,
+        "score": score,
+        "grid": read_grid(grid),
+        "preprocess": preprocess,
+        "labels": labels,
+    }
+    if web is not None:
+        from onnxcam.web_page import export_page
+
+        page = export_page(model, web, out=out, runtime=runtime, example=example, **asked)
+        made = page.model
+        voice.say(f"page      {page.folder}: {page.size:,} bytes; any web server can serve it")
+    else:
+        if runtime is not None or example is not None:
+            raise PageError("--runtime and --example go with a page: --web DIR.")
+        made = write(model, out or model.with_suffix(".cam.onnx"), **asked)
     layer_, plan = made.plan.layer, made.plan
     voice.say(f"wrote     {made.path}")
     voice.say(f"score     {plan.score} ({plan.score_note})")

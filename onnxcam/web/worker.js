@@ -49,6 +49,7 @@ async function open(given, said) {
   page = given;
   const base = new URL(".", self.location.href);
   ort = await import(new URL(page.runtime.module, base).href);
+  ort.env.logLevel = "error";
   ort.env.wasm.wasmPaths = new URL(page.runtime.folder, base).href;
   // Threads need pages that are isolated from other origins; without, one thread works everywhere.
   const threads = self.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency || 1) : 1;
