@@ -15,6 +15,7 @@ let threads; // that the model runs on
 let photo; // what is explained: {placed, shown, items, results by target, ...}
 let asked = 0; // counts photographs, so that a slow answer to an old one is passed over
 const state = { target: -1, method: "" };
+let linked = -1; // the target that the address asks for, of the first photograph
 
 function complain(error) {
   document.body.classList.remove("busy");
@@ -96,8 +97,8 @@ async function look(given, prepare) {
   }
   const [predicted] = photo.items;
   for (const item of page.target ? [predicted] : photo.items) photo.results.set(item.target, first);
-  const wanted = offered(state.target) ? state.target : predicted.target;
-  state.target = wanted;
+  const wanted = offered(linked) ? linked : predicted.target;
+  linked = -1;
   list();
   await explain(wanted);
 }
@@ -188,7 +189,7 @@ function fromAddress() {
   const words = new URLSearchParams(location.hash.slice(1));
   const named = page.methods.find(({ name }) => name === words.get("method"));
   state.method = (named ?? page.methods[0]).name;
-  state.target = /^\d+$/.test(words.get("class")) ? Number(words.get("class")) : -1;
+  linked = /^\d+$/.test(words.get("class")) ? Number(words.get("class")) : -1;
   if (words.has("opacity")) $("opacity").value = words.get("opacity");
   $("side").checked = words.has("side");
   arrange();

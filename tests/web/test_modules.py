@@ -31,7 +31,9 @@ def picture(height: int, width: int) -> np.ndarray:
     """A smooth picture with edges and noise."""
     rng = np.random.default_rng(height)
     y, x = np.mgrid[:height, :width]
-    waves = np.stack([np.sin(x / 7) + np.cos(y / 9), np.sin(x * y / 300), (x // 8 + y // 5) % 2], -1)
+    waves = np.stack(
+        [np.sin(x / 7) + np.cos(y / 9), np.sin(x * y / 300), (x // 8 + y // 5) % 2], -1
+    )
     return np.clip(128 + 90 * waves + rng.normal(0, 20, waves.shape), 0, 255).astype(np.uint8)
 
 
@@ -63,7 +65,9 @@ def columns_first(resize: Callable[..., Image.Image]) -> Callable[..., Image.Ima
         (Preprocess(resize="shorter"), (4, 900), "NCHW", "uint8"),  # a panorama
         (Preprocess(), (32, 48), "NCHW", "uint8"),  # of the right size already
     ],
-    ids=lambda v: "" if not isinstance(v, Preprocess) else f"{v.resize}-{v.interpolation}-{v.color}",
+    ids=lambda v: (
+        "" if not isinstance(v, Preprocess) else f"{v.resize}-{v.interpolation}-{v.color}"
+    ),
 )
 def test_photographs_are_prepared_as_by_pillow(
     modules: Any,
@@ -109,7 +113,9 @@ HEAT = """
 
 @pytest.mark.parametrize("resize", ["shorter", "letterbox", "squash"])
 def test_heatmaps_lie_where_python_puts_them(modules: Any, resize: Any) -> None:
-    settings = Preprocess(resize=resize, shorter=60 if resize != "letterbox" else None, size=(48, 32))
+    settings = Preprocess(
+        resize=resize, shorter=60 if resize != "letterbox" else None, size=(48, 32)
+    )
     _, geometry = settings.apply(picture(90, 131), "NCHW", "uint8")
     raw = np.random.default_rng(3).random((7, 5)).astype(np.float32) ** 3
     right = reference.upsample(raw, geometry.view(7, 5), normalise=True)
@@ -151,7 +157,9 @@ def numbers(kind: str) -> tuple[np.ndarray, DetectorFacts, list[str] | None]:
         values = np.concatenate([corners, [[0.9, 2], [0.5, 0], [0.1, 1]]], axis=1)
         return values, DetectorFacts(final=True, corners=True), ["ant", "bee", "cat"]
     centres = rng.random((40, 2)) * 50 + 7
-    values = np.concatenate([centres, rng.random((40, 2)) * 9 + 4, rng.normal(-5, 1, (40, 4))], axis=1)
+    values = np.concatenate(
+        [centres, rng.random((40, 2)) * 9 + 4, rng.normal(-5, 1, (40, 4))], axis=1
+    )
     values[7:9, :4], values[20, :4] = [20, 20, 12, 10], [30, 31, 12, 10]
     values[7, 5], values[8, 5], values[20, 6] = 3, 2, 1
     if kind == "detr":
@@ -183,7 +191,9 @@ def test_detections_are_those_of_python(modules: Any, kind: str) -> None:
         labels=len(labels or ()),
     )
     assert [(d["class"], d["anchor"]) for d in found] == [(d.index, d.anchor) for d in right]
-    np.testing.assert_allclose([d["score"] for d in found], [d.probability for d in right], rtol=1e-9)
+    np.testing.assert_allclose(
+        [d["score"] for d in found], [d.probability for d in right], rtol=1e-9
+    )
     if right[0].box is None:
         assert all(d["box"] is None for d in found)
     else:
@@ -199,8 +209,20 @@ READ = """
 
 
 def test_classes_are_named_and_scores_are_said(modules: Any) -> None:
-    words = {"Tiger cat": 1, "3": 3, "crane (3)": 3, "crane": 2, "tig": 1, "4": -1, "dog": -1, "": -1}
+    words = {
+        "Tiger cat": 1,
+        "3": 3,
+        "crane (3)": 3,
+        "crane": 2,
+        "tig": 1,
+        "4": -1,
+        "dog": -1,
+        "": -1,
+    }
     found = call(modules, READ, words=list(words), shares=True, scores=[0.926, 0.0449, 1])
     assert found["classes"] == list(words.values())
     assert found["said"] == ["93 %", "4.5 %", "100 %"]
-    assert call(modules, READ, words=[], shares=False, scores=[9.247, -1])["said"] == ["9.25", "-1.00"]
+    assert call(modules, READ, words=[], shares=False, scores=[9.247, -1])["said"] == [
+        "9.25",
+        "-1.00",
+    ]
