@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxcam._version import __version__
+from onnxcam.aims import aim_of
 from onnxcam.errors import MethodError, OutputError, TargetError
 from onnxcam.explainer import Explainer
 from onnxcam.imaging.preprocess import Preprocess
-from onnxcam.job import Wanted, kind_of
+from onnxcam.job import Wanted
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import methods as known_methods
+from onnxcam.model.lower import lower
 from onnxcam.model.write import write_model
 from onnxcam.surgeon.plan import Plan
-from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses
 from onnxcam.surgeon.portable.write import Asked, Portable, portable
 from onnxcam.targets.classes import ClassTarget, Targets
 
@@ -32,8 +33,8 @@ class Exported:
     Attributes:
         path: the portable model.
         plan: what was chosen in the original: score, layer, image input.
-        inputs: names of the inputs that were added.
-        outputs: names of the outputs that were added.
+        names: what the input ``target`` and the outputs ``targets`` and ``scores`` are called; those
+            that there are.
         heatmaps: the output that holds each method's maps, ``[N, T, H, W]``.
         opset: of the default domain.
         ir_version: of the file.
@@ -45,8 +46,7 @@ class Exported:
 
     path: Path
     plan: Plan
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    names: dict[str, str]
     heatmaps: dict[str, str]
     opset: int
     ir_version: int
@@ -64,6 +64,7 @@ def export(
     target_required: bool = False,
     method: str | Method | Sequence[str | Method] = "auto",
     raw: bool = False,
+    opset: int | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> Exported:
@@ -89,6 +90,8 @@ def export(
             a default for a constant.
         method: one or several that write their map into the graph.
         raw: give maps at the layer's own size, rectified, not scaled.
+        opset: the highest opset that the runtime loads; the file has the lowest that says the same,
+            which a higher one is refused for.
         overwrite: replace a file.
         options: of :class:`Explainer`: ``layer``, ``score``, ``preprocess``, ``labels``, ``grid``.
 
@@ -106,20 +109,20 @@ def export(
         explainer.resolve(None)
     elif target_required:
         raise TargetError("targets are fixed or an input, not both.")
-    kind, aim = _aim(wanted, target_required)
+    kind, aim = aim_of(wanted, target_required)
     written = {m.label: m for m in explainer.methods}
     made = portable(
         explainer.path,
         explainer._runner.request(written, kind),
         Asked(aim, frozenset(n for n, m in written.items() if m.proportional), raw),
     )
+    lower(made.model, explainer.path, opset)
     _describe(made, explainer, wanted, raw)
     write_model(made.model, out, explainer.path)
     return Exported(
         path=out,
         plan=made.plan,
-        inputs=made.inputs,
-        outputs=made.outputs,
+        names=made.names,
         heatmaps=made.heatmaps,
         opset=next(e.version for e in made.model.opset_import if e.domain == ""),
         ir_version=made.model.ir_version,
@@ -150,18 +153,11 @@ def _is_held(method: Method) -> bool:
     return method.drive is None and method.finish is None
 
 
-def _aim(wanted: Sequence[Wanted] | None, required: bool) -> tuple[str | None, Aim]:
-    """Return the kind of the targets, and what the graph is told of them."""
-    if wanted is None:
-        return None, AnyClass(required)
-    kinds = list(dict.fromkeys(map(kind_of, wanted)))
-    if len(kinds) > 1:
-        raise TargetError("a portable model explains one kind of target; export one file a kind.")
-    classes = [t for t in wanted if isinstance(t, ClassTarget)]
-    if len(classes) < len(wanted):
-        raise TargetError("only classes can be fixed in a portable model.")
-    indices = tuple(-1 if t.index is None else t.index for t in classes)
-    return None, TheseClasses(indices, tuple(t.rank or 0 for t in classes))
+def _named(target: Wanted) -> str:
+    """Return what a target is called."""
+    if isinstance(target, ClassTarget):
+        return f"rank:{(target.rank or 0) + 1}" if target.index is None else str(target.index)
+    return str(target)
 
 
 def _describe(
@@ -172,10 +168,12 @@ def _describe(
     said = {
         "version": __version__,
         "heatmaps": json.dumps(made.heatmaps),
+        "names": json.dumps(made.names),
         "size": "layer" if raw else "input",
         "score": plan.score,
         "layer": "" if plan.layer is None else plan.layer.name,
         "image": plan.image.name,
+        "targets": json.dumps(None if wanted is None else list(map(_named, wanted))),
     }
     kept = [e for e in made.model.metadata_props if e.key.removeprefix("onnxcam.") not in said]
     del made.model.metadata_props[:]

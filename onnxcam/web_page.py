@@ -31,6 +31,7 @@ _FOLDER = "ort"  # of the runtime, in the page's folder
 _INSTALL = "npm pack onnxruntime-web && tar xzf onnxruntime-web-*.tgz"
 _UNPACKED = "package/dist"
 _PLACES = ("", "dist", _UNPACKED, "onnxruntime-web/dist", "node_modules/onnxruntime-web/dist")
+_GIVEN = ("targets", "scores", "classes", "confidences", "boxes")  # outputs of portable models
 _NOTICE = """onnxruntime-web {version}, https://github.com/microsoft/onnxruntime
 Copyright (c) Microsoft Corporation. Licensed under the MIT License.
 """
@@ -195,8 +196,9 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
         "preprocess": dataclasses.asdict(made.preprocess),
         "labels": None if made.labels is None else list(made.labels),
         "scores": score,
-        "target": made.inputs[0] if made.inputs else None,
-        "outputs": [*([score["output"]] if score else []), *made.outputs],
+        "target": made.names.get("target"),
+        "names": {name: made.names[name] for name in _GIVEN if name in made.names},
+        "detector": None if plan.detector is None else dataclasses.asdict(plan.detector),
         "methods": [
             {"name": name, "heatmap": output, "citation": find_method(name).citation}
             for name, output in made.heatmaps.items()
@@ -204,11 +206,7 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
         "explained": {
             "score": plan.score,
             "layer": plan.layer.name if plan.layer else "",
-            "names": [str(t) for t in targets] if isinstance(targets, list) else [str(targets)],
-            "outputs": {
-                kind: next((n for n in made.outputs if n.endswith(kind)), None)
-                for kind in ("scores", "targets")
-            },
+            "targets": [str(t) for t in targets] if isinstance(targets, list) else [str(targets)],
         },
         "colours": base64.b64encode(colour_table().tobytes()).decode(),
     }

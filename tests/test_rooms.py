@@ -50,7 +50,9 @@ ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
     *("animations", "imaging", "targets"),
 }
+ROOMS["aims"] = {"errors", "job", "surgeon", "targets"}
 ROOMS["portable"] = {
+    "aims",
     *(
         "_version",
         "errors",

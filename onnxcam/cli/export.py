@@ -63,6 +63,14 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="Maps at the layer's size, rectified, not scaled.")
     ] = False,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            help="The highest opset that the runtime loads. The file has the lowest that says the "
+            "same; a higher one is refused.",
+            metavar="N",
+        ),
+    ] = None,
     preprocess: Annotated[
         str, typer.Option(help="Name or file of a card that says how images are prepared.")
     ] = "auto",
@@ -109,6 +117,7 @@ def export(
         "target_required": target_required,
         "method": method or "auto",
         "raw": raw,
+        "opset": opset,
         "overwrite": overwrite,
         "layer": layer,
         "score": score,
@@ -132,11 +141,8 @@ def export(
     voice.say(f"layer     {'none' if layer_ is None else layer_}")
     for method_, output in made.heatmaps.items():
         voice.say(f"method    {method_}: output '{output}'")
-    for name in made.inputs:
-        voice.say(f"input     {name}")
-    for name in made.outputs:
-        if name not in made.heatmaps.values():
-            voice.say(f"output    {name}")
+    for what, name in made.names.items():
+        voice.say(f"{'input' if what == 'target' else 'output':<9} {name}")
     (before, after), (nodes, added) = made.size, made.operators
     voice.say(f"added     {after - before:+,} bytes to {before:,}, {added} operators to {nodes}")
     voice.say(f"format    opset {made.opset}, IR {made.ir_version}")

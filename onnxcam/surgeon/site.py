@@ -28,7 +28,7 @@ class Seeds(Protocol):
         """The builder of the graph."""
 
     @property
-    def T(self) -> str | int:
+    def T(self) -> str | int:  # noqa: N802
         """The number of targets, or the name of that length."""
 
     @property

@@ -18,7 +18,7 @@ const state = { target: -1, method: "" };
 let linked = -1; // the target that the address asks for, of the first photograph
 
 function complain(error) {
-  document.body.classList.remove("busy");
+  view.busy(false);
   view.text("problem", error.message);
   view.text("status", "");
 }
@@ -50,6 +50,7 @@ async function begin() {
 
 /** Explain a photograph, a file or a blob. */
 async function take(file) {
+  view.busy(true);
   await opened; // a photograph that is dropped early waits for the model
   let bitmap;
   try {
@@ -64,6 +65,7 @@ async function take(file) {
 
 /** Explain a ready tensor; for scripts: {numbers, width, height}. */
 async function takeTensor(tensor) {
+  view.busy(true);
   await opened;
   const bitmap = await createImageBitmap(new ImageData(tensor.width, tensor.height));
   const shown = view.showPhotograph(bitmap);
@@ -77,7 +79,7 @@ async function look(given, prepare) {
   view.text("problem", "");
   view.text("answer", "");
   view.text("status", "Working.");
-  document.body.classList.add("started", "busy");
+  document.body.classList.add("started");
   $("result").hidden = $("about").hidden = false;
   const prepared = await prepare();
   const first = await engine.run(-1);
@@ -90,7 +92,7 @@ async function look(given, prepare) {
   view.shade(seen.rows, seen.columns);
   view.text("status", "");
   if (!photo.items.length) {
-    document.body.classList.remove("busy");
+    view.busy(false);
     list();
     view.text("answer", "The model detects nothing here.");
     return;
@@ -130,7 +132,7 @@ async function explain(target) {
   }
   view.mark("choices", target);
   if (!photo.results.has(target)) {
-    document.body.classList.add("busy");
+    view.busy(true);
     const result = await engine.run(target);
     if (own !== asked) return;
     photo.results.set(target, result);
@@ -146,8 +148,9 @@ function show() {
   const map = heatmapOf(result.outputs, method, item.row);
   const heat = onPhotograph(map, photo.placed, photo.shown.width, photo.shown.height);
   view.showHeat(heat, page.colours);
-  document.body.classList.remove("busy");
+  view.busy(false);
   view.mark("method-choices", method.name);
+  $("seen").ariaLabel = `The photograph with the heatmap of ${item.name}`;
   view.text("caption", `${item.name}, ${item.score}, by ${method.name}`);
   const where = heat.peak > 0 ? `is ${whereabouts(heat)}` : "is nowhere: nothing speaks for it";
   view.text("answer", `${item.name}, ${item.score}. The hottest place, by ${method.name}, ${where}.`);

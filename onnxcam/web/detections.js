@@ -1,9 +1,9 @@
-// What a detector sees: onnxcam/targets/detections.py, step by step.
+// What a detector sees: onnxcam/targets/detections.py, but for the scores, which the model gives.
 
 const THRESHOLD = 0.25;
 const OVERLAP = 0.5;
 const MOST = 300;
-const [NEARLY_ALL, MANY] = [0.95, 0.5];
+const NEARLY_ALL = 0.95;
 const GRIDS = [
   [[8, 16, 32], [1, 1, 1]],
   [[8, 16, 32, 64], [1, 1, 1, 1]],
@@ -14,61 +14,7 @@ const GRIDS = [
 const LARGEST = 20;
 const FEW = 2; // boxes of no greater coordinates are in parts of the image
 
-const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-const within = (x) => x >= 0 && x <= 1;
-const most = (list) => list.reduce((best, x, n) => (x > list[best] ? n : best), 0);
 const share = (list, test) => list.filter(test).length / list.length;
-
-/** What makes probabilities of the scores: Sigmoid, Softmax, or nothing. */
-export function kindOf(rows, reading, labels) {
-  if (reading.squashed) return reading.squashed.replace(/^Log/, "");
-  if (reading.final) return rows.every((row) => within(row[4])) ? "" : "Sigmoid";
-  if (rows.every((row) => row.slice(4).every(within))) return "";
-  const scores = rows[0].length - 4;
-  if (labels) return scores === labels + 1 ? "Softmax" : "Sigmoid";
-  // DETR has a last class for nothing, which most of its boxes are.
-  const nothing = share(rows, (row) => most(row.slice(4)) === scores - 1);
-  return scores > 1 && nothing > MANY ? "Softmax" : "Sigmoid";
-}
-
-/** Anchors, classes and scores that are sure enough. */
-function candidates(rows, reading, labels) {
-  const kind = kindOf(rows, reading, labels);
-  const least = reading.threshold ?? THRESHOLD;
-  const found = [];
-  if (reading.final) {
-    rows.forEach((row, anchor) => {
-      const score = kind ? sigmoid(row[4]) : row[4];
-      if (score > least) found.push({ anchor, class: Math.trunc(row[5]), score });
-    });
-    return found;
-  }
-  const first = reading.objectness ? 5 : 4;
-  const end = reading.classes === null ? undefined : first + reading.classes;
-  const shares = rows.map((row) => {
-    const scores = row.slice(first, end);
-    if (kind !== "Softmax") return kind ? scores.map(sigmoid) : scores;
-    const top = Math.max(...scores);
-    const parts = scores.map((s) => Math.exp(s - top));
-    const total = parts.reduce((a, b) => a + b, 0);
-    return parts.map((p) => p / total);
-  });
-  if (kind === "Softmax") {
-    const best = shares.map(most);
-    const last = shares[0].length - 1;
-    const firsts = best.filter((n) => n === 0).length;
-    const nothing = firsts >= best.filter((n) => n === last).length ? 0 : last;
-    for (const row of shares) row[nothing] = 0;
-  }
-  shares.forEach((row, anchor) => {
-    const there = reading.objectness ? (kind ? sigmoid(rows[anchor][4]) : rows[anchor][4]) : 1;
-    const scores = row.map((s) => s * there);
-    // The model's own NonMaxSuppression looks at each class by itself.
-    const classes = reading.most === null ? [most(scores)] : scores.keys();
-    for (const n of classes) if (scores[n] > least) found.push({ anchor, class: n, score: scores[n] });
-  });
-  return found;
-}
 
 function plausible(boxes, [width, height]) {
   const inside = ([left, top, right, bottom]) => {
@@ -114,7 +60,7 @@ function corners(rows, kept, reading, size) {
       ? [Math.min(x, w), Math.min(y, h), Math.max(x, w), Math.max(y, h)]
       : around(x, y, w, h),
   );
-  const largest = Math.max(0, ...kept.flatMap((n) => rows[n].slice(0, 4).map(Math.abs)));
+  const largest = Math.max(0, ...kept.flatMap((n) => rows[n].map(Math.abs)));
   if (largest > 0 && largest <= FEW) {
     found = found.map((box) => box.map((v, i) => v * size[i % 2]));
   }
@@ -139,7 +85,7 @@ function apart(found, boxes, reading) {
   const kept = [];
   for (const one of found.slice(0, 10 * MOST)) {
     const same = kept.filter((other) => other.class === one.class);
-    const clear = same.every((o) => overlap(boxes[one.anchor], boxes[o.anchor]) <= limit);
+    const clear = same.every((o) => overlap(boxes[one.row], boxes[o.row]) <= limit);
     if (!same.length || (same.length < (reading.most ?? MOST) && clear)) kept.push(one);
   }
   return kept;
@@ -148,18 +94,20 @@ function apart(found, boxes, reading) {
 /**
  * What a detector sees, the surest first.
  *
- * @param rows one array for each anchor: box, then scores.
- * @param reading how they are read, as surgeon/plan.py's DetectorFacts.
+ * @param numbers of every row of its output: four of `boxes`, the best of `classes`, how `sure`.
+ * @param reading how boxes are written, as surgeon/plan.py's DetectorFacts.
  * @param placed where the photograph lies in the input, as pixels.js' geometry() gives it.
- * @param labels how many names of classes there are, 0 for none.
- * @returns [{anchor, class, score, box: [left, top, right, bottom] of the photograph, or null}]
+ * @returns [{row, class, score, box: [left, top, right, bottom] of the photograph, or null}]
  */
-export function detections(rows, reading, placed, labels = 0) {
-  if (!rows.length) return [];
+export function detections({ boxes, classes, sure }, reading, placed) {
   const size = [placed.columns.input, placed.rows.input];
-  let found = candidates(rows, reading, labels).sort((a, b) => b.score - a.score);
-  const boxes = corners(rows, found.map(({ anchor }) => anchor), reading, size);
-  if (!reading.final && boxes) found = apart(found, boxes, reading);
+  const rows = Array.from(sure, (_, n) => Array.from(boxes.subarray(4 * n, 4 * n + 4)));
+  const least = reading.threshold ?? THRESHOLD;
+  let found = Array.from(sure, (score, row) => ({ row, class: classes[row], score }))
+    .filter(({ score }) => score > least)
+    .sort((a, b) => b.score - a.score);
+  const places = corners(rows, found.map(({ row }) => row), reading, size);
+  if (!reading.final && places) found = apart(found, places, reading);
   const inPhoto = (box) =>
     box.map((v, i) => {
       const line = i % 2 ? placed.rows : placed.columns;
@@ -167,5 +115,5 @@ export function detections(rows, reading, placed, labels = 0) {
     });
   return found
     .slice(0, MOST)
-    .map((one) => ({ ...one, box: boxes && inPhoto(boxes[one.anchor]) }));
+    .map((one) => ({ ...one, box: places && inPhoto(places[one.row]) }));
 }

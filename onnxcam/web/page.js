@@ -10,6 +10,8 @@ export async function readPage() {
   if (!answer.ok) throw new Error(`page.json: the server answers ${answer.status}.`);
   const page = await answer.json();
   page.colours = Uint8Array.from(atob(page.colours), (c) => c.charCodeAt(0));
+  const own = page.scores ? [page.scores.output] : [];
+  page.outputs = [...own, ...Object.values(page.names), ...page.methods.map((m) => m.heatmap)];
   return page;
 }
 
@@ -46,18 +48,33 @@ export function choice(page, scores, index) {
  *   is the target's place in the heatmaps, 0 where it is left out.
  */
 export function choices(page, outputs, placed) {
+  if (page.target && page.detector) return seen(page, outputs, placed);
   if (!page.target || !page.scores) return fixed(page, outputs);
   const scores = outputs[page.scores.output].data;
   const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
   return order.slice(0, SHOWN).map((index) => choice(page, scores, index));
 }
 
+/** A detector's boxes. */
+function seen(page, outputs, placed) {
+  const [boxes, classes, sure] = ["boxes", "classes", "confidences"].map(
+    (name) => outputs[page.names[name]].data,
+  );
+  return detections({ boxes, classes, sure }, page.detector, placed).map((found) => ({
+    target: found.row,
+    name: nameOf(page, found.class),
+    score: said(found.score, true),
+    share: found.score,
+    box: found.box,
+  }));
+}
+
 /** What the file explains, where it is fixed, or where no output lists all classes. */
 function fixed(page, outputs) {
-  const { scores, targets } = page.explained.outputs;
+  const { scores, targets } = page.names;
   return Array.from(outputs[scores].data, (score, row) => {
     const index = targets ? outputs[targets].data[row] : row;
-    const name = targets ? nameOf(page, index) : page.explained.names[row];
+    const name = targets ? nameOf(page, index) : page.explained.targets[row];
     return { target: index, row, name, score: said(score, false) };
   });
 }

@@ -7,6 +7,12 @@ const $ = (id) => document.getElementById(id);
 
 export const text = (id, words) => ($(id).textContent = words);
 
+/** Show that something is computed. */
+export function busy(on) {
+  document.body.classList.toggle("busy", on);
+  $("result").ariaBusy = on;
+}
+
 /** Draw a photograph, and return the size that it is shown in. */
 export function showPhotograph(bitmap) {
   const shrink = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));

@@ -144,60 +144,58 @@ def test_heatmaps_lie_where_python_puts_them(modules: Any, resize: Any) -> None:
     assert np.abs(blended - wanted).max() < 3
 
 
-def numbers(kind: str) -> tuple[np.ndarray, DetectorFacts, list[str] | None]:
-    """Return a detector's numbers: a few sure boxes, near copies of them, and noise."""
+def numbers(kind: str) -> tuple[np.ndarray, DetectorFacts]:
+    """Return a detector's rows, probabilities: a few sure boxes, near copies of them, and noise."""
     rng = np.random.default_rng(len(kind))
     if kind == "yolox":
-        values = rng.normal(-6, 1, (8 * 8 + 4 * 4 + 2 * 2, 4 + 1 + 3))
-        values[:, :4] = rng.normal(0, 0.3, (len(values), 4))
-        values[[3, 4, 40, 70], 4:] = 4
-        return values, DetectorFacts(objectness=True, squashed="Sigmoid"), None
+        values = rng.uniform(0, 0.1, (8 * 8 + 4 * 4 + 2 * 2, 4 + 3))
+        values[:, :4] = rng.uniform(0.2, 0.8, (len(values), 4))
+        values[[3, 4, 40, 70], 4] = 0.9, 0.8, 0.7, 0.6
+        return values, DetectorFacts()
     if kind == "final":
         corners = np.array([[1, 2, 30, 40], [8, 8, 60, 20], [0, 0, 9, 9]])
         values = np.concatenate([corners, [[0.9, 2], [0.5, 0], [0.1, 1]]], axis=1)
-        return values, DetectorFacts(final=True, corners=True), ["ant", "bee", "cat"]
-    centres = rng.random((40, 2)) * 50 + 7
-    values = np.concatenate(
-        [centres, rng.random((40, 2)) * 9 + 4, rng.normal(-5, 1, (40, 4))], axis=1
-    )
+        return values, DetectorFacts(final=True, corners=True)
+    if kind == "offsets":
+        values = rng.uniform(0, 0.1, (50, 6))
+        values[[7, 9], 5] = 0.8
+        return values, DetectorFacts(offsets=True)
+    values = np.concatenate([rng.random((40, 2)) * 50 + 7, rng.random((40, 6)) / 10], axis=1)
+    values[:, 2:4] = values[:, 2:4] * 90 + 4
     values[7:9, :4], values[20, :4] = [20, 20, 12, 10], [30, 31, 12, 10]
-    values[7, 5], values[8, 5], values[20, 6] = 3, 2, 1
-    if kind == "detr":
+    values[7, 5], values[8, 5], values[9, 5], values[20, 6] = 0.9, 0.8, 0.3, 0.6
+    if kind == "parts":
         values[:, :4] /= 64
-        values[:, 7] = 3
-        values[[7, 8, 20], 7] = -2
-        return values, DetectorFacts(corners=False), None
+        return values, DetectorFacts(corners=False)
     if kind == "nms":
-        values[8, 6] = 2.5
-        return values, DetectorFacts(squashed="Sigmoid", overlap=0.3, most=2.0, threshold=0.1), None
-    return values, DetectorFacts(squashed="Sigmoid"), ["ant", "bee", "cat", "dog"]
+        return values, DetectorFacts(overlap=0.3, most=2.0, threshold=0.2)
+    return values, DetectorFacts()
 
 
-@pytest.mark.parametrize("kind", ["yolo", "yolox", "detr", "final", "nms"])
+@pytest.mark.parametrize("kind", ["yolo", "yolox", "parts", "final", "nms", "offsets"])
 def test_detections_are_those_of_python(modules: Any, kind: str) -> None:
-    values, reading, labels = numbers(kind)
+    values, reading = numbers(kind)
     geometry = Geometry(Placement(90, 64, 0.6, 5.0), Placement(128, 64, 0.5, 0.0))
-    right = detections(values, reading, geometry, labels)
+    right = detections(values, reading, geometry, None)
     assert len(right) >= 2
+    classes = values[:, 5] if reading.final else values[:, 4:].argmax(axis=1)
     found = call(
         modules,
         """
         const { detections } = await import("./detections.js");
-        return detections(values, reading, placed, labels);
+        return detections({ boxes: Float64Array.from(boxes), classes, sure }, reading, placed);
         """,
-        values=values.tolist(),
+        boxes=values[:, :4].ravel().tolist(),
+        classes=classes.astype(int).tolist(),
+        sure=(values[:, 4] if reading.final else values[:, 4:].max(axis=1)).tolist(),
         reading=dataclasses.asdict(reading),
         placed={n: dataclasses.asdict(getattr(geometry, n)) for n in ("rows", "columns")},
-        labels=len(labels or ()),
     )
-    assert [(d["class"], d["anchor"]) for d in found] == [(d.index, d.anchor) for d in right]
-    np.testing.assert_allclose(
-        [d["score"] for d in found], [d.probability for d in right], rtol=1e-9
-    )
-    if right[0].box is None:
-        assert all(d["box"] is None for d in found)
-    else:
-        np.testing.assert_allclose([d["box"] for d in found], [d.box for d in right], atol=1e-9)
+    assert [(d["class"], d["row"]) for d in found] == [(d.index, d.anchor) for d in right]
+    assert [d["score"] for d in found] == [d.probability for d in right]
+    assert (right[0].box is None) == (kind == "offsets")
+    for mine, one in zip(found, right, strict=True):
+        np.testing.assert_allclose(mine["box"] or (), one.box or (), atol=1e-9)
 
 
 READ = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from onnxcam.surgeon.choose import Chosen
 from onnxcam.surgeon.find.score import Score
 from onnxcam.surgeon.instrument import element_tensor
 from onnxcam.surgeon.plan import ELEMENTS, WEIGHTS
+from onnxcam.surgeon.portable.weigh import Weigh
 from onnxcam.surgeon.seeds.classes import ScoreSeeds, add_output, optional_input
 from onnxcam.surgeon.seeds.elements import ElementSeeds
 from onnxcam.surgeon.seeds.weights import WeightSeeds
@@ -26,7 +26,6 @@ TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
 NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
 
 Rows = NDArray[np.int64]
-Weigh = Callable[[Builder, ir.Value], ir.Value]  # the tensor [N, *P] to weights [1, N or 1, *P]
 
 
 @dataclass(frozen=True)
@@ -141,16 +140,36 @@ class PortableSums(WeightSeeds):
 
     def __init__(self, b: Builder, tensor: ir.Value, aim: TheseSums) -> None:
         super().__init__(b, tensor, len(aim.weigh))
-        rows = [weigh(b, tensor) for weigh in aim.weigh]
-        weights = rows[0] if len(rows) == 1 else b.op("Concat", *rows, axis=0)
-        sizes = dims(tensor) or []
-        weights.shape, weights.type = ir.Shape([len(rows), *sizes]), tensor.type
+        made = [weigh(b, tensor) for weigh in aim.weigh]
+        weights, sizes = _joined(b, [w for w, _ in made], tensor), dims(tensor) or []
+        weights.shape, weights.type = ir.Shape([len(made), *sizes]), tensor.type
         _becomes(b, WEIGHTS, weights)
         self.weights = weights
+        self.numbers = [number for _, number in made]
+
+    @property
+    def value(self) -> ir.Value:
+        """The explained numbers, ``[T, N]``: the sums, or what was said of them."""
+        sums = super().value
+        if all(number is None for number in self.numbers):
+            return sums
+        b, rows = self.b, []
+        for t, number in enumerate(self.numbers):
+            rows.append(
+                number if number is not None else b.op("Slice", sums, b.ints(t), b.ints(t + 1))
+            )
+        return rows[0] if len(rows) == 1 else b.op("Concat", *rows, axis=0)
 
     def add_outputs(self) -> None:
         """Give the graph the explained numbers as an output."""
         _add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
+
+
+def _joined(b: Builder, rows: list[ir.Value], tensor: ir.Value) -> ir.Value:
+    """Return weights ``[1, N or 1, *P]`` of each target as ``[T, N, *P]``."""
+    shape = b.op("Concat", b.ints(1), b.op("Shape", tensor), axis=0)
+    full = [b.op("Expand", row, shape) for row in rows]
+    return full[0] if len(full) == 1 else b.op("Concat", *full, axis=0)
 
 
 def seeds_of(b: Builder, chosen: Chosen, aim: Aim) -> Seeds:

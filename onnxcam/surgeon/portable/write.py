@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,12 +40,12 @@ class Asked:
     """What a portable model is to give.
 
     Attributes:
-        aim: what is explained.
+        aim: returns what is explained, given what was chosen in the model.
         proportional: the parts whose rounding noise is told by their size.
         raw: whether maps stay at the layer's size, rectified but not scaled.
     """
 
-    aim: Aim
+    aim: Callable[[Plan], Aim]
     proportional: frozenset[str] = frozenset()
     raw: bool = False
 
@@ -56,16 +57,15 @@ class Portable:
     Attributes:
         model: with the original inputs and outputs, and more.
         plan: what was chosen in the original.
-        inputs: names of the inputs that were added.
-        outputs: names of the outputs that were added; of methods by :attr:`heatmaps`.
+        names: what the input ``target`` and the outputs ``targets`` and ``scores`` are called; those
+            that there are.
         heatmaps: the output that holds each method's maps.
         operators: how many nodes the original has, and how many were added.
     """
 
     model: onnx.ModelProto
     plan: Plan
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    names: dict[str, str]
     heatmaps: dict[str, str]
     operators: tuple[int, int]
 
@@ -83,6 +83,7 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     """
     path = Path(path)
     proto = read_model(path)
+    known = {v.name for v in proto.graph.value_info}
     origin = origin_of(proto, path)
     prepared = Prepared(proto, path)
     advice = "Choose a layer after that operator (--layer), or a score before it (--score)."
@@ -94,7 +95,11 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
         model, chosen, facts = chosen_in(prepared, origin, request)
         plan = plan_of(facts, chosen, origin.outer)
         _check(plan, chosen)
-        return _written(model, chosen, request, asked, plan)
+        made = _written(model, chosen, request, asked, plan)
+    kept = [v for v in made.model.graph.value_info if v.name in known]
+    del made.model.graph.value_info[:]  # what was inferred, any runtime infers again
+    made.model.graph.value_info.extend(kept)
+    return made
 
 
 def _check(plan: Plan, chosen: Chosen) -> None:
@@ -114,9 +119,9 @@ def _written(
 ) -> Portable:
     graph = model.graph
     taken = {*names(graph), *graph.initializers}
-    original, operators = (list(graph.inputs), list(graph.outputs)), len(graph)
+    outputs, operators = list(graph.outputs), len(graph)
     b, first = Builder(graph, model.opset_imports[""]), last_node(graph)
-    seeds = seeds_of(b, chosen, asked.aim)
+    seeds = seeds_of(b, chosen, asked.aim(plan))
     parts, _ = write_parts(model, chosen, request, seeds)
     plan = replace(plan, parts=parts)
     found = {v.name: v for v in graph.outputs}
@@ -132,7 +137,7 @@ def _written(
         raw = finisher.raw(one)
         made[name] = raw if asked.raw else finisher.heatmap(one, raw)
     graph.outputs.clear()
-    graph.outputs.extend(original[1])
+    graph.outputs.extend(outputs)
     heatmaps: dict[str, str] = {}
     for name, value in made.items():
         space = (dims(value) or [])[2:]
@@ -143,14 +148,16 @@ def _written(
     graph.outputs.extend(found[n] for n in (TARGETS, NUMBERS) if n in found)
     drop_unneeded(graph, PREFIX)
     infer_appended(b, appended(graph, last))
+    called = {}
     for value in [*graph.inputs, *graph.outputs]:
         if value.name in (TARGET, TARGETS, NUMBERS):
-            _rename(graph, value, _free(value.name.removeprefix(PREFIX), taken))
+            name = value.name.removeprefix(PREFIX)
+            called[name] = _free(name, taken)
+            _rename(graph, value, called[name])
     return Portable(
         model=ir.serde.serialize_model(model),
         plan=plan,
-        inputs=tuple(v.name or "" for v in graph.inputs if v not in original[0]),
-        outputs=tuple(v.name or "" for v in graph.outputs if v not in original[1]),
+        names=called,
         heatmaps=heatmaps,
         operators=(operators, len(graph) - operators),
     )
