@@ -11,31 +11,37 @@ from onnxcam.job import Wanted, kind_of
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.portable import weigh
 from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses, TheseElements, TheseSums
+from onnxcam.surgeon.portable.boxes import AnyRow, TheseBoxes
+from onnxcam.surgeon.request import DETECTIONS, WEIGHTED
+from onnxcam.targets.boxes import Box
 from onnxcam.targets.classes import ClassTarget
 from onnxcam.targets.elements import ElementTarget, indices
 from onnxcam.targets.sequences import Step, Tokens
 from onnxcam.targets.weighted import Best, Difference, Region, Similarity, Slices
 
 _HELD = (
-    "class, label, top:K, rank:K, 'A - B', 'best of A,B', region:CLASS, step:N, tokens:, the "
-    "similarity with another image, elements and slices of a tensor"
+    "box:0, box:LABEL, class, label, top:K, rank:K, 'A - B', 'best of A,B', region:CLASS, step:N, "
+    "tokens:, the similarity with another image, elements and slices of a tensor"
 )
 
 
 def aim_of(
-    wanted: Sequence[Wanted] | None, required: bool
+    wanted: Sequence[Wanted] | None, required: bool, plan: Plan
 ) -> tuple[str | None, Callable[[Plan], Aim]]:
     """Return the kind of the targets, and what tells the graph of them.
 
     Args:
         wanted: what is explained, ``None`` for classes that each run is told.
         required: whether the run has to tell them.
+        plan: what was chosen in the model for classes, or for a detector's boxes.
 
     Raises:
         TargetError: targets of several kinds, or (from the function) one that no graph holds.
     """
+    if wanted is None and plan.detector is not None:
+        return f"{WEIGHTED}{DETECTIONS}", lambda _: AnyRow(required)
     if wanted is None:
-        return None, lambda plan: AnyClass(required)
+        return None, lambda _: AnyClass(required)
     kinds = list(dict.fromkeys(map(kind_of, wanted)))
     if len(kinds) > 1:
         raise TargetError(
@@ -50,12 +56,24 @@ def _aim(wanted: Sequence[Wanted], plan: Plan) -> Aim:
     if classes:
         chosen = tuple(-1 if t.index is None else t.index for t in classes)
         return TheseClasses(chosen, tuple(t.rank or 0 for t in classes))
+    if boxes := [t for t in wanted if isinstance(t, Box)]:
+        return TheseBoxes(tuple(map(_surest, boxes)))
     assert plan.element is not None
     shape = (plan.element.shape or ())[1:]
     elements = [t for t in wanted if isinstance(t, ElementTarget)]
     if elements:
         return TheseElements(indices(elements, shape)[:, 0])
     return TheseSums(tuple(_weigh(t, shape) for t in wanted))
+
+
+def _surest(target: Box) -> int | None:
+    """Return the class of which a target is the surest box."""
+    if target.number or target.point is not None:
+        raise TargetError(
+            f"target '{target}': which box that is, only a run tells. The input 'target' takes the "
+            "row of any box, where -t is left out; box:0 and box:LABEL can be fixed, the surest."
+        )
+    return target.index
 
 
 def _weigh(target: object, shape: Sequence[int | str | None]) -> weigh.Weigh:

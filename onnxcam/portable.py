@@ -33,8 +33,8 @@ class Exported:
     Attributes:
         path: the portable model.
         plan: what was chosen in the original: score, layer, image input.
-        names: what the input ``target`` and the outputs ``targets`` and ``scores`` are called; those
-            that there are.
+        names: what the input ``target`` and the outputs ``targets``, ``scores``, ``classes``,
+            ``confidences`` and ``boxes`` are called; those that there are.
         heatmaps: the output that holds each method's maps, ``[N, T, H, W]``.
         opset: of the default domain.
         ir_version: of the file.
@@ -79,6 +79,11 @@ def export(
     * the input ``target``, int64 ``[N, T]`` or ``[1, T]``, -1 for the predicted class, which is its
       default; with ``targets`` there is no such input.
 
+    Of a detector the targets are rows of its output, -1 the surest, and outputs tell what these
+    are: ``classes``, int64 ``[N, A]``, ``confidences``, float32 ``[N, A]``, and, unless boxes are
+    offsets from cells, ``boxes``, float32 ``[N, A, 4]``: left, top, right, bottom in pixels of the
+    input. Boxes that overlap are left in.
+
     A name that the model has already keeps the prefix ``onnxcam:``. External weights stay in their
     files, beside which ``out`` must lie. The metadata entries ``onnxcam.*`` say what is explained.
 
@@ -106,10 +111,10 @@ def export(
     explainer = Explainer(model, method=method, **{"providers": "cpu", **options})
     wanted = None if targets is None else explainer.resolve(targets)
     if wanted is None:
-        explainer.resolve(None)
+        explainer.resolve(None)  # there are classes, or boxes
     elif target_required:
         raise TargetError("targets are fixed or an input, not both.")
-    kind, aim = aim_of(wanted, target_required)
+    kind, aim = aim_of(wanted, target_required, explainer.plan)
     written = {m.label: m for m in explainer.methods}
     made = portable(
         explainer.path,

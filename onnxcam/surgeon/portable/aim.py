@@ -8,22 +8,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxcam.graph.builder import PREFIX, Builder
+from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims
 from onnxcam.surgeon.choose import Chosen
 from onnxcam.surgeon.find.score import Score
 from onnxcam.surgeon.instrument import element_tensor
 from onnxcam.surgeon.plan import ELEMENTS, WEIGHTS
+from onnxcam.surgeon.portable.boxes import AnyRow, PortableRows, TheseBoxes
+from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.portable.weigh import Weigh
-from onnxcam.surgeon.seeds.classes import ScoreSeeds, add_output, optional_input
+from onnxcam.surgeon.seeds.classes import ScoreSeeds, add_output
 from onnxcam.surgeon.seeds.elements import ElementSeeds
 from onnxcam.surgeon.seeds.weights import WeightSeeds
 from onnxcam.surgeon.site import Seeds
-
-# Without the prefix where the model has no such name.
-TARGET = f"{PREFIX}target"  # input: int64 [N, T] or [1, T], -1 the predicted class
-TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
-NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
 
 Rows = NDArray[np.int64]
 
@@ -61,7 +58,7 @@ class TheseSums:
     weigh: tuple[Weigh, ...]
 
 
-Aim = AnyClass | TheseClasses | TheseElements | TheseSums
+Aim = AnyClass | TheseClasses | TheseElements | TheseSums | AnyRow | TheseBoxes
 
 
 class PortableClasses(ScoreSeeds):
@@ -80,18 +77,12 @@ class PortableClasses(ScoreSeeds):
         batch = (dims(self.scores) or [None])[0]
         classes = self.b.op("Transpose", self.classes, perm=[1, 0])
         add_output(self.b, TARGETS, classes, ir.DataType.INT64, [batch, self.T])
-        _add_numbers(self.b, self.value, [batch, self.T])
+        add_numbers(self.b, self.value, [batch, self.T])
 
 
 def _told(b: Builder, scores: ir.Value, required: bool) -> ir.Value:
     """Return the classes of the input, ``[T, N]``."""
-    if required:
-        shape = ir.Shape(["target_N", "T"])
-        told = ir.Value(name=TARGET, shape=shape, type=ir.TensorType(ir.DataType.INT64))
-        b.graph.inputs.append(told)
-    else:
-        told = optional_input(b.graph, TARGET, ["target_N", "T"], [[-1]])
-    told = b.op("Transpose", told, perm=[1, 0])
+    told = told_input(b, required)
     return b.op("Where", b.op("Less", told, b.ints(0)), _ranked(b, scores, (0,)), told)
 
 
@@ -128,11 +119,11 @@ class PortableElements(ElementSeeds):
 
     def __init__(self, b: Builder, tensor: ir.Value, aim: TheseElements) -> None:
         super().__init__(b, tensor, len(aim.indices))
-        _becomes(b, ELEMENTS, b.constant(aim.indices[:, None]))
+        becomes(b, ELEMENTS, b.constant(aim.indices[:, None]))
 
     def add_outputs(self) -> None:
         """Give the graph the explained numbers as an output."""
-        _add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
+        add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
 
 
 class PortableSums(WeightSeeds):
@@ -143,7 +134,7 @@ class PortableSums(WeightSeeds):
         made = [weigh(b, tensor) for weigh in aim.weigh]
         weights, sizes = _joined(b, [w for w, _ in made], tensor), dims(tensor) or []
         weights.shape, weights.type = ir.Shape([len(made), *sizes]), tensor.type
-        _becomes(b, WEIGHTS, weights)
+        becomes(b, WEIGHTS, weights)
         self.weights = weights
         self.numbers = [number for _, number in made]
 
@@ -162,7 +153,7 @@ class PortableSums(WeightSeeds):
 
     def add_outputs(self) -> None:
         """Give the graph the explained numbers as an output."""
-        _add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
+        add_numbers(self.b, self.value, [(dims(self.tensor) or [None])[0], self.T])
 
 
 def _joined(b: Builder, rows: list[ir.Value], tensor: ir.Value) -> ir.Value:
@@ -179,18 +170,9 @@ def seeds_of(b: Builder, chosen: Chosen, aim: Aim) -> Seeds:
     tensor = element_tensor(b, chosen)
     if isinstance(aim, TheseElements):
         return PortableElements(b, tensor, aim)
-    return PortableSums(b, tensor, aim)
-
-
-def _becomes(b: Builder, name: str, value: ir.Value) -> None:
-    """Put a computed value in the place of an input."""
-    [fed] = [v for v in b.graph.inputs if v.name == name]
-    for use in tuple(fed.uses()):
-        use.node.replace_input_with(use.idx, value)
-    b.graph.inputs.remove(fed)
-
-
-def _add_numbers(b: Builder, value: ir.Value, shape: list[int | str | None]) -> None:
-    numbers = b.op("Transpose", value, perm=[1, 0])
-    numbers = b.op("Cast", numbers, to=ir.DataType.FLOAT)
-    add_output(b, NUMBERS, numbers, ir.DataType.FLOAT, shape)
+    if isinstance(aim, TheseSums):
+        return PortableSums(b, tensor, aim)
+    assert chosen.reading is not None
+    image = chosen.image
+    size = (image.width, image.height) if image.width and image.height else None
+    return PortableRows(b, tensor, chosen.reading, aim, size)

@@ -60,10 +60,23 @@ class Finisher:
         size.shape, size.type = ir.Shape(sizes), value.type
         return size
 
-    def heatmap(self, made: Map, raw: ir.Value) -> ir.Value:
-        """Return the raw map resized to the input, and divided by its maximum."""
-        kept = shaped(self._without_noise(made, raw), raw)
-        return self.normalised(self._resized(kept) if made.space == "layer" else kept)
+    def heatmap(self, maps: Sequence[Map]) -> ir.Value:
+        """Return a map resized to the input, and divided by its maximum.
+
+        Of several, which are those of the scales that a detector's head reads, it is the last that
+        the target depends on (:meth:`onnxcam.layers.Group.read`).
+        """
+        b, heats = self.b, []
+        for made in maps:
+            raw = self.raw(made)
+            kept = shaped(self._without_noise(made, raw), raw)
+            heats.append(self._resized(kept) if made.space == "layer" else kept)
+        heat = heats[0]
+        for made, later in zip(maps[1:], heats[1:], strict=True):
+            size = b.op("Abs", as_float(b, made.value))
+            depends = b.op("Greater", largest(b, size, _space(made.value)), b.constant(0.0, _FLOAT))
+            heat = shaped(b.op("Where", depends, later, heat), later)
+        return self.normalised(heat)
 
     def normalised(self, heat: ir.Value) -> ir.Value:
         """Return maps ``[N, T, *S]`` divided by their maxima."""

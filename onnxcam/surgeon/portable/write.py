@@ -26,13 +26,16 @@ from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.choose import Chosen
 from onnxcam.surgeon.instrument import chosen_in, plan_of, write_parts
-from onnxcam.surgeon.plan import Plan
-from onnxcam.surgeon.portable.aim import NUMBERS, TARGET, TARGETS, Aim, PortableClasses, seeds_of
+from onnxcam.surgeon.plan import Plan, part_name
+from onnxcam.surgeon.portable.aim import Aim, PortableClasses, seeds_of
+from onnxcam.surgeon.portable.boxes import BOXES, CLASSES, CONFIDENCES
 from onnxcam.surgeon.portable.finish import Finisher, Map
+from onnxcam.surgeon.portable.named import NUMBERS, TARGET, TARGETS
 from onnxcam.surgeon.request import Request
 from onnxcam.surgeon.seeds.classes import add_output
 
 HEATMAP = "heatmap"
+OUTPUTS = (TARGETS, NUMBERS, CLASSES, CONFIDENCES, BOXES)
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Portable:
     Attributes:
         model: with the original inputs and outputs, and more.
         plan: what was chosen in the original.
-        names: what the input ``target`` and the outputs ``targets`` and ``scores`` are called; those
-            that there are.
+        names: what the input ``target`` and the outputs ``targets``, ``scores``, ``classes``,
+            ``confidences`` and ``boxes`` are called; those that there are.
         heatmaps: the output that holds each method's maps.
         operators: how many nodes the original has, and how many were added.
     """
@@ -94,7 +97,7 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     ):
         model, chosen, facts = chosen_in(prepared, origin, request)
         plan = plan_of(facts, chosen, origin.outer)
-        _check(plan, chosen)
+        _check(plan, chosen, asked)
         made = _written(model, chosen, request, asked, plan)
     kept = [v for v in made.model.graph.value_info if v.name in known]
     del made.model.graph.value_info[:]  # what was inferred, any runtime infers again
@@ -102,7 +105,7 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     return made
 
 
-def _check(plan: Plan, chosen: Chosen) -> None:
+def _check(plan: Plan, chosen: Chosen, asked: Asked) -> None:
     """Refuse what only a run could confirm, or what a heatmap cannot be made of."""
     for check in plan.checks:
         raise LayerError(
@@ -110,8 +113,10 @@ def _check(plan: Plan, chosen: Chosen) -> None:
             f"a portable model could check them. Say it: --layer '{check.layer}:first' where its "
             "channels come first, ':last' where they come last, or --grid ROWSxCOLUMNS of tokens."
         )
-    if len(chosen.layers) > 1:
-        raise LayerError("a portable model explains one layer; name it with --layer.")
+    several = len(chosen.layers) > 1
+    if several and (asked.raw or plan.detector is None):
+        why = "gives maps at the size of one layer" if plan.detector else "explains one layer"
+        raise LayerError(f"a portable model {why}: --layer '{plan.layers[0].name}' for one.")
 
 
 def _written(
@@ -127,15 +132,20 @@ def _written(
     found = {v.name: v for v in graph.outputs}
     if any(v.shape is None for v in found.values()):
         infer_appended(b, appended(graph, first))
-    last = last_node(graph)
     scores = seeds.scores if isinstance(seeds, PortableClasses) else found[NUMBERS]
     finisher = Finisher(b, names(graph)[chosen.image.name], chosen.image, scores)
     made = {}
-    for name, part in parts.items():
-        value = _images_first(b, found[part.outputs["map"]], "map" in part.images_first)
-        one = Map(value, request.parts[name].space, name in asked.proportional)
-        raw = finisher.raw(one)
-        made[name] = raw if asked.raw else finisher.heatmap(one, raw)
+    for name, part in request.parts.items():
+        at = [parts[part_name(name, n)] for n in range(max(1, len(chosen.layers)))]
+        maps = [
+            Map(
+                _images_first(b, found[facts.outputs["map"]], "map" in facts.images_first),
+                part.space,
+                name in asked.proportional,
+            )
+            for facts in at
+        ]
+        made[name] = finisher.raw(maps[0]) if asked.raw else finisher.heatmap(maps)
     graph.outputs.clear()
     graph.outputs.extend(outputs)
     heatmaps: dict[str, str] = {}
@@ -145,12 +155,11 @@ def _written(
         heatmaps[name] = _free(label, taken)
         batch = (dims(names(graph)[chosen.image.name]) or [None])[0]
         add_output(b, heatmaps[name], value, ir.DataType.FLOAT, [batch, seeds.T, *space])
-    graph.outputs.extend(found[n] for n in (TARGETS, NUMBERS) if n in found)
+    graph.outputs.extend(found[n] for n in OUTPUTS if n in found)
     drop_unneeded(graph, PREFIX)
-    infer_appended(b, appended(graph, last))
     called = {}
     for value in [*graph.inputs, *graph.outputs]:
-        if value.name in (TARGET, TARGETS, NUMBERS):
+        if value.name in (TARGET, *OUTPUTS):
             name = value.name.removeprefix(PREFIX)
             called[name] = _free(name, taken)
             _rename(graph, value, called[name])

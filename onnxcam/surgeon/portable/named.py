@@ -1,0 +1,38 @@
+"""Inputs and outputs of a portable model; the prefix goes where the model has no such name."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxcam.graph.builder import PREFIX, Builder
+from onnxcam.surgeon.seeds.classes import add_output, optional_input
+
+TARGET = f"{PREFIX}target"  # input: int64 [N, T] or [1, T], -1 the predicted class or surest row
+TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
+NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
+
+
+def told_input(b: Builder, required: bool) -> ir.Value:
+    """Append the input and return it as ``[T, N]``; it has a default unless it is required."""
+    if required:
+        shape = ir.Shape(["target_N", "T"])
+        told = ir.Value(name=TARGET, shape=shape, type=ir.TensorType(ir.DataType.INT64))
+        b.graph.inputs.append(told)
+    else:
+        told = optional_input(b.graph, TARGET, ["target_N", "T"], [[-1]])
+    return b.op("Transpose", told, perm=[1, 0])
+
+
+def becomes(b: Builder, name: str, value: ir.Value) -> None:
+    """Put a computed value in the place of an input."""
+    [fed] = [v for v in b.graph.inputs if v.name == name]
+    for use in tuple(fed.uses()):
+        use.node.replace_input_with(use.idx, value)
+    b.graph.inputs.remove(fed)
+
+
+def add_numbers(b: Builder, value: ir.Value, shape: list[int | str | None]) -> None:
+    """Give the graph the explained numbers ``[T, N]`` as an output ``[N, T]`` float32."""
+    numbers = b.op("Transpose", value, perm=[1, 0])
+    numbers = b.op("Cast", numbers, to=ir.DataType.FLOAT)
+    add_output(b, NUMBERS, numbers, ir.DataType.FLOAT, shape)
