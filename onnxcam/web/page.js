@@ -58,7 +58,7 @@ export function choices(page, outputs, placed) {
 /** A detector's boxes. */
 function seen(page, outputs, placed) {
   const [boxes, classes, sure] = ["boxes", "classes", "confidences"].map(
-    (name) => outputs[page.names[name]].data,
+    (name) => outputs[page.names[name]]?.data,
   );
   return detections({ boxes, classes, sure }, page.detector, placed).map((found) => ({
     target: found.row,
