@@ -80,9 +80,9 @@ def export(
       default; with ``targets`` there is no such input.
 
     Of a detector the targets are rows of its output, -1 the surest, and outputs tell what these
-    are: ``classes``, int64 ``[N, A]``, ``confidences``, float32 ``[N, A]``, and, unless boxes are
-    offsets from cells, ``boxes``, float32 ``[N, A, 4]``: left, top, right, bottom in pixels of the
-    input. Boxes that overlap are left in.
+    are: ``classes``, int64 ``[N, A]``, ``confidences``, float32 ``[N, A]``, and ``boxes``, float32
+    ``[N, A, 4]``: left, top, right, bottom in pixels of the input, 0 where they are not known.
+    Boxes that overlap are left in.
 
     A name that the model has already keeps the prefix ``onnxcam:``. External weights stay in their
     files, beside which ``out`` must lie. The metadata entries ``onnxcam.*`` say what is explained.
