@@ -74,8 +74,17 @@ export function listChoices(id, items, chosen, pick) {
 /** Mark a choice, without telling anybody. */
 export function mark(id, value) {
   for (const input of $(id).querySelectorAll("input")) input.checked = input.value === String(value);
+  if (id === "choices") press(value);
+}
+
+/** Mark a box. Of many boxes the tabulator reaches this one; the arrows go to the others. */
+function press(value) {
+  const inside = $("boxes").contains(document.activeElement);
   for (const button of $("boxes").children) {
-    if (id === "choices") button.setAttribute("aria-pressed", button.value === String(value));
+    const on = button.value === String(value);
+    button.ariaPressed = on;
+    button.tabIndex = on ? 0 : -1;
+    if (on && inside) button.focus();
   }
 }
 
@@ -89,8 +98,7 @@ export function listBoxes(items, { width, height }, pick) {
     ...boxes.map(({ target, name, score, box: [left, top, right, bottom] }) => {
       const button = made("button", "", "");
       Object.assign(button, { type: "button", value: target });
-      button.setAttribute("aria-label", `${name}, ${score}`);
-      button.setAttribute("aria-pressed", "false");
+      button.ariaLabel = `${name}, ${score}`;
       button.style.left = per(left, width);
       button.style.top = per(top, height);
       button.style.width = per(right - left, width);
