@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxcam._version import __version__
 from onnxcam.aims import aim_of
-from onnxcam.errors import MethodError, OutputError, TargetError
+from onnxcam.errors import MethodError, OutputError, PreprocessError, TargetError
 from onnxcam.explainer import Explainer
+from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.imaging.style import USUAL
 from onnxcam.job import Wanted
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import methods as known_methods
 from onnxcam.model.lower import lower
 from onnxcam.model.write import write_model
 from onnxcam.surgeon.plan import Plan
-from onnxcam.surgeon.portable.write import Asked, Portable, portable
+from onnxcam.surgeon.portable.write import Asked, Paint, Portable, portable
 from onnxcam.targets.classes import ClassTarget, Targets
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Exported:
         names: what the input ``target`` and the outputs ``targets``, ``scores``, ``classes``,
             ``confidences`` and ``boxes`` are called; those that there are.
         heatmaps: the output that holds each method's maps, ``[N, T, H, W]``.
+        overlays: the output that holds each method's pictures, where they were asked for.
         opset: of the default domain.
         ir_version: of the file.
         operators: how many nodes the original has, as it is read, and how many were added.
@@ -48,6 +51,7 @@ class Exported:
     plan: Plan
     names: dict[str, str]
     heatmaps: dict[str, str]
+    overlays: dict[str, str]
     opset: int
     ir_version: int
     operators: tuple[int, int]
@@ -64,6 +68,8 @@ def export(
     target_required: bool = False,
     method: str | Method | Sequence[str | Method] = "auto",
     raw: bool = False,
+    with_preprocessing: bool = False,
+    overlay: bool = False,
     opset: int | None = None,
     overwrite: bool = False,
     **options: Any,
@@ -95,6 +101,11 @@ def export(
             a default for a constant.
         method: one or several that write their map into the graph.
         raw: give maps at the layer's own size, rectified, not scaled.
+        with_preprocessing: take a photograph, the input ``photo``, uint8 ``[H, W, 3]`` of any size,
+            in place of the image input, and prepare it as the explainer does. Heatmaps are then on
+            the photograph.
+        overlay: give the painted photograph too, ``overlay``, uint8 ``[T, H, W, 3]``; it needs
+            ``with_preprocessing``.
         opset: the highest opset that the runtime loads; the file has the lowest that says the same,
             which a higher one is refused for.
         overwrite: replace a file.
@@ -115,11 +126,19 @@ def export(
     elif target_required:
         raise TargetError("targets are fixed or an input, not both.")
     kind, aim = aim_of(wanted, target_required, explainer.plan)
+    if overlay:
+        _check_overlay(explainer.methods, with_preprocessing)
     written = {m.label: m for m in explainer.methods}
     made = portable(
         explainer.path,
         explainer._runner.request(written, kind),
-        Asked(aim, frozenset(n for n, m in written.items() if m.proportional), raw),
+        Asked(
+            aim,
+            frozenset(n for n, m in written.items() if m.proportional),
+            raw,
+            recipe=_recipe(explainer) if with_preprocessing else None,
+            paint=Paint(colour_table(USUAL.colours), USUAL.alpha, USUAL.shade) if overlay else None,
+        ),
     )
     lower(made.model, explainer.path, opset)
     _describe(made, explainer, wanted, raw)
@@ -129,6 +148,7 @@ def export(
         plan=made.plan,
         names=made.names,
         heatmaps=made.heatmaps,
+        overlays=made.overlays,
         opset=next(e.version for e in made.model.opset_import if e.domain == ""),
         ir_version=made.model.ir_version,
         operators=made.operators,
@@ -136,6 +156,25 @@ def export(
         preprocess=explainer.preprocess,
         labels=None if explainer.labels is None else tuple(explainer.labels),
     )
+
+
+def _recipe(explainer: Explainer) -> Preprocess:
+    """Return how photographs are prepared."""
+    if explainer.preprocess is None:
+        raise PreprocessError(f"{explainer.path}: takes no photographs.")
+    return explainer.preprocess
+
+
+def _check_overlay(methods: Sequence[Method], prepared: bool) -> None:
+    """Refuse pictures of what cannot be painted."""
+    if not prepared:
+        raise PreprocessError("--overlay paints a photograph, so it needs --with-preprocessing.")
+    for method in methods:
+        if method.space == "input":
+            raise MethodError(
+                f"method '{method.name}' explains the input, whose picture is no heatmap over a "
+                "photograph. Leave out --overlay, or explain a layer: --method grad-cam."
+            )
 
 
 def _check_methods(wanted: str | Method | Sequence[str | Method]) -> None:
@@ -178,6 +217,8 @@ def _describe(
         "score": plan.score,
         "layer": "" if plan.layer is None else plan.layer.name,
         "image": plan.image.name,
+        "overlays": json.dumps(made.overlays),
+        "preprocess": json.dumps(asdict(explainer.preprocess) if explainer.preprocess else None),
         "targets": json.dumps(None if wanted is None else list(map(_named, wanted))),
     }
     kept = [e for e in made.model.metadata_props if e.key.removeprefix("onnxcam.") not in said]

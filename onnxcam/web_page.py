@@ -10,8 +10,6 @@ import base64
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,40 +35,23 @@ Copyright (c) Microsoft Corporation. Licensed under the MIT License.
 """
 
 
-@dataclass(frozen=True)
-class Page:
-    """What was written.
-
-    Attributes:
-        folder: of the page; a web server may serve it as it is.
-        model: the portable model, of which the page has a copy where it lies elsewhere.
-        runtime: onnxruntime-web's version, ``""`` where its files do not tell.
-        size: of all files, in bytes.
-    """
-
-    folder: Path
-    model: Exported
-    runtime: str
-    size: int
-
-
 def export_page(
     model: str | Path,
-    folder: str | Path,
+    out: str | Path,
     *,
-    out: str | Path | None = None,
+    folder: str | Path,
     runtime: str | Path | None = None,
     example: str | Path | None = None,
     overwrite: bool = False,
     **options: Any,
-) -> Page:
+) -> Exported:
     """Write a portable model and a page that runs it.
 
     Args:
         model: the .onnx file.
+        out: the portable model, of which the page gets a copy where it lies in another folder, as
+            it must where the weights are in files of their own.
         folder: of the page.
-        out: the portable model; by default in ``folder``. Where the model has external weights it
-            must lie beside them, and the page gets copies.
         runtime: the folder of onnxruntime-web's files, or of its npm package; by default
             ``node_modules`` here or above.
         example: a photograph that the page offers.
@@ -85,15 +66,32 @@ def export_page(
     parts = find_runtime(runtime)
     if (folder / "index.html").exists() and not overwrite:
         raise OutputError(f"{folder}: holds a page already. --overwrite replaces it.")
-    out = folder / f"{model.stem}.cam.onnx" if out is None else Path(out)
+    shown = None if example is None else _read(Path(example))
     if options.get("targets") is None:  # onnxruntime-web takes inputs with a default for constants
         options["target_required"] = True
     made = export(model, out, overwrite=overwrite, **options)
-    data = _facts(made, model, options.get("targets"))
-    data["runtime"]["version"] = version = _version(parts)
-    data["example"] = None if example is None else f"example{Path(example).suffix.lower()}"
-    size = sum(_written(made, folder, parts, data, None if example is None else Path(example)))
-    return Page(folder, made, version, size)
+    try:
+        data = _facts(made, model, options.get("targets"))
+    except PageError:
+        made.path.unlink()
+        raise
+    data["runtime"]["version"] = _version(parts)
+    for name in (made.path.name, *made.plan.outer):
+        source, aim = made.path.parent / name, folder / name
+        if source.resolve() != aim.resolve():
+            _put(aim, source.read_bytes())
+    if example is not None and shown is not None:
+        data["example"] = f"example{Path(example).suffix.lower()}"
+        _put(folder / data["example"], shown)
+    for name in RUNTIME:
+        _put(folder / _FOLDER / name, (parts / name).read_bytes())
+    notice = _NOTICE.format(version=data["runtime"]["version"])
+    _put(folder / _FOLDER / "NOTICE.txt", notice.encode())
+    _put(folder / "page.json", json.dumps(data, ensure_ascii=False).encode())
+    # The page itself comes last: what it needs is there by then.
+    for file in sorted((files("onnxcam") / "web").iterdir(), key=lambda f: f.name == "index.html"):
+        _put(folder / file.name, file.read_bytes())
+    return made
 
 
 def find_runtime(given: str | Path | None = None) -> Path:
@@ -125,29 +123,8 @@ def _version(runtime: Path) -> str:
         return ""
 
 
-def _written(
-    made: Exported, folder: Path, runtime: Path, data: dict[str, Any], example: Path | None
-) -> Iterator[int]:
-    """Write the page; yield the sizes of its files. What the others need comes first."""
-    for name in (made.path.name, *made.plan.outer):
-        source, aim = made.path.parent / name, folder / name
-        if source.resolve() != aim.resolve():
-            _put(aim, source.read_bytes())
-        yield aim.stat().st_size
-    if example is not None:
-        yield _put(folder / data["example"], _read(example))
-    for name in RUNTIME:
-        yield _put(folder / _FOLDER / name, (runtime / name).read_bytes())
-    notice = _NOTICE.format(version=data["runtime"]["version"])
-    yield _put(folder / _FOLDER / "NOTICE.txt", notice.encode())
-    yield _put(folder / "page.json", json.dumps(data, ensure_ascii=False).encode())
-    for file in sorted((files("onnxcam") / "web").iterdir(), key=lambda f: f.name == "index.html"):
-        yield _put(folder / file.name, file.read_bytes())
-
-
-def _put(path: Path, data: bytes) -> int:
+def _put(path: Path, data: bytes) -> None:
     write_atomically(path, lambda file: file.write(data))
-    return len(data)
 
 
 def _read(path: Path) -> bytes:
@@ -188,7 +165,8 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
         "external": list(plan.outer),
         "runtime": {"module": f"{_FOLDER}/{RUNTIME[0]}", "folder": f"{_FOLDER}/"},
         "image": {
-            "name": image.name,
+            "name": made.names.get("photo", image.name),
+            "photograph": "photo" in made.names,
             "dtype": image.dtype,
             "layout": image.layout,
             "channels": image.channels,
@@ -203,6 +181,7 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
             {"name": name, "heatmap": output, "citation": find_method(name).citation}
             for name, output in made.heatmaps.items()
         ],
+        "example": None,
         "explained": {
             "score": plan.score,
             "layer": plan.layer.name if plan.layer else "",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -63,6 +65,17 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="Maps at the layer's size, rectified, not scaled.")
     ] = False,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Take a photograph of any size, uint8 [H, W, 3], and prepare it in the graph.",
+        ),
+    ] = False,
+    overlay: Annotated[
+        bool,
+        typer.Option("--overlay", help="Give the painted photograph too; --with-preprocessing."),
+    ] = False,
     opset: Annotated[
         int | None,
         typer.Option(
@@ -108,41 +121,47 @@ def export(
     quiet: voice.Quiet = False,
 ) -> None:
     """Write a portable model: prediction and heatmap from one run, on any runtime."""
-    from onnxcam.portable import export as write
+    from onnxcam.portable import Exported
+    from onnxcam.portable import export as write_model
 
     voice.tune(verbose=verbose, quiet=quiet)
     listed = [*(target or []), *([f"top:{top}"] if top is not None else [])]
-    asked: dict[str, Any] = {
-        "targets": listed or None,
-        "target_required": target_required,
-        "method": method or "auto",
-        "raw": raw,
-        "opset": opset,
-        "overwrite": overwrite,
-        "layer": layer,
-        "score": score,
-        "grid": read_grid(grid),
-        "preprocess": preprocess,
-        "labels": labels,
-    }
+    write: Callable[..., Exported] = write_model
     if web is not None:
         from onnxcam.web_page import export_page
 
-        page = export_page(model, web, out=out, runtime=runtime, example=example, **asked)
-        made = page.model
-        voice.say(f"page      {page.folder}: {page.size:,} bytes; any web server can serve it")
-    else:
-        if runtime is not None or example is not None:
-            raise PageError("--runtime and --example go with a page: --web DIR.")
-        made = write(model, out or model.with_suffix(".cam.onnx"), **asked)
+        write = partial(export_page, folder=web, runtime=runtime, example=example)
+    elif runtime is not None or example is not None:
+        raise PageError("--runtime and --example go with a page: --web DIR.")
+    made = write(
+        model,
+        out or (model.with_suffix(".cam.onnx") if web is None else web / f"{model.stem}.cam.onnx"),
+        targets=listed or None,
+        target_required=target_required,
+        method=method or "auto",
+        raw=raw,
+        with_preprocessing=with_preprocessing,
+        overlay=overlay,
+        opset=opset,
+        overwrite=overwrite,
+        layer=layer,
+        score=score,
+        grid=read_grid(grid),
+        preprocess=preprocess,
+        labels=labels,
+    )
     layer_, plan = made.plan.layer, made.plan
     voice.say(f"wrote     {made.path}")
+    if web is not None:
+        voice.say(f"page      {web}: for a web server, python3 -m http.server -d {web} for one")
     voice.say(f"score     {plan.score} ({plan.score_note})")
     voice.say(f"layer     {'none' if layer_ is None else layer_}")
     for method_, output in made.heatmaps.items():
         voice.say(f"method    {method_}: output '{output}'")
+    for output in made.overlays.values():
+        voice.say(f"output    {output}")
     for what, name in made.names.items():
-        voice.say(f"{'input' if what == 'target' else 'output':<9} {name}")
+        voice.say(f"{'input' if what in ('target', 'photo') else 'output':<9} {name}")
     (before, after), (nodes, added) = made.size, made.operators
     voice.say(f"added     {after - before:+,} bytes to {before:,}, {added} operators to {nodes}")
     voice.say(f"format    opset {made.opset}, IR {made.ir_version}")

@@ -158,16 +158,15 @@ class Preprocess:
             grown = (self.shorter or min(size)) / min(size)
             new_height, new_width = round(height * grown), round(width * grown)
         elif self.resize == "letterbox":
-            ratio = min(height / full_height, width / full_width)
-            new_height = min(height, max(1, round(full_height * ratio)))
-            new_width = min(width, max(1, round(full_width * ratio)))
+            over, under = min(((height, full_height), (width, full_width)), key=_quotient)
+            new_height = min(height, max(1, round(full_height * over / under)))
+            new_width = min(width, max(1, round(full_width * over / under)))
         else:
             shorter = max(self.shorter or 0, 1) if self.shorter else min(size)
-            ratio = max(
-                shorter / min(full_height, full_width), height / full_height, width / full_width
-            )
-            new_height = max(height, int(full_height * ratio))
-            new_width = max(width, int(full_width * ratio))
+            least = (shorter, min(full_height, full_width))
+            over, under = max(least, (height, full_height), (width, full_width), key=_quotient)
+            new_height = max(height, full_height * over // under)
+            new_width = max(width, full_width * over // under)
         top, left = round((height - new_height) / 2), round((width - new_width) / 2)
         geometry = Geometry(
             rows=Placement(full_height, height, new_height / full_height, float(top)),
@@ -191,6 +190,10 @@ class Preprocess:
         canvas = Image.new("RGB", (width, height), (pad[0], pad[1], pad[2]))
         canvas.paste(resized, (left, top))
         return canvas, geometry
+
+
+def _quotient(fraction: tuple[int, int]) -> float:
+    return fraction[0] / fraction[1]
 
 
 def _listed(value: Any, count: int | None = None) -> list[Any]:

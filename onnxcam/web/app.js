@@ -3,6 +3,7 @@
 import { Engine } from "./engine.js";
 import { choice, choices, classOf, heatmapOf, readPage } from "./page.js";
 import { onPhotograph, whereabouts } from "./paint.js";
+import { identity } from "./pixels.js";
 import { listen } from "./sources.js";
 import * as view from "./view.js";
 
@@ -85,6 +86,7 @@ async function look(given, prepare) {
   const first = await engine.run(-1);
   if (own !== asked) return;
   photo = { ...given, placed: prepared.placed, preparing: prepared.milliseconds, results: new Map() };
+  photo.mapped = page.image.photograph ? identity(photo.width, photo.height) : photo.placed;
   photo.items = choices(page, first.outputs, photo.placed);
   photo.scores = first.outputs[page.scores?.output]?.data;
   const size = { data: new Float32Array(1), width: 1, height: 1 };
@@ -146,7 +148,7 @@ function show() {
   const result = photo.results.get(state.target);
   if (!result) return;
   const map = heatmapOf(result.outputs, method, item.row);
-  const heat = onPhotograph(map, photo.placed, photo.shown.width, photo.shown.height);
+  const heat = onPhotograph(map, photo.mapped, photo.shown.width, photo.shown.height);
   view.showHeat(heat, page.colours);
   view.busy(false);
   view.mark("method-choices", method.name);
@@ -239,7 +241,7 @@ globalThis.onnxcam = {
   get page() { return page; },
   get photo() { return photo; },
   get heatmap() { return photo.map; },
-  onPhotograph: (map, width, height) => onPhotograph(map, photo.placed, width, height),
+  onPhotograph: (map, width, height) => onPhotograph(map, photo.mapped, width, height),
 };
 
 const opened = begin();

@@ -73,9 +73,8 @@ function seen(page, outputs, placed) {
 function fixed(page, outputs) {
   const { scores, targets } = page.names;
   return Array.from(outputs[scores].data, (score, row) => {
-    const index = targets ? outputs[targets].data[row] : row;
-    const name = targets ? nameOf(page, index) : page.explained.targets[row];
-    return { target: index, row, name, score: said(score, false) };
+    const name = targets ? nameOf(page, outputs[targets].data[row]) : page.explained.targets[row];
+    return { target: row, row, name, score: said(score, false) };
   });
 }
 

@@ -103,7 +103,8 @@ export function listBoxes(items, { width, height }, pick) {
       button.style.top = per(top, height);
       button.style.width = per(right - left, width);
       button.style.height = per(bottom - top, height);
-      button.append(made("span", "", `${name} ${score}`));
+      const above = top > 0.08 * height; // else the label would stand outside the picture
+      button.append(made("span", above ? "above" : "", `${name} ${score}`));
       button.addEventListener("click", () => pick(target));
       return button;
     }),

@@ -87,20 +87,17 @@ function shapeOf({ layout, channels }, width, height) {
 function photograph(bitmap) {
   const begun = performance.now();
   const image = pixelsOf(bitmap);
+  const { width, height } = image;
   const takes = page.image;
-  if (page.preprocess === null) {
-    const raw = new Uint8Array(image.width * image.height * 3);
-    for (let p = 0; p < image.width * image.height; p++) {
-      raw.set(image.data.subarray(p * 4, p * 4 + 3), p * 3);
+  const placed = geometry(page.preprocess, width, height);
+  if (takes.photograph) {
+    // The model prepares the photograph by itself.
+    const raw = new Uint8Array(width * height * 3);
+    for (let p = 0; p < width * height; p++) {
+      for (let c = 0; c < 3; c++) raw[p * 3 + c] = image.data[p * 4 + c];
     }
-    const { width, height } = image;
-    const shape = takes.batched ? [1, height, width, 3] : [height, width, 3];
-    current = {
-      feeds: { [takes.name]: new ort.Tensor("uint8", raw, shape) },
-      placed: page.geometry ? geometry(page.geometry, width, height) : identity(width, height),
-    };
+    current = { feeds: { [takes.name]: new ort.Tensor("uint8", raw, [height, width, 3]) }, placed };
   } else {
-    const placed = geometry(page.preprocess, image.width, image.height);
     const fitted = fit(image, page.preprocess, placed);
     const numbers = normalise(fitted, page.preprocess, takes.layout, takes.dtype);
     const shape = shapeOf(takes, fitted.width, fitted.height);

@@ -17,8 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import onnxcam
+
 WEB = Path(__file__).resolve().parents[2] / "onnxcam" / "web"
 REQUIRED = os.environ.get("ONNXCAM_WEB_TESTS") == "required"  # the gate may not skip them
+METHODS = ["grad-cam", "layer-cam", "hires-cam"]
+# A small network's map of 8 x 8 is resized to 16 x 16 before it is to the photograph; Python resizes once.
+SMALL = 0.97
 ISOLATED = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -111,3 +116,55 @@ def call(page: Any, body: str, **arguments: Any) -> Any:
 def plain(data: Any) -> Any:
     """Return dataclasses' data as JSON has it: tuples are lists."""
     return json.loads(json.dumps(data))
+
+
+def paged(model: Path, folder: Path, **options: Any) -> onnxcam.portable.Exported:
+    """Write the page of a model."""
+    from onnxcam.web_page import export_page
+
+    out = folder / f"{model.stem}.cam.onnx"
+    return export_page(model, out, folder=folder, runtime=runtime(), **options)
+
+
+@contextmanager
+def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    """Open a page and wait for its model; nothing may be fetched elsewhere or go wrong unseen."""
+    page = browser.new_page(**options)
+    page.set_default_timeout(30_000)
+    wrong: list[str] = []
+    page.on(
+        "request", lambda r: r.url.startswith((address, "blob:", "data:")) or wrong.append(r.url)
+    )
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
+    page.goto(f"{address}/")
+    page.locator("body.ready").wait_for()
+    yield page
+    page.close()
+    assert wrong == []
+
+
+def give(page: Any, picture: bytes | Path, name: str = "photo.png") -> str:
+    """Choose a photograph as a user does, and return what the page says of it."""
+    file = (
+        picture if isinstance(picture, Path) else {"name": name, "mimeType": "", "buffer": picture}
+    )
+    page.set_input_files("#file", file)
+    page.locator("body.started:not(.busy)").wait_for()
+    return answer(page)
+
+
+def answer(page: Any) -> str:
+    page.locator("body.started:not(.busy)").wait_for()
+    return page.inner_text("#answer")
+
+
+def heatmap(page: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the map that is shown, in the input's size or on a photograph of (height, width)."""
+    body = """
+        const map = onnxcam.heatmap;
+        const heat = size ? onnxcam.onPhotograph(map, size[1], size[0]) : map;
+        return [text(Float32Array.from(heat.data)), heat.height, heat.width];
+    """
+    data, height, width = call(page, body, size=size)
+    return received(data, "float32").reshape(height, width)

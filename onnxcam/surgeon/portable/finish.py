@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnxcam.graph.builder import Builder, shaped
 from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import ImageInput
+from onnxcam.surgeon.portable.photograph import Photograph
 
 _NOISE = 10 * float(np.finfo(np.float32).eps)  # see onnxcam.notes.note_on
 _LEAST = 1e-30  # a divisor where a map is zero
@@ -39,9 +40,20 @@ class Map:
 class Finisher:
     """Finishes maps of one graph."""
 
-    def __init__(self, b: Builder, image: ir.Value, facts: ImageInput, scores: ir.Value) -> None:
-        """Take the image input, and the numbers ``[N, C]`` whose rounding tells noise."""
+    def __init__(
+        self,
+        b: Builder,
+        image: ir.Value,
+        facts: ImageInput,
+        scores: ir.Value,
+        photograph: Photograph | None = None,
+    ) -> None:
+        """Take the image input, and the numbers ``[N, C]`` whose rounding tells noise.
+
+        With a photograph, heatmaps lie on that in place of the image input.
+        """
         self.b, self.image, self.facts, self.scores = b, image, facts, scores
+        self.photograph = photograph
 
     def raw(self, made: Map) -> ir.Value:
         """Return the map without its sign, ``[N, T, *S]`` float32."""
@@ -70,7 +82,8 @@ class Finisher:
         for made in maps:
             raw = self.raw(made)
             kept = shaped(self._without_noise(made, raw), raw)
-            heats.append(self._resized(kept) if made.space == "layer" else kept)
+            at_input = made.space == "input" and self.photograph is None
+            heats.append(kept if at_input else self._resized(kept))
         heat = heats[0]
         for made, later in zip(maps[1:], heats[1:], strict=True):
             size = b.op("Abs", as_float(b, made.value))
@@ -104,6 +117,8 @@ class Finisher:
         """Resize ``[N, T, *s]`` to the input; a spectrum, which does not lie on it, stays."""
         b, space, sizes = self.b, self.facts.space, dims(value) or []
         known = [d for d in space if isinstance(d, int)]
+        if self.photograph is not None:
+            return self._on_photograph(value, self.photograph)
         if len(sizes) - 2 != len(space) or sizes[2:] == known:
             return value
         if len(known) == len(space):
@@ -127,6 +142,15 @@ class Finisher:
         )
         heat = b.op("Squeeze", heat, b.ints(2)) if flat else heat
         heat.shape, heat.type = ir.Shape([*sizes[:2], *space]), given.type
+        return heat
+
+    def _on_photograph(self, value: ir.Value, photograph: Photograph) -> ir.Value:
+        b, shape = self.b, self.b.op("Shape", value)
+        axes = [b.op("Gather", shape, b.constant(np.int64(a)), axis=0) for a in (2, 3)]
+        rows, columns = (b.op("Cast", n, to=_FLOAT) for n in axes)
+        heat = photograph.heat(value, (rows, columns))
+        heat.shape = ir.Shape([*(dims(value) or [])[:2], "photo_H", "photo_W"])
+        heat.type = value.type
         return heat
 
 

@@ -8,6 +8,7 @@ from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.surgeon.seeds.classes import add_output, optional_input
 
 TARGET = f"{PREFIX}target"  # input: int64 [N, T] or [1, T], -1 the predicted class or surest row
+PHOTO = f"{PREFIX}photo"  # input: uint8 [H, W, 3]
 TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
 NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
 

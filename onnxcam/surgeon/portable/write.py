@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxcam.errors import (
     ContradictionError,
     LayerError,
     MethodError,
     NoGradientError,
+    PreprocessError,
     ScoreError,
     TargetError,
     naming,
@@ -30,12 +33,22 @@ from onnxcam.surgeon.plan import Plan, part_name
 from onnxcam.surgeon.portable.aim import Aim, PortableClasses, seeds_of
 from onnxcam.surgeon.portable.boxes import BOXES, CLASSES, CONFIDENCES
 from onnxcam.surgeon.portable.finish import Finisher, Map
-from onnxcam.surgeon.portable.named import NUMBERS, TARGET, TARGETS
+from onnxcam.surgeon.portable.named import NUMBERS, PHOTO, TARGET, TARGETS
+from onnxcam.surgeon.portable.photograph import Photograph, Recipe
 from onnxcam.surgeon.request import Request
 from onnxcam.surgeon.seeds.classes import add_output
 
-HEATMAP = "heatmap"
+HEATMAP, OVERLAY = "heatmap", "overlay"
 OUTPUTS = (TARGETS, NUMBERS, CLASSES, CONFIDENCES, BOXES)
+
+
+@dataclass(frozen=True)
+class Paint:
+    """How a heatmap is painted: colours ``[256, 3]``, see :class:`onnxcam.imaging.style.Style`."""
+
+    colours: NDArray[np.uint8]
+    alpha: float
+    shade: float
 
 
 @dataclass(frozen=True)
@@ -46,11 +59,15 @@ class Asked:
         aim: returns what is explained, given what was chosen in the model.
         proportional: the parts whose rounding noise is told by their size.
         raw: whether maps stay at the layer's size, rectified but not scaled.
+        recipe: how a photograph is prepared, where the input is to be one.
+        paint: how it is painted, where it is to be.
     """
 
     aim: Callable[[Plan], Aim]
     proportional: frozenset[str] = frozenset()
     raw: bool = False
+    recipe: Recipe | None = None
+    paint: Paint | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Portable:
         names: what the input ``target`` and the outputs ``targets``, ``scores``, ``classes``,
             ``confidences`` and ``boxes`` are called; those that there are.
         heatmaps: the output that holds each method's maps.
+        overlays: the output that holds each method's pictures, where they were asked for.
         operators: how many nodes the original has, and how many were added.
     """
 
@@ -70,6 +88,7 @@ class Portable:
     plan: Plan
     names: dict[str, str]
     heatmaps: dict[str, str]
+    overlays: dict[str, str]
     operators: tuple[int, int]
 
 
@@ -92,17 +111,33 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     advice = "Choose a layer after that operator (--layer), or a score before it (--score)."
     with (
         sound(path),
-        naming(path, LayerError, ScoreError, TargetError, MethodError, ContradictionError),
+        naming(path, LayerError, ScoreError, TargetError, MethodError),
+        naming(path, ContradictionError, PreprocessError),
         naming(path, NoGradientError, advice=advice),
     ):
         model, chosen, facts = chosen_in(prepared, origin, request)
         plan = plan_of(facts, chosen, origin.outer)
         _check(plan, chosen, asked)
+        _check_photograph(plan, asked)
         made = _written(model, chosen, request, asked, plan)
     kept = [v for v in made.model.graph.value_info if v.name in known]
     del made.model.graph.value_info[:]  # what was inferred, any runtime infers again
     made.model.graph.value_info.extend(kept)
     return made
+
+
+def _check_photograph(plan: Plan, asked: Asked) -> None:
+    """Refuse a photograph as the input of a model that does not take one at a time."""
+    if asked.recipe is None:
+        return
+    image = plan.image
+    if image.axes != "HW":
+        raise PreprocessError(f"the input '{image.name}' takes no photographs.")
+    if image.batch not in (None, 1):
+        raise PreprocessError(
+            f"the input '{image.name}' takes {image.batch} images at a time, and a photograph is "
+            "one. Leave out --with-preprocessing."
+        )
 
 
 def _check(plan: Plan, chosen: Chosen, asked: Asked) -> None:
@@ -133,8 +168,10 @@ def _written(
     if any(v.shape is None for v in found.values()):
         infer_appended(b, appended(graph, first))
     scores = seeds.scores if isinstance(seeds, PortableClasses) else found[NUMBERS]
-    finisher = Finisher(b, names(graph)[chosen.image.name], chosen.image, scores)
-    made = {}
+    image = names(graph)[chosen.image.name]
+    photograph = None if asked.recipe is None else _photograph(b, asked.recipe)
+    finisher = Finisher(b, image, chosen.image, scores, photograph)
+    made, painted = {}, {}
     for name, part in request.parts.items():
         at = [parts[part_name(name, n)] for n in range(max(1, len(chosen.layers)))]
         maps = [
@@ -145,21 +182,29 @@ def _written(
             )
             for facts in at
         ]
-        made[name] = finisher.raw(maps[0]) if asked.raw else finisher.heatmap(maps)
+        heat = None if asked.raw and asked.paint is None else finisher.heatmap(maps)
+        made[name] = finisher.raw(maps[0]) if asked.raw or heat is None else heat
+        if asked.paint is not None and photograph is not None and heat is not None:
+            colours, alpha, shade = asked.paint.colours, asked.paint.alpha, asked.paint.shade
+            painted[name] = photograph.painted(heat, colours, alpha, shade)
     graph.outputs.clear()
     graph.outputs.extend(outputs)
-    heatmaps: dict[str, str] = {}
+    heatmaps, overlays = (
+        {n: _called(k, n, of, taken) for n in of} for k, of in ((HEATMAP, made), (OVERLAY, painted))
+    )
     for name, value in made.items():
-        space = (dims(value) or [])[2:]
-        label = HEATMAP if not heatmaps else f"{HEATMAP}:{name}"
-        heatmaps[name] = _free(label, taken)
-        batch = (dims(names(graph)[chosen.image.name]) or [None])[0]
-        add_output(b, heatmaps[name], value, ir.DataType.FLOAT, [batch, seeds.T, *space])
+        shape = [(dims(image) or [None])[0], seeds.T, *(dims(value) or [])[2:]]
+        add_output(b, heatmaps[name], value, ir.DataType.FLOAT, shape)
+    for name, value in painted.items():
+        shape = [seeds.T, "photo_H", "photo_W", 3]
+        add_output(b, overlays[name], value, ir.DataType.UINT8, shape)
     graph.outputs.extend(found[n] for n in OUTPUTS if n in found)
+    if photograph is not None:
+        _replace(graph, image, photograph.tensor(chosen.image))
     drop_unneeded(graph, PREFIX)
     called = {}
     for value in [*graph.inputs, *graph.outputs]:
-        if value.name in (TARGET, *OUTPUTS):
+        if value.name in (TARGET, PHOTO, *OUTPUTS):
             name = value.name.removeprefix(PREFIX)
             called[name] = _free(name, taken)
             _rename(graph, value, called[name])
@@ -168,6 +213,7 @@ def _written(
         plan=plan,
         names=called,
         heatmaps=heatmaps,
+        overlays=overlays,
         operators=(operators, len(graph) - operators),
     )
 
@@ -181,6 +227,29 @@ def _images_first(b: Builder, value: ir.Value, already: bool) -> ir.Value:
     made = b.op("Transpose", value, perm=[1, 0, *range(2, len(sizes))])
     made.shape, made.type = ir.Shape([sizes[1], sizes[0], *sizes[2:]]), value.type
     return made
+
+
+def _photograph(b: Builder, recipe: Recipe) -> Photograph:
+    """Add the input for a photograph."""
+    kind = ir.TensorType(ir.DataType.UINT8)
+    photo = ir.Value(name=PHOTO, shape=ir.Shape(["photo_H", "photo_W", 3]), type=kind)
+    b.graph.inputs.append(photo)
+    return Photograph(b, photo, recipe)
+
+
+def _replace(graph: ir.Graph, image: ir.Value, tensor: ir.Value) -> None:
+    """Put a tensor that is computed in the place of the image input."""
+    tensor.shape, tensor.type = ir.Shape([1, *(dims(image) or [])[1:]]), image.type
+    for use in tuple(image.uses()):
+        use.node.replace_input_with(use.idx, tensor)
+    graph.inputs.remove(image)
+    tensor.name = image.name
+    graph.sort()
+
+
+def _called(kind: str, name: str, methods: Mapping[str, object], taken: set[str]) -> str:
+    """Return what the output of a method is called; that of the first has the kind alone."""
+    return _free(kind if name == next(iter(methods)) else f"{kind}:{name}", taken)
 
 
 def _free(name: str, taken: set[str]) -> str:
