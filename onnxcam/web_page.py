@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _FOLDER = "ort"  # of the runtime, in the page's folder
+_SERVED = ("ort.js", "wasm.js", "ort.wasm")  # there; many web servers do not know .mjs
 _INSTALL = "npm pack onnxruntime-web && tar xzf onnxruntime-web-*.tgz"
 _UNPACKED = "package/dist"
 _PLACES = ("", "dist", _UNPACKED, "onnxruntime-web/dist", "node_modules/onnxruntime-web/dist")
@@ -83,8 +84,8 @@ def export_page(
     if example is not None and shown is not None:
         data["example"] = f"example{Path(example).suffix.lower()}"
         _put(folder / data["example"], shown)
-    for name in RUNTIME:
-        _put(folder / _FOLDER / name, (parts / name).read_bytes())
+    for name, served in zip(RUNTIME, _SERVED, strict=True):
+        _put(folder / _FOLDER / served, (parts / name).read_bytes())
     notice = _NOTICE.format(version=data["runtime"]["version"])
     _put(folder / _FOLDER / "NOTICE.txt", notice.encode())
     _put(folder / "page.json", json.dumps(data, ensure_ascii=False).encode())
@@ -163,7 +164,10 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
         "title": model.stem,
         "model": made.path.name,
         "external": list(plan.outer),
-        "runtime": {"module": f"{_FOLDER}/{RUNTIME[0]}", "folder": f"{_FOLDER}/"},
+        "runtime": {
+            kind: f"{_FOLDER}/{name}"
+            for kind, name in zip(("module", "mjs", "wasm"), _SERVED, strict=True)
+        },
         "image": {
             "name": made.names.get("photo", image.name),
             "photograph": "photo" in made.names,

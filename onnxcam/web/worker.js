@@ -50,7 +50,8 @@ async function open(given, said) {
   const base = new URL(".", self.location.href);
   ort = await import(new URL(page.runtime.module, base).href);
   ort.env.logLevel = "error";
-  ort.env.wasm.wasmPaths = new URL(page.runtime.folder, base).href;
+  const at = (name) => new URL(page.runtime[name], base).href;
+  ort.env.wasm.wasmPaths = { mjs: at("mjs"), wasm: at("wasm") };
   // Threads need pages that are isolated from other origins; without, one thread works everywhere.
   const threads = self.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency || 1) : 1;
   ort.env.wasm.numThreads = threads;

@@ -45,7 +45,8 @@ def test_the_command_writes_a_page(folder: Path, call) -> None:  # noqa: F811
     assert page["methods"][0]["heatmap"] == "heatmap" and page["target"] == "target"
     assert (page["model"], page["example"]) == ("model.cam.onnx", "example.png")
     written = {p.relative_to("web").as_posix() for p in Path("web").rglob("*") if p.is_file()}
-    names = {f"ort/{name}" for name in (*RUNTIME, "NOTICE.txt")} | {p.name for p in WEB.iterdir()}
+    names = {f"ort/{name}" for name in ("ort.js", "wasm.js", "ort.wasm", "NOTICE.txt")}
+    names |= {p.name for p in WEB.iterdir()}
     assert written == {*names, "page.json", "model.cam.onnx", "example.png"}
     # No script fetches anything elsewhere.
     for name in ("index.html", "style.css", *(p.name for p in WEB.glob("*.js"))):
