@@ -73,6 +73,9 @@ def export(
         bool,
         typer.Option("--overlay", help="Give the painted photograph too; --with-preprocessing."),
     ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Store weights and compute in float16.")
+    ] = False,
     opset: Annotated[
         int | None,
         typer.Option(
@@ -111,6 +114,7 @@ def export(
         raw=raw,
         with_preprocessing=with_preprocessing,
         overlay=overlay,
+        fp16=fp16,
         opset=opset,
         overwrite=overwrite,
         layer=layer,

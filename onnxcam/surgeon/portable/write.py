@@ -82,6 +82,7 @@ class Portable:
         heatmaps: the output that holds each method's maps.
         overlays: the output that holds each method's pictures, where they were asked for.
         operators: how many nodes the original has, and how many were added.
+        finishing: names of the nodes that finish maps, which need float32.
     """
 
     model: onnx.ModelProto
@@ -90,6 +91,7 @@ class Portable:
     heatmaps: dict[str, str]
     overlays: dict[str, str]
     operators: tuple[int, int]
+    finishing: tuple[str, ...]
 
 
 def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
@@ -167,6 +169,7 @@ def _written(
     found = {v.name: v for v in graph.outputs}
     if any(v.shape is None for v in found.values()):
         infer_appended(b, appended(graph, first))
+    written = set(graph)
     scores = seeds.scores if isinstance(seeds, PortableClasses) else found[NUMBERS]
     image = names(graph)[chosen.image.name]
     photograph = None if asked.recipe is None else _photograph(b, asked.recipe)
@@ -215,6 +218,7 @@ def _written(
         heatmaps=heatmaps,
         overlays=overlays,
         operators=(operators, len(graph) - operators),
+        finishing=tuple(n.name or "" for n in graph if n not in written),
     )
 
 
