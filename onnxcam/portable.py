@@ -73,6 +73,7 @@ def export(
     with_preprocessing: bool = False,
     overlay: bool = False,
     fp16: bool = False,
+    batch: int | None = None,
     opset: int | None = None,
     overwrite: bool = False,
     **options: Any,
@@ -111,6 +112,8 @@ def export(
             ``with_preprocessing``.
         fp16: store weights and compute in float16; what finishes maps, inputs and outputs stay in
             float32.
+        batch: fix how many images a run takes. Compilers for fixed shapes ask for it; the gradient
+            of shapes that only a run knows needs operators that some of them do not take.
         opset: the highest opset that the runtime loads; the file has the lowest that says the same,
             which a higher one is refused for.
         overwrite: replace a file.
@@ -142,6 +145,7 @@ def export(
             frozenset(n for n, m in written.items() if m.proportional),
             raw,
             recipe=_recipe(explainer) if with_preprocessing else None,
+            batch=None if batch is None else (explainer.plan.image.name, batch),
             paint=Paint(colour_table(USUAL.colours), USUAL.alpha, USUAL.shade) if overlay else None,
         ),
     )

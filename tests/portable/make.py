@@ -53,12 +53,13 @@ def vgg() -> onnx.ModelProto:
 
 
 def images(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Return noise that is smooth, so that quantized networks see something."""
+    """Return coarse noise with some fine one on it: without that, equal neighbours tie in pools."""
     rng = np.random.default_rng(1)
     coarse = rng.normal(size=[1, *(max(1, n // 16) if n > 8 else n for n in shape)])
     for axis, n in enumerate(shape, 1):
         if n > 8:
             coarse = np.repeat(coarse, -(-n // coarse.shape[axis]), axis).take(range(n), axis)
+    coarse = coarse + 0.3 * rng.normal(size=coarse.shape)
     if np.dtype(dtype) == np.uint8:
         return np.clip(128 + 60 * coarse, 0, 255).astype(np.uint8)
     return coarse.astype(dtype)
@@ -77,8 +78,8 @@ def entries(folder: Path) -> list[dict[str, Any]]:
         | {"overlay": True, **rounded},
         {"name": "vgg", "model": folder / "vgg-source.onnx", "targets": ["top:2", 3], **exact}
         | {"method": ["grad-cam", "layer-cam", "saliency"]},
-        {"name": "vit", "model": CASES / "tokens-vit.onnx", **exact},
-        {"name": "detector", "model": CASES / "detector-yolo8.onnx", **exact},
+        {"name": "vit", "model": CASES / "tokens-vit.onnx", "batch": 1, **exact},
+        {"name": "detector", "model": CASES / "detector-yolo8.onnx", "batch": 1, **exact},
         {"name": "int8", "model": DATA / "models" / "mobilenetv2-tflite-qdq-uint8.onnx", **rounded},
     ]
     return [e for e in found if e["model"].exists()]

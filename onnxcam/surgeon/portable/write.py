@@ -24,6 +24,7 @@ from onnxcam.errors import (
 from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims, drop_unneeded, names
+from onnxcam.model.batch import fix_batch
 from onnxcam.model.describe import origin_of
 from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
@@ -61,6 +62,7 @@ class Asked:
         raw: whether maps stay at the layer's size, rectified but not scaled.
         recipe: how a photograph is prepared, where the input is to be one.
         paint: how it is painted, where it is to be.
+        batch: the image input, and how many images a run takes, where that is to be fixed.
     """
 
     aim: Callable[[Plan], Aim]
@@ -68,6 +70,7 @@ class Asked:
     raw: bool = False
     recipe: Recipe | None = None
     paint: Paint | None = None
+    batch: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     """
     path = Path(path)
     proto = read_model(path)
+    if asked.batch is not None:
+        fix_batch(proto, *asked.batch, path)
     known = {v.name for v in proto.graph.value_info}
     origin = origin_of(proto, path)
     prepared = Prepared(proto, path)
