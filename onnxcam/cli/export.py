@@ -76,6 +76,16 @@ def export(
         bool,
         typer.Option("--overlay", help="Give the painted photograph too; --with-preprocessing."),
     ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Store weights and compute in float16.")
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Fix how many images a run takes, for compilers that ask for fixed shapes.",
+            metavar="N",
+        ),
+    ] = None,
     opset: Annotated[
         int | None,
         typer.Option(
@@ -142,6 +152,8 @@ def export(
         raw=raw,
         with_preprocessing=with_preprocessing,
         overlay=overlay,
+        fp16=fp16,
+        batch=batch,
         opset=opset,
         overwrite=overwrite,
         layer=layer,
