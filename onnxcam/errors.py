@@ -104,6 +104,10 @@ class PictureError(OutputError):
     """This picture cannot be drawn or stored in this format."""
 
 
+class PageError(OnnxcamError):
+    """A page for the browser cannot be made of this model, or lacks the runtime's files."""
+
+
 class KernelsError(OnnxcamError):
     """The requested kernels do not exist or cannot be loaded."""
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from onnxcam._version import __version__
 from onnxcam.aims import aim_of
-from onnxcam.errors import MethodError, OutputError, PreprocessError, TargetError
+from onnxcam.errors import (
+    MethodError,
+    OutputError,
+    PreprocessError,
+    TargetError,
+)
 from onnxcam.explainer import Explainer
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.preprocess import Preprocess
@@ -18,6 +23,7 @@ from onnxcam.imaging.style import USUAL
 from onnxcam.job import Wanted
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import methods as known_methods
+from onnxcam.model.half import in_half
 from onnxcam.model.lower import lower
 from onnxcam.model.write import write_model
 from onnxcam.surgeon.plan import Plan
@@ -43,6 +49,8 @@ class Exported:
         ir_version: of the file.
         operators: how many nodes the original has, as it is read, and how many were added.
         size: of the original file and of this one, in bytes, without external weights.
+        preprocess: how photographs are prepared, ``None`` where the model takes none.
+        labels: names of the classes, or ``None``.
     """
 
     path: Path
@@ -54,6 +62,8 @@ class Exported:
     ir_version: int
     operators: tuple[int, int]
     size: tuple[int, int]
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
 
 
 def export(
@@ -66,6 +76,8 @@ def export(
     raw: bool = False,
     with_preprocessing: bool = False,
     overlay: bool = False,
+    fp16: bool = False,
+    batch: int | None = None,
     opset: int | None = None,
     overwrite: bool = False,
     **options: Any,
@@ -82,9 +94,9 @@ def export(
       default; with ``targets`` there is no such input.
 
     Of a detector the targets are rows of its output, -1 the surest, and outputs tell what these
-    are: ``classes``, int64 ``[N, A]``, ``confidences``, float32 ``[N, A]``, and, unless boxes are
-    offsets from cells, ``boxes``, float32 ``[N, A, 4]``: left, top, right, bottom in pixels of the
-    input. Boxes that overlap are left in.
+    are: ``classes``, int64 ``[N, A]``, ``confidences``, float32 ``[N, A]``, and ``boxes``, float32
+    ``[N, A, 4]``: left, top, right, bottom in pixels of the input, 0 where they are not known.
+    Boxes that overlap are left in.
 
     A name that the model has already keeps the prefix ``onnxcam:``. External weights stay in their
     files, beside which ``out`` must lie. The metadata entries ``onnxcam.*`` say what is explained.
@@ -102,6 +114,10 @@ def export(
             the photograph.
         overlay: give the painted photograph too, ``overlay``, uint8 ``[T, H, W, 3]``; it needs
             ``with_preprocessing``.
+        fp16: store weights and compute in float16; what finishes maps, inputs and outputs stay in
+            float32.
+        batch: fix how many images a run takes. Compilers for fixed shapes ask for it; the gradient
+            of shapes that only a run knows needs operators that some of them do not take.
         opset: the highest opset that the runtime loads; the file has the lowest that says the same,
             which a higher one is refused for.
         overwrite: replace a file.
@@ -133,9 +149,12 @@ def export(
             frozenset(n for n, m in written.items() if m.proportional),
             raw,
             recipe=_recipe(explainer) if with_preprocessing else None,
+            batch=None if batch is None else (explainer.plan.image.name, batch),
             paint=Paint(colour_table(USUAL.colours), USUAL.alpha, USUAL.shade) if overlay else None,
         ),
     )
+    if fp16:
+        in_half(made.model, made.finishing, explainer.path)
     lower(made.model, explainer.path, opset)
     _describe(made, explainer, wanted, raw)
     write_model(made.model, out, explainer.path)
@@ -149,6 +168,8 @@ def export(
         ir_version=made.model.ir_version,
         operators=made.operators,
         size=(explainer.path.stat().st_size, out.stat().st_size),
+        preprocess=explainer.preprocess,
+        labels=None if explainer.labels is None else tuple(explainer.labels),
     )
 
 

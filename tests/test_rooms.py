@@ -65,6 +65,9 @@ ROOMS["portable"] = {
         "imaging",
     ),
 }
+ROOMS["web_page"] = {
+    *("_version", "errors", "files", "imaging", "methods", "portable", "surgeon"),
+}
 ROOMS["trials"] = {"errors", "explainer", "imaging", "inputs"}
 ROOMS["gradient_run"] = {"errors", "gradient", "graph", "inputs", "model", "runtime", "surgeon"}
 ROOMS["gradient_check"] = {"gradient_run", "runtime"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from onnxcam.cli import voice
 from onnxcam.cli.explain import read_grid
+from onnxcam.errors import PageError
 
 
 def export(
@@ -73,6 +76,16 @@ def export(
         bool,
         typer.Option("--overlay", help="Give the painted photograph too; --with-preprocessing."),
     ] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Store weights and compute in float16.")
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Fix how many images a run takes, for compilers that ask for fixed shapes.",
+            metavar="N",
+        ),
+    ] = None,
     opset: Annotated[
         int | None,
         typer.Option(
@@ -91,6 +104,26 @@ def export(
             metavar="FILE|NAME",
         ),
     ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page that explains photographs in the browser into this folder, and the "
+            "model too where -o does not say another place.",
+            metavar="DIR",
+        ),
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --web: the folder of onnxruntime-web's files or of its npm package. "
+            "Default: node_modules here or above.",
+            metavar="DIR",
+        ),
+    ] = None,
+    example: Annotated[
+        Path | None,
+        typer.Option(help="With --web: a photograph that the page offers.", metavar="IMAGE"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
@@ -98,19 +131,29 @@ def export(
     quiet: voice.Quiet = False,
 ) -> None:
     """Write a portable model: prediction and heatmap from one run, on any runtime."""
-    from onnxcam.portable import export as write
+    from onnxcam.portable import Exported
+    from onnxcam.portable import export as write_model
 
     voice.tune(verbose=verbose, quiet=quiet)
     listed = [*(target or []), *([f"top:{top}"] if top is not None else [])]
+    write: Callable[..., Exported] = write_model
+    if web is not None:
+        from onnxcam.web_page import export_page
+
+        write = partial(export_page, folder=web, runtime=runtime, example=example)
+    elif runtime is not None or example is not None:
+        raise PageError("--runtime and --example go with a page: --web DIR.")
     made = write(
         model,
-        out or model.with_suffix(".cam.onnx"),
+        out or (model.with_suffix(".cam.onnx") if web is None else web / f"{model.stem}.cam.onnx"),
         targets=listed or None,
         target_required=target_required,
         method=method or "auto",
         raw=raw,
         with_preprocessing=with_preprocessing,
         overlay=overlay,
+        fp16=fp16,
+        batch=batch,
         opset=opset,
         overwrite=overwrite,
         layer=layer,
@@ -121,6 +164,8 @@ def export(
     )
     layer_, plan = made.plan.layer, made.plan
     voice.say(f"wrote     {made.path}")
+    if web is not None:
+        voice.say(f"page      {web}: for a web server, python3 -m http.server -d {web} for one")
     voice.say(f"score     {plan.score} ({plan.score_note})")
     voice.say(f"layer     {'none' if layer_ is None else layer_}")
     for method_, output in made.heatmaps.items():

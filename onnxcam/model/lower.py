@@ -157,7 +157,7 @@ def _lower_ir(proto: onnx.ModelProto) -> None:
     least = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
     names = {onnx.TensorProto.DataType.Name(kind) for kind in _kinds(proto)}
     least = max(_LEAST_IR, least, *(_TYPES.get(name, 0) for name in names), 0)
-    proto.ir_version = min(proto.ir_version, least) if proto.ir_version else least
+    proto.ir_version = least
     if proto.ir_version < 10:  # what tells of nodes came with IR version 10
         for node in all_nodes(proto.graph):
             del node.metadata_props[:]

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import WEIGHTS, DetectorFacts
+from onnxcam.surgeon.portable.cells import from_cells
 from onnxcam.surgeon.portable.finish import largest
 from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.seeds.classes import add_output
@@ -230,12 +231,31 @@ class PortableRows(WeightSeeds):
         taken = b.op("Mul", self._row, self._columns_taken)
         return b.sum(b.op("Mul", taken, numbers), [2, 3])
 
-    def boxes(self, width: int, height: int) -> ir.Value:
+    def boxes(self, width: int, height: int) -> ir.Value | None:
         """Return left, top, right, bottom of every row in pixels of the input, ``[N, A, 4]``.
 
-        As :mod:`onnxcam.targets.detections` reads them; offsets from cells are not decoded. All are
-        0 where the numbers are no boxes.
+        As :mod:`onnxcam.targets.detections` reads them: the first way that gives plausible boxes.
+        All are 0 where none does; ``None`` where there is no way.
         """
+        b, size = self.b, self.b.constant(np.array([width, height] * 2, np.float32))
+        threshold = _THRESHOLD if self.reading.threshold is None else self.reading.threshold
+        kept = b.op("Greater", self.confidences, b.constant(threshold, _FLOAT))
+        kept = b.op("Unsqueeze", b.op("Cast", kept, to=_FLOAT), b.ints(2))
+        one = b.constant(1.0, _FLOAT)
+        ways = [] if self.reading.offsets else [(self._written(kept, size), one)]
+        count = (dims(self.tensor) or [None, None])[1]
+        ways += from_cells(
+            b, self.values, count if isinstance(count, int) else None, (width, height)
+        )
+        found, free = None, one
+        for way, fits in ways:
+            sure = b.op("Mul", b.op("Mul", self._plausible(way, kept, size), free), fits)
+            part, free = b.op("Mul", way, sure), b.op("Sub", free, sure)
+            found = part if found is None else b.op("Add", found, part)
+        return found
+
+    def _written(self, kept: ir.Value, size: ir.Value) -> ir.Value:
+        """Return boxes that are corners, or centre and size, in pixels or in parts of the image."""
         b = self.b
         one, other = self._columns(0, 2), self._columns(2, 4)
         corners = [b.op("Min", one, other), b.op("Max", one, other)]
@@ -250,15 +270,10 @@ class PortableRows(WeightSeeds):
         else:
             ends = corners if self.reading.corners else centres
         found = b.op("Concat", *ends, axis=2)
-        threshold = _THRESHOLD if self.reading.threshold is None else self.reading.threshold
-        kept = b.op("Greater", self.confidences, b.constant(threshold, _FLOAT))
-        kept = b.op("Unsqueeze", b.op("Cast", kept, to=_FLOAT), b.ints(2))
         reach = largest(b, b.op("Mul", b.op("Abs", self._columns(0, 4)), kept), [1, 2])
         small = b.op("Not", b.op("Greater", reach, b.constant(_FEW, _FLOAT)))
         parts = b.op("And", small, b.op("Greater", reach, b.constant(0.0, _FLOAT)))
-        size = b.constant(np.array([width, height] * 2, np.float32))
-        found = b.op("Where", parts, b.op("Mul", found, size), found)
-        return b.op("Mul", found, self._plausible(found, kept, size))
+        return b.op("Where", parts, b.op("Mul", found, size), found)
 
     def _plausible(self, boxes: ir.Value, kept: ir.Value, size: ir.Value) -> ir.Value:
         """Return 1 where nearly all boxes have a size and lie in the image, else 0."""
@@ -284,5 +299,6 @@ class PortableRows(WeightSeeds):
         add_numbers(b, self.value, [batch, self.T])
         add_output(b, CLASSES, self.classes, _INT, [batch, count])
         add_output(b, CONFIDENCES, self.confidences, _FLOAT, [batch, count])
-        if self.size is not None and not self.reading.offsets:
-            add_output(b, BOXES, self.boxes(*self.size), _FLOAT, [batch, count, 4])
+        boxes = None if self.size is None else self.boxes(*self.size)
+        if boxes is not None:
+            add_output(b, BOXES, boxes, _FLOAT, [batch, count, 4])

@@ -24,6 +24,7 @@ from onnxcam.errors import (
 from onnxcam.gradient.appended import appended, infer_appended, last_node
 from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims, drop_unneeded, names
+from onnxcam.model.batch import fix_batch
 from onnxcam.model.describe import origin_of
 from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
@@ -61,6 +62,7 @@ class Asked:
         raw: whether maps stay at the layer's size, rectified but not scaled.
         recipe: how a photograph is prepared, where the input is to be one.
         paint: how it is painted, where it is to be.
+        batch: the image input, and how many images a run takes, where that is to be fixed.
     """
 
     aim: Callable[[Plan], Aim]
@@ -68,6 +70,7 @@ class Asked:
     raw: bool = False
     recipe: Recipe | None = None
     paint: Paint | None = None
+    batch: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Portable:
         heatmaps: the output that holds each method's maps.
         overlays: the output that holds each method's pictures, where they were asked for.
         operators: how many nodes the original has, and how many were added.
+        finishing: names of the nodes that finish maps, which need float32.
     """
 
     model: onnx.ModelProto
@@ -90,6 +94,7 @@ class Portable:
     heatmaps: dict[str, str]
     overlays: dict[str, str]
     operators: tuple[int, int]
+    finishing: tuple[str, ...]
 
 
 def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
@@ -105,6 +110,8 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     """
     path = Path(path)
     proto = read_model(path)
+    if asked.batch is not None:
+        fix_batch(proto, *asked.batch, path)
     known = {v.name for v in proto.graph.value_info}
     origin = origin_of(proto, path)
     prepared = Prepared(proto, path)
@@ -167,6 +174,7 @@ def _written(
     found = {v.name: v for v in graph.outputs}
     if any(v.shape is None for v in found.values()):
         infer_appended(b, appended(graph, first))
+    written = set(graph)
     scores = seeds.scores if isinstance(seeds, PortableClasses) else found[NUMBERS]
     image = names(graph)[chosen.image.name]
     photograph = None if asked.recipe is None else _photograph(b, asked.recipe)
@@ -215,6 +223,7 @@ def _written(
         heatmaps=heatmaps,
         overlays=overlays,
         operators=(operators, len(graph) - operators),
+        finishing=tuple(n.name or "" for n in graph if n not in written),
     )
 
 
