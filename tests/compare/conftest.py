@@ -17,7 +17,10 @@ from .models import cnn
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:
     """Twelve smooth pictures with one bright place each."""
-    folder = tmp_path / "photos"
+    return make_photos(tmp_path / "photos")
+
+
+def make_photos(folder: Path) -> list[Path]:
     folder.mkdir()
     rng = np.random.default_rng(4)
     rows, columns = np.mgrid[:48, :48]
