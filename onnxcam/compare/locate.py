@@ -136,15 +136,25 @@ def _judged(
     first = next((s for s in steps if s.sqnr < LIMIT_DB), None)
     sources = [s for s in steps if s.node and s.sqnr < LIMIT_DB + DROP_DB and s.drop >= DROP_DB]
     worst = sorted(sources, key=lambda s: (-s.drop, s.sqnr))[:MOST]
-    return Located(tuple(steps), first, tuple(_excluded(model, worst)))
+    return Located(tuple(steps), first, tuple(_excluded(model, twins, worst)))
 
 
-def _excluded(model: onnx.ModelProto, worst: Sequence[Step]) -> list[str]:
-    """Return the nodes, each with those that read its output: else these quantize it."""
+def _excluded(
+    model: onnx.ModelProto, twins: Mapping[str, str], worst: Sequence[Step]
+) -> list[str]:
+    """Return the nodes, with those before that have no tensor to compare, and those behind.
+
+    What reads an output would otherwise quantize it.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, None] = {}
     for step in worst:
-        found[step.node] = None
-        found |= {n.name: None for n in model.graph.node if step.tensor in n.input and n.name}
+        around = [makers[step.tensor]]
+        for node in around:
+            before = [makers[n] for n in node.input if n in makers and n not in twins]
+            around += [n for n in before if n not in around]
+        around += [n for n in model.graph.node if step.tensor in n.input]
+        found |= {n.name: None for n in around if n.name and n.op_type != "Constant"}
     return list(found)
 
 

@@ -88,7 +88,9 @@ def mass_moved(a: Floats, b: Floats) -> float:
 
 def says_nothing(heat: NDArray[np.float32]) -> bool:
     """Whether a map is empty, the same everywhere, or not finite."""
-    high, low = float(heat.max(initial=0.0)), float(heat.min(initial=0.0))
+    if not heat.size:
+        return True
+    high, low = float(heat.max()), float(heat.min())
     return not math.isfinite(high) or high <= 0 or high - low <= 1e-6 * high
 
 

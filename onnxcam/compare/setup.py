@@ -15,7 +15,7 @@ from onnxcam.compare.facts import About
 from onnxcam.compare.feeding import Feeding
 from onnxcam.compare.matching import match_layer, match_score
 from onnxcam.compare.sides import ModelSide, Side
-from onnxcam.errors import CompareError, ImageError, InputArrayError, NoImageInputError, naming
+from onnxcam.errors import CompareError, ImageError, InputArrayError, NoImageInputError, ScoreError, naming
 from onnxcam.explainer import Explainer
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
@@ -59,16 +59,24 @@ def reference_side(path: Path, options: Options) -> ModelSide:
     Raises:
         OnnxcamError: as :class:`onnxcam.Explainer`; it has no classes, or the method does not fit.
     """
-    explainer = Explainer(
-        path,
-        layer=options.layer,
-        score=options.score,
-        preprocess=options.preprocess,
-        labels=options.labels,
-        providers=options.provider,
-        cache=options.cache,
-        method=options.method,
-    )
+    try:
+        explainer = Explainer(
+            path,
+            layer=options.layer,
+            score=options.score,
+            preprocess=options.preprocess,
+            labels=options.labels,
+            providers=options.provider,
+            cache=options.cache,
+            method=options.method,
+        )
+    except ScoreError as error:
+        if options.score != "auto":
+            raise
+        raise ScoreError(
+            f"{path}: no output is sure to hold the scores of an image's classes, which compare "
+            "needs: --score NAME names them."
+        ) from error
     return ModelSide(explainer)
 
 
