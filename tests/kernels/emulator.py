@@ -3,8 +3,8 @@
 All threads of some blocks are one NumPy array; of those that have not finished, the ones at the
 first instruction go on together. Found are: accesses out of bounds or misaligned, races in shared
 memory between barriers, reads of what nobody wrote, elements of the result that are written twice
-or read back, threads of a block that wait at different barriers, and shuffles that part of a warp
-does not reach. Times, caches and the order of blocks it knows nothing of.
+or read back, threads of a block that wait at different barriers, and shuffles that
+part of a warp does not reach. Times, caches and the order of blocks it knows nothing of.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ class Program:
 
     Attributes:
         counts: instructions, loads and stores (in global memory) of all threads of all runs.
-        flight: the most loads before the first use of one, in the order of the PTX.
+        flight: the most loads of a thread between two branches or barriers, which the assembler may
+            all issue before it waits for the first.
         uneven: the most instructions of a thread over the mean, in the last run.
     """
 
@@ -225,7 +226,7 @@ class _Run:
         lengths = program._lengths.items()
         self.registers = {n: np.zeros((length, count), _BANK[n]) for n, length in lengths}
         self.pc, self.waits = np.zeros(count, int), np.zeros(count, bool)
-        self.steps, self.pending = np.zeros(count, int), set[str]()
+        self.steps = np.zeros(count, int)
         self.end = len(program._code)
 
     def go(self) -> None:
@@ -254,11 +255,10 @@ class _Run:
     def _straight(self, pc: int, mine: np.ndarray, stop: int) -> None:
         """Run the threads that are ``mine`` until they part, wait or come to ``stop``."""
         self.index: Any = slice(None) if mine.all() else np.flatnonzero(mine)
-        size, start = int(mine.sum()), pc
+        size, start, self.loads = int(mine.sum()), pc, 0
         while True:
             predicate, operator, operands = self.program._code[pc]
             pc += 1
-            self._use([predicate.strip("!"), *operands[operator[0] != "st" :]])
             if operator[0] == "bra":
                 taken = np.ones(size, bool)
                 if predicate:
@@ -270,6 +270,9 @@ class _Run:
             if operator[0] == "ret":
                 self.pc[self.index] = self.end
                 break
+            if operator[:2] == ["bar", "warp"]:
+                self._lanes(size)
+                continue
             if operator[0] == "bar":
                 self.pc[self.index], self.waits[self.index] = pc, True
                 break
@@ -279,12 +282,7 @@ class _Run:
                 break
         self.steps[self.index] += pc - start
         self.program.counts["instructions"] += (pc - start) * size
-
-    def _use(self, names: list[str]) -> None:
-        """Note that registers are read: loads whose result is needed are no longer in flight."""
-        if self.pending and not self.pending.isdisjoint(re.findall(r"%\w+", " ".join(names))):
-            self.program.flight = max(self.program.flight, len(self.pending))
-            self.pending.clear()
+        self.program.flight = max(self.program.flight, self.loads)
 
     def _get(self, name: str, kind: str) -> np.ndarray:
         """Return an operand's value for the threads that run, as the type ``kind``."""
@@ -346,12 +344,12 @@ class _Run:
         elif operator[:2] == ["mul", "hi"]:
             self._set(operands[0], _high(*(self._get(o, kind) for o in operands[1:])))
         elif operator[:2] == ["mul", "wide"]:
-            a, b = (self._get(o, kind).astype(f"{kind[0]}8".replace("s", "i")) for o in operands[1:])
+            wide = _TYPES[kind[0] + "64"]
+            a, b = (self._get(o, kind).astype(wide) for o in operands[1:])
             self._set(operands[0], a * b)
         elif name in ("shl", "shr"):
-            self._set(
-                operands[0], _PLAIN[name](self._get(operands[1], kind), self._get(operands[2], "u32"))
-            )
+            a, b = self._get(operands[1], kind), self._get(operands[2], "u32")
+            self._set(operands[0], _PLAIN[name](a, b))
         elif name in _PLAIN:
             values = _PLAIN[name](*(self._get(o, kind) for o in operands[1:]))
             self._set(operands[0], np.broadcast_to(values, size))
@@ -370,7 +368,7 @@ class _Run:
                 self.program.counts["loads"] += size
                 values = self.memory.load(address, _TYPES[kind])
                 self._set(operands[0], values)
-                self.pending.add(operands[0])
+                self.loads += 1
             else:
                 self._set(operands[0], self.shared.load(*where, address, _TYPES[kind]))
             return None
@@ -389,14 +387,18 @@ class _Run:
         if "rzi" in operator:  # limits where the value has no place; 0 of a NaN
             least, most = np.iinfo(to).min, np.iinfo(to).max
             inside = np.where((values > least) & (values < most), values, 0).astype(to)
-            limited = np.where(values >= most, to.type(most), np.where(values <= least, to.type(least), inside))
-            return limited.astype(to)
+            limited = np.where(values <= least, to.type(least), inside)
+            return np.where(values >= most, to.type(most), limited).astype(to)
         return values.astype(to)
 
-    def _shuffle(self, how: str, operands: list[str], size: int) -> None:
+    def _lanes(self, size: int) -> None:
+        """Refuse warps that are not whole."""
         lanes = np.arange(len(self.thread))[self.index]
         if size % WARP or (lanes.reshape(-1, WARP) % WARP != np.arange(WARP)).any():
-            raise Wrong("a shuffle that part of a warp does not reach")
+            raise Wrong("part of a warp does not reach what the whole does together")
+
+    def _shuffle(self, how: str, operands: list[str], size: int) -> None:
+        self._lanes(size)
         value, other = self._get(operands[1], "u32"), self._get(operands[2], "u32")
         value, other = np.broadcast_to(value, size), np.broadcast_to(other, size)
         lane = np.arange(size) % WARP
