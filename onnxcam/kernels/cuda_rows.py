@@ -111,6 +111,7 @@ def combine_rows(columns: int) -> Any:
         while first + channels <= end:
             load(gradients, g, g_at, row, more)
             load(activations, a, a_at, row, more)
+            cuda.syncwarp()  # keeps the compiler from using the first before it loads the last
             for c in range(channels):
                 last = g[c * columns + before]
                 sums[c] = last if more else float32(0)

@@ -215,10 +215,9 @@ def weigh(activations, weights, out, targets, channels, places, share, pixels, s
                 a[i] = read(activations, at + uint64(i) * step)
             for i in range(LOADS):
                 w[i] = read(weights, by + uint64(i) * hop)
-            few = float32(0)
-            for i in range(LOADS):
-                few += w[i] * a[i]
-            total += float64(few)
+            for i in range(LOADS // 2):
+                w[i] = w[i] * a[i] + w[i + LOADS // 2] * a[i + LOADS // 2]
+            total += float64((w[0] + w[1]) + (w[2] + w[3]))
             k += LOADS * groups
             at += uint64(LOADS) * step
             by += uint64(LOADS) * hop
