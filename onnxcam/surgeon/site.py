@@ -17,12 +17,14 @@ from onnxcam.graph.terms import Term
 from onnxcam.graph.values import depends_on, dims, leads_to, names
 from onnxcam.surgeon.find.biases import bias_of, channels_of
 from onnxcam.surgeon.find.image import first_floating
+from onnxcam.surgeon.find.layouts import Layout
 from onnxcam.surgeon.reference import beside
 from onnxcam.surgeon.seeds.built import BuiltSeeds
 from onnxcam.surgeon.seeds.classes import ClassSeeds
 from onnxcam.surgeon.seeds.compared import ComparedSeeds
-from onnxcam.surgeon.seeds.head import Cotangent
+from onnxcam.surgeon.seeds.head import Cotangent, score_cotangent
 from onnxcam.surgeon.seeds.pooled import averages_space, summed_gradient
+from onnxcam.surgeon.tokens import Tokens
 
 
 class Seeds(Protocol):
@@ -89,7 +91,9 @@ class Site:
         layer: ir.Value | None,
         image: ir.Value,
         why: OnnxcamError | None = None,
+        layout: Layout | None = None,
     ) -> None:
+        self._layout = layout
         self.b, self.op, self._seeds, self._layer, self._image = b, b.op, seeds, layer, image
         self._why = why or LayerError("the model has no layer of maps.")
         self._known: dict[tuple[Any, ...], ir.Value] = {}
@@ -258,6 +262,18 @@ class Site:
     def per_target(self, value: Term) -> Term:
         """Return a value without targets as ``[1, N, ...]``."""
         return self.term(self.b.op("Unsqueeze", value.value, self.b.ints(0)))
+
+    def tokens(self) -> Tokens:
+        """Return the tokens of a transformer, and how they attend to each other.
+
+        Raises:
+            MethodError: there is no such attention.
+        """
+        image = first_floating(self._image)
+        start = self._seeds.start(self.layer)
+        if isinstance(self._seeds, ClassSeeds) and not start.linear:
+            start = score_cotangent(self.b, self._seeds.score.value, self._seeds.classes)
+        return Tokens(self.b, image, start, self._layout, self.term)
 
     def reference(self, baseline: float) -> Callable[[ir.Value], ir.Value]:
         """Return what finds a tensor's value for an image of ``baseline`` alone.
