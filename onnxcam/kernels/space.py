@@ -33,6 +33,12 @@ def upsample(maps: NDArray[Any], axes: Sequence[Axis]) -> NDArray[np.float32]:
     return slices if len(axes) == 2 else _between(slices, axes[0])
 
 
+def resized(maps: NDArray[Any], space: tuple[int, ...]) -> NDArray[np.float32]:
+    """Resize maps ``[B, *s]`` that cover an image to its lengths, with half-pixel centres."""
+    lengths = zip(space, maps.shape[1:], strict=True)
+    return upsample(np.ascontiguousarray(maps, np.float32), [Axis.whole(n, m) for n, m in lengths])
+
+
 def _between(slices: NDArray[np.float32], axis: Axis) -> NDArray[np.float32]:
     """Interpolate slices ``[..., d, H, W]`` along their axis."""
     count = slices.shape[-3]

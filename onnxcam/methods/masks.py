@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.errors import MethodError
 from onnxcam.kernels import kernels_for
-from onnxcam.kernels.space import upsample
-from onnxcam.kernels.view import Axis
+from onnxcam.kernels.space import resized
 from onnxcam.methods.base import Runs, chunks, positive
 from onnxcam.methods.registry import register
-
-
-def resized(maps: NDArray[Any], space: tuple[int, ...]) -> NDArray[np.float32]:
-    """Resize maps ``[B, *s]`` to the lengths of an image, with half-pixel centres."""
-    lengths = zip(space, maps.shape[1:], strict=True)
-    return upsample(np.ascontiguousarray(maps, np.float32), [Axis.whole(n, m) for n, m in lengths])
 
 
 @register(

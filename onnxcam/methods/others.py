@@ -22,6 +22,15 @@ def excitation_bp(s: Site) -> Term:
     return s.sum_channels(s.gradient(s.activations, "excitation"))
 
 
+@register(
+    "c-mwp", "Zhang et al. 2016, section 3.3", needs="maps that are not negative", cost="1 to 2"
+)
+def c_mwp(s: Site) -> Term:
+    """sum_k P_k less that of the class with negated weights: excitation-bp, contrastive."""
+    own = s.gradient(s.activations, "excitation")
+    return s.sum_channels(own - s.gradient(s.activations, "excitation-dual"))
+
+
 def _principal(arrays: Arrays) -> NDArray[np.float64]:
     """Project maps ``[N, T, K, *S]`` on their first principal component over positions.
 

@@ -84,3 +84,13 @@ def attn_lrp(s: Site, gamma: float = 0.0) -> Term:
 
     rule = Gamma(gamma) if gamma else Epsilon(0)
     return _relevance(s, rule, rule)
+
+
+@register("deep-lift", "Shrikumar et al. 2017, section 3.5.1", space="input",
+          proportional=True, needs="a model of usual layers", cost="5 to 7")  # fmt: skip
+def deep_lift(s: Site, baseline: float = 0.0) -> Term:
+    """(x - b) times slopes (y - y_b) / (x - x_b) in place of derivatives: the rescale rule."""
+    from onnxcam.gradient.overrides.deep_lift import DeepLift
+
+    multipliers = s.gradient(s.input, DeepLift(s.reference(baseline)))
+    return multipliers * (s.input - baseline)

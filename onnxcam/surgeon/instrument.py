@@ -171,8 +171,8 @@ def write_parts(
     graph, builder = model.graph, seeds.b
     seeds.add_outputs()
     image = names(graph)[chosen.image.name]
-    values = [p.value for p in chosen.layers]
-    sites = [Site(builder, seeds, v, image, chosen.why) for v in values or (None,)]
+    sites = [Site(builder, seeds, p.value, image, chosen.why, p.layout) for p in chosen.layers]
+    sites = sites or [Site(builder, seeds, None, image, chosen.why)]
     last = last_node(graph)
     parts = {}
     for n, site in enumerate(sites):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import onnx_ir as ir
 
@@ -15,12 +15,16 @@ from onnxcam.gradient.overrides.policies import STANDARD, find_policy
 from onnxcam.graph.builder import PREFIX, Builder, shaped
 from onnxcam.graph.terms import Term
 from onnxcam.graph.values import depends_on, dims, leads_to, names
+from onnxcam.surgeon.find.biases import bias_of, channels_of
 from onnxcam.surgeon.find.image import first_floating
+from onnxcam.surgeon.find.layouts import Layout
+from onnxcam.surgeon.reference import beside
 from onnxcam.surgeon.seeds.built import BuiltSeeds
 from onnxcam.surgeon.seeds.classes import ClassSeeds
 from onnxcam.surgeon.seeds.compared import ComparedSeeds
-from onnxcam.surgeon.seeds.head import Cotangent
+from onnxcam.surgeon.seeds.head import Cotangent, score_cotangent
 from onnxcam.surgeon.seeds.pooled import averages_space, summed_gradient
+from onnxcam.surgeon.tokens import Tokens
 
 
 class Seeds(Protocol):
@@ -62,6 +66,20 @@ class Weighted:
     relu: bool = False
 
 
+class Bias(NamedTuple):
+    """What a bias contributes to the score.
+
+    Attributes:
+        contribution: ``[T, N, ...]``.
+        rank: the number of its axes without ``T``.
+        axis: which of these is the channels; ``None`` where it differs along others.
+    """
+
+    contribution: Term
+    rank: int
+    axis: int | None
+
+
 class Site:
     """One layer of a graph, shared by every method of a run.
 
@@ -81,11 +99,14 @@ class Site:
         layer: ir.Value | None,
         image: ir.Value,
         why: OnnxcamError | None = None,
+        layout: Layout | None = None,
     ) -> None:
+        self._layout = layout
         self.b, self.op, self._seeds, self._layer, self._image = b, b.op, seeds, layer, image
         self._why = why or LayerError("the model has no layer of maps.")
         self._known: dict[tuple[Any, ...], ir.Value] = {}
         self._walks: dict[tuple[Any, ...], Backward] = {}
+        self._references: dict[float, Callable[[ir.Value], ir.Value]] = {}
         self.walks: list[Backward] = []
 
     def like(self, number: float) -> ir.Value:
@@ -249,6 +270,54 @@ class Site:
     def per_target(self, value: Term) -> Term:
         """Return a value without targets as ``[1, N, ...]``."""
         return self.term(self.b.op("Unsqueeze", value.value, self.b.ints(0)))
+
+    def tokens(self) -> Tokens:
+        """Return the tokens of a transformer, and how they attend to each other.
+
+        Raises:
+            MethodError: there is no such attention.
+        """
+        image = first_floating(self._image)
+        start = self._seeds.start(self.layer)
+        if isinstance(self._seeds, ClassSeeds) and not start.linear:
+            start = score_cotangent(self.b, self._seeds.score.value, self._seeds.classes)
+        return Tokens(self.b, image, start, self._layout, self.term)
+
+    def reference(self, baseline: float) -> Callable[[ir.Value], ir.Value]:
+        """Return what finds a tensor's value for an image of ``baseline`` alone.
+
+        The network between input and score is written a second time, for that image.
+
+        Raises:
+            MethodError: it holds operators with graphs of their own.
+        """
+        if baseline not in self._references:
+            image = first_floating(self._image)
+            path = leads_to(self._seeds.start(image).value) | {image}
+            self._references[baseline] = beside(self.b, image, path, baseline).__getitem__
+        return self._references[baseline]
+
+    def biases(self) -> list[Bias]:
+        """Return what each bias contributes to the score, of one walk for all.
+
+        Biases are those of linear operators, what batch normalizations shift by, and constants
+        that are added.
+        """
+        image = first_floating(self._image)
+        start = self._seeds.start(image)
+        between = depends_on(self.b.graph, {image}) & leads_to(start.value)
+        nodes = [n for n in self.b.graph if n.outputs and n.outputs[0] in between]
+        found = {n.outputs[0]: bias for n in nodes if (bias := bias_of(n)) is not None}
+        walked = start.gradients(self.b, [image, *found])
+        self._once(("gradient", image), lambda: walked[0])
+        return [
+            Bias(
+                self.term(g) * self.term(self.b.constant(bias, self.kind)),
+                len(dims(value) or []),
+                channels_of(bias, value),
+            )
+            for (value, bias), g in zip(found.items(), walked[1:], strict=True)
+        ]
 
     def _walk(
         self, key: tuple[Any, ...], to: ir.Value, overrides: tuple[Override, ...]

@@ -23,6 +23,8 @@ METHODS = [
     *("eigen-grad-cam", "score-cam", "recipro-cam", "smooth-grad-cam++:samples=3"),
     *("input-x-gradient", "smooth-grad:samples=3", "smooth-grad-squared:samples=3"),
     *("var-grad:samples=3", "gradient-shap:samples=3", "rise:masks=30,cells=4"),
+    *("full-grad", "c-mwp", "lrp", "lrp-epsilon", "lrp-gamma", "lrp-z-plus", "lrp-alpha-beta"),
+    *("attn-lrp", "deep-lift:baseline=0.1"),
     *("integrated-gradients:steps=6", "occlusion:size=5,stride=3"),
 ]
 INNER = [m for m in METHODS if m != "cam"]  # at a layer that is not simply averaged

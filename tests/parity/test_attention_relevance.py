@@ -15,7 +15,6 @@ package = pytest.importorskip("lxt", reason="lxt is not installed")
 from .seeded import close  # noqa: E402
 from .vits import KINDS, Block, Norm, Rules, Transformer, transformer  # noqa: E402
 
-
 # Its rules alone: the package around them needs Hugging Face's transformers.
 SPEC = importlib.util.spec_from_file_location(
     "lxt_rules", Path(package.__file__).parent / "efficient" / "rules.py"

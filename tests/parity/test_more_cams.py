@@ -17,7 +17,7 @@ from pytorch_grad_cam.utils.model_targets import (  # noqa: E402
     FinerWeightedTarget,
 )
 
-from .seeded import NETWORKS, Network, close, differs, scaled, seeded  # noqa: E402
+from .seeded import NETWORKS, SIZE, Network, close, differs, scaled, seeded, unfolded  # noqa: E402
 
 
 @pytest.fixture(params=NETWORKS)
@@ -66,3 +66,40 @@ def test_finer_cam_equals_pytorch_grad_cams(network: Network, alpha: float) -> N
     expected = (g.mean(axis=(2, 3), keepdims=True) * a).sum(axis=1)
     close(network.ours(f"finer-cam:alpha={alpha}"), expected)
     differs(network, expected)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "branched"])
+def test_full_grad_equals_pytorch_grad_cams(name: str) -> None:
+    """Theirs takes batch normalizations and convolutions apart, as a file with both does."""
+    network = unfolded(name) if name == "residual" else seeded(name)
+    expected = theirs(network, "FullGrad", (SIZE, SIZE))
+    ours = network.ours("full-grad")
+    close(scaled(ours), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_full_grad_is_complete(name: str) -> None:
+    """The image's and all biases' contributions add up to the score (Srinivas 2019, eq. 3)."""
+    import onnxcam
+    from onnxcam.methods.registry import METHODS
+
+    before = dict(METHODS)
+
+    def total(arrays):
+        parts = [v.reshape(*v.shape[:2], -1).sum(axis=-1) for v in arrays.values()]
+        return sum(parts)[:, :, None, None, None]
+
+    @onnxcam.register("total", "", space="input", finish=total)
+    def write(s):
+        found = {str(n): bias.contribution for n, bias in enumerate(s.biases())}
+        return {"image": s.gradient(s.input) * s.input, **found}
+
+    try:
+        for network in (seeded(name), unfolded(name)):
+            last = [p for n, p in network.model.named_parameters() if n.endswith("bias")][-1]
+            expected = network.scores(network.images.numpy())
+            found = network.ours("total").reshape(-1) + float(last.detach()[network.target])
+            np.testing.assert_allclose(found, expected, rtol=1e-4)
+    finally:
+        METHODS.clear()
+        METHODS.update(before)

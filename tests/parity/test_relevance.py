@@ -20,6 +20,7 @@ from zennit.composites import (  # noqa: E402
     EpsilonAlpha2Beta1,
     EpsilonPlus,
     EpsilonPlusFlat,
+    ExcitationBackprop,
     LayerMapComposite,
     layer_map_base,
 )
@@ -60,11 +61,17 @@ COMPOSITES = {
 }
 
 
-def zennits(network: Network, method: str) -> np.ndarray:
+def stacked(network: Network) -> nn.Sequential:
+    """Return a copy of the network with sums that zennit knows."""
     model = copy.deepcopy(network.model).double()
     for module in list(model.modules()):
         if isinstance(getattr(module, "plus", None), Plus):
             module.plus = Stacked()
+    return model
+
+
+def zennits(network: Network, method: str) -> np.ndarray:
+    model = stacked(network)
     composite = COMPOSITES[method]([SequentialMergeBatchNorm()])
     image = network.images.double().requires_grad_()
     with composite.context(model) as hooked:
@@ -100,3 +107,56 @@ def test_relevance_adds_up_to_the_score_where_there_are_no_biases(name: str) -> 
     for method in methods:
         total = network.ours(method).sum(axis=(1, 2, 3), dtype=np.float64)
         np.testing.assert_allclose(total, scores, rtol=2e-3)
+
+
+def dense_head(network: Network, a: torch.Tensor, sign: int) -> torch.Tensor:
+    """Return zennit's marginal probabilities, the last layer's weights times a sign."""
+    model = stacked(network)
+    [*_, last] = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    last.weight.data *= sign
+    composite = ExcitationBackprop(
+        stabilizer=1e-12, zero_params=["bias"], canonizers=[SequentialMergeBatchNorm()]
+    )
+    with composite.context(model) as hooked:
+        scores = hooked[len(network.features) :](a)
+        seed = torch.zeros_like(scores)
+        seed[:, network.target] = 1
+        return torch.autograd.grad(scores, a, seed)[0]
+
+
+def convolved_head(network: Network, a: torch.Tensor, sign: int) -> torch.Tensor:
+    """Return the same of the network whose scores are means of a convolution's maps.
+
+    Where these are negative, zennit has them take a negative share; the paper knows none.
+    """
+
+    def pulled(conv: nn.Conv2d, x: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        z = nn.functional.conv2d(x, conv.weight.clamp(min=0), padding=conv.padding)
+        ratio = torch.where(z > 0, p / z, 0 * p).detach()
+        return x * torch.autograd.grad(z, x, ratio)[0]
+
+    fire, last = copy.deepcopy(network.head[:2]).double()
+    last.weight.data *= sign
+    last.bias.data *= sign
+    inner = fire(a)
+    z = last(inner)[:, [network.target]].clamp(min=0)
+    seed = torch.zeros_like(last(inner))
+    seed[:, [network.target]] = z / z.sum(dim=(2, 3), keepdim=True)
+    p = pulled(last, inner, seed)
+    one, three = p.chunk(2, dim=1)
+    return pulled(fire.one[0], a, one) + pulled(fire.three[0], a, three)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_contrastive_excitation_is_that_less_that_of_negated_weights(name: str) -> None:
+    network = seeded(name)
+    head = convolved_head if name == "branched" else dense_head
+    with torch.no_grad():
+        a = copy.deepcopy(network.features).double()(network.images.double())
+    a.requires_grad_()
+    own, dual = (head(network, a, sign).sum(dim=1).detach().numpy() for sign in (1, -1))
+    ours = network.ours("c-mwp")
+    close(ours, own - dual)
+    plain = network.ours("excitation-bp")
+    assert np.abs(ours / np.abs(ours).max() - plain / plain.max()).max() > 0.05

@@ -34,9 +34,15 @@ class Excitation:
     The seed is a probability over the units of the differentiated tensor, 1 for one class. Linear
     operators that read negative activations, of which the paper knows none, count them as 0; the
     run says which did (:attr:`onnxcam.gradient.backward.Backward.findings`).
+
+    Attributes:
+        name: what messages call it.
+        dual: negate the weights of the last linear operators, which makes of a class the one that
+            speaks against it (section 3.3).
     """
 
     name: str = "excitation"
+    dual: bool = False
 
     def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
         """Return how the node's output hands its probability on."""
@@ -48,6 +54,8 @@ class Excitation:
         refuses = (*beneath.refuses, *REFUSES)
         if kind == "Resize" and node.attributes.get_string("mode", "nearest") == "cubic":
             found = _Refused  # some of its weights are negative
+        if self.dual and where.last and found is _Linear:
+            found = _Dual
         return found(beneath=beneath, opset=beneath.opset, refuses=refuses, gates=False)
 
 
@@ -76,6 +84,8 @@ class _Passed(_Override):
 class _Linear(_Override):
     """``P(x) = x+ W+^T (P(y) / (W+ x+))``, by the derivative of a copy with positive weights."""
 
+    negated: bool = False
+
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
         call, g = Call(node, walk, self.refuses), gs[0]
         data = [i for i, v in enumerate(node.inputs) if v is not None and v in carrying]
@@ -85,18 +95,28 @@ class _Linear(_Override):
             raise call.refuse(_TWO)
         [index] = data
         x = call.x(index)
-        excited = shaped(call.op("Relu", x), x)
+        weighted = has(node, Trait.LINEAR)
+        given = call.op("Neg", x) if self.negated and not weighted else x
+        excited = shaped(call.op("Relu", given), x)
         operands = list(node.inputs)
         operands[index] = excited
-        if has(node, Trait.LINEAR):
-            operands[1 - index] = _positive_weights(call, 1 - index)
+        if weighted:
+            operands[1 - index] = _positive_weights(call, 1 - index, self.negated)
             del operands[2:]  # the bias
         z = shaped(walk.builder.copy(node, operands), call.y)
         copy = z.producer()
         assert copy is not None
-        _notice_negative(walk, node, x)
+        if given is x:
+            _notice_negative(walk, node, x)
         for _, back in self.beneath.back(walk, copy, [_ratio(call, g, z)], {excited}):
             yield x, call.op("Mul", back, excited)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dual(_Linear):
+    """The same of negated weights, and of what averages what they give."""
+
+    negated: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +229,7 @@ def _readers(value: ir.Value) -> list[ir.Node]:
     return [n for n in value.consumers() if not (n.name or "").startswith(PREFIX)]
 
 
-def _positive_weights(call: Call, index: int) -> ir.Value:
+def _positive_weights(call: Call, index: int, negated: bool = False) -> ir.Value:
     """Return what is positive of the weights, with the sign of a scale that follows."""
     weight, node = call.x(index), call.node
     readers = _readers(call.y)
@@ -222,6 +242,7 @@ def _positive_weights(call: Call, index: int) -> ir.Value:
         shape = [-1 if i == axis else 1 for i in range(rank)]
         factor = call.builder.constant(signs.reshape(shape), call.kind)
         weight = call.op("Mul", weight, factor)
+    weight = call.op("Neg", weight) if negated else weight
     return shaped(call.op("Relu", weight), call.x(index))
 
 

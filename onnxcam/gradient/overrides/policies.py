@@ -8,7 +8,8 @@ from onnxcam.gradient.overrides.excitation import Excitation
 from onnxcam.gradient.overrides.rectifiers import Deconvnet, Guided
 
 STANDARD = "standard"  # the derivative, nothing laid over it
-_ALL = (Guided(), Guided("guided-wide", wide=True), Deconvnet(), Excitation())
+_ALL: tuple[Override, ...] = (Guided(), Guided("guided-wide", wide=True), Deconvnet())
+_ALL += (Excitation(), Excitation("excitation-dual", dual=True))
 _NAMED: dict[str, Override] = {o.name: o for o in _ALL}
 POLICIES = (STANDARD, *_NAMED)
 

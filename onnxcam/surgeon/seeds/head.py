@@ -51,6 +51,11 @@ class Cotangent:
         """Return the cotangent of ``to``, which the tensor is or is computed from."""
         return self.walk(b, to)[0]
 
+    def gradients(self, b: Builder, to: Sequence[ir.Value]) -> list[ir.Value]:
+        """Return the cotangents of several tensors, of one walk."""
+        walk = new_walk(b, unclipped=self.unclipped)
+        return walk_back(walk, self.value, self.full(), list(to)) if to else []
+
     def walk(
         self, b: Builder, to: ir.Value, overrides: Sequence[Override] = ()
     ) -> tuple[ir.Value, Backward]:
