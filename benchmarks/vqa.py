@@ -8,7 +8,7 @@ On questions of easy-vqa that the network answers rightly:
   background colour hides a part. The network's own sessions make it, not onnxcam's `occlusion`.
 
     pip install easy-vqa
-    python benchmarks/vqa.py [--count 300] [--picture FILE.jpg] [MODEL.onnx]
+    python benchmarks/vqa.py [--count 250] [--picture FILE.jpg] [MODEL.onnx]
 
 MODEL is easy-vqa-keras.onnx, by default of the test data (ONNXCAM_TEST_DATA).
 """
@@ -167,8 +167,8 @@ def picture(model: Path, file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?", default=DATA / "models" / "easy-vqa-keras.onnx")
-    parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--count", type=int, default=250)
+    parser.add_argument("--picture", type=Path, help="write the page's picture instead")
     options = parser.parse_args()
     if options.picture:
         picture(Path(options.model), options.picture)

@@ -140,21 +140,21 @@ def main() -> None:
             f"{name:<7} ball {ball:.2f}, paddle {paddle:.2f}, either {close.any(axis=1).mean():.2f}; "
             f"log p of the action drops by {lost:.2f} without it"
         )
-    save(strip, options.out)
+    save(strip, options)
 
 
-def save(strip: list[tuple[Step, onnxcam.Explanation]], out: Path) -> None:
-    row = []
+def save(strip: list[tuple[Step, onnxcam.Explanation]], options: argparse.Namespace) -> None:
+    """Write the filmstrip, and what the command line takes to make its pictures again."""
+    out, row = options.out, []
     for step, found in strip:
         Image.fromarray(step.field).save(out / f"frame-{step.number}.png")
         np.save(out / f"state-{step.number}.npy", step.state)
         row.append((f"{step.number}: {found.label}", found.overlay()))
     sheet([row]).save(out / "filmstrip.png")
-    number = strip[-1][0].number
-    print(f"{out / 'filmstrip.png'}; one of its frames at the command line:")
+    print(f"{out / 'filmstrip.png'}; its last frame at the command line:")
     print(
-        f"onnxcam explain {out}/frame-{number}.png -m MODEL --preprocess {CARD} --layer -1 "
-        f"--input h_in={out}/state-{number}.npy"
+        f"onnxcam explain {out}/frame-{step.number}.png -m {options.model} --preprocess {CARD} "
+        f"--layer {options.layer} --input h_in={out}/state-{step.number}.npy"
     )
 
 

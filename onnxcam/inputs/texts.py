@@ -17,6 +17,7 @@ from onnxcam.inputs.labels import parse_labels
 from onnxcam.model.facts import TensorFacts
 
 _KIND = "bag of words"
+_MOST = 1 << 20  # numbers of words
 _KEYS = {"text", "words", "file", "first", "count"}
 # What Keras' Tokenizer takes for spaces; an apostrophe belongs to its word.
 _SPACES = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n', " "))
@@ -63,6 +64,10 @@ class BagOfWords:
 
     def _length(self, takes: TensorFacts) -> int:
         own = max(self.numbers.values()) + 1
+        if own > _MOST:
+            raise PreprocessError(
+                f"{self.where}: a word has number {own - 1:,}; at most {_MOST:,}."
+            )
         if takes.shape is None or len(takes.shape) != 2:
             raise PreprocessError(
                 f"{self.where}: a {_KIND} is [N, L], but the model takes {takes}."
@@ -107,6 +112,8 @@ def _read(table: Any, where: str, folder: Traversable | Path | None) -> BagOfWor
         words = _words_in(folder / name, f"{where}: the words in '{name}'")
     if isinstance(words, dict):
         return BagOfWords(where, words, listed=False, count=count)
+    if not isinstance(words, (list, tuple)):
+        raise PreprocessError(f"{where}: words is a list.")
     numbers = {str(word).lower(): first + n for n, word in enumerate(words)}
     if len(numbers) != len(words) or not numbers:
         raise PreprocessError(f"{where}: needs words, each of them once.")

@@ -107,6 +107,8 @@ def test_the_maps_of_a_text_are_those_of_its_numbers_by_hand(model: Path) -> Non
         (f"words = {WORDS}\nfirst = -1", "first is a number from 0 on, count is true or false"),
         ("words = ['is', 'Is']", "needs words, each of them once"),
         ("words = []", "needs words, each of them once"),
+        ("words = 5", "words is a list"),
+        ("words = ['is']\nfirst = 1000000000000", "a word has number 1,000,000,000,000; at most"),
         ("first = 1", "needs words = .* or file = "),
         ("file = 'gone.txt'", r"the words in 'gone.txt': cannot be read \("),
         ("file = 'text.json'", "gives each word its number, from 0 on"),
