@@ -151,7 +151,7 @@ def test_paddles_rows(resize: str, normalized: bool) -> None:
         np.testing.assert_allclose(one.signed, right.signed, atol=1e-5 * right.signed.max())
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1)])
+@pytest.mark.parametrize("order", [(1, 2, 0), (2, 1, 0)])
 def test_columns_are_told_by_what_they_are_made_of(order: tuple[int, ...]) -> None:
     right = explainer(paddle(), preprocess="unit").explain(PHOTO)
     model = paddle()
