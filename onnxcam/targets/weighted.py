@@ -120,7 +120,7 @@ class Slices(_Written):
         if len(self.index) != values.ndim:
             raise TargetError(
                 f"target '{self.text}': an image's part of '{self.tensor}' has the shape "
-                f"{list(values.shape)}; give an index or a slice for each axis."
+                f"{list(values.shape)}; give an index or a slice for each axis, ':' for all."
             )
         chosen = np.zeros(values.shape)
         try:
