@@ -45,6 +45,8 @@ class Box:
         number: which of these detections, 0 the surest.
         point: column and row of the photograph that it must hold.
         optional: whether an image without it is passed over.
+        geometry: where the image lies in the input.
+        every: all detections of the image where they are known, see :meth:`look`.
     """
 
     text: str
@@ -55,6 +57,7 @@ class Box:
     point: tuple[int, int] | None = None
     optional: bool = False
     geometry: Geometry | None = field(default=None, compare=False)
+    every: tuple[Detection, ...] | None = field(default=None, compare=False)
     tensor: str = DETECTIONS
     linear: bool = False
 
@@ -65,15 +68,20 @@ class Box:
         """Return the same target on an image of this geometry."""
         return replace(self, geometry=geometry)
 
+    def look(self, values: Array) -> tuple[Detection, ...]:
+        """Return all detections of the image, which its boxes share."""
+        assert self.geometry is not None
+        values = values.astype(np.float64)
+        return tuple(detections(values, self.reading, self.geometry, self.labels))
+
     def weigh(self, values: Array) -> Weights:
         """Return the derivative of the box's number by the detector's.
 
         Raises:
             TargetError: there is no such box.
         """
-        assert self.geometry is not None
+        every = self.look(values) if self.every is None else self.every
         values = values.astype(np.float64)
-        every = tuple(detections(values, self.reading, self.geometry, self.labels))
         fitting = [i for i, d in enumerate(every) if self._fits(d)]
         if self.number >= len(fitting):
             if self.optional:

@@ -284,11 +284,20 @@ def _apart(boxes: Array, classes: Array, reading: Reading) -> Array:
     """
     most = _MOST if reading.most is None else reading.most
     overlap = _OVERLAP if reading.overlap is None else reading.overlap
-    found: list[int] = []
-    for n in range(min(len(boxes), 10 * _MOST)):
-        same = [f for f in found if classes[f] == classes[n]]
-        if not same or (len(same) < most and overlaps(boxes[n], boxes[same]).max() <= overlap):
-            found.append(n)
+    count = min(len(boxes), 10 * _MOST)
+    left, found = np.ones(count, bool), list[int]()
+    for n in range(count):
+        if not left[n]:
+            continue
+        found.append(n)
+        if len(found) == _MOST:
+            break
+        same = np.flatnonzero(left & (classes[:count] == classes[n]))
+        same = same[same > n]
+        if (classes[found] == classes[n]).sum() >= most:
+            left[same] = False
+        else:
+            left[same] = overlaps(boxes[n], boxes[same]) <= overlap
     return np.array(found, np.intp)
 
 

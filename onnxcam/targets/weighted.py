@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -120,7 +120,7 @@ class Slices(_Written):
         if len(self.index) != values.ndim:
             raise TargetError(
                 f"target '{self.text}': an image's part of '{self.tensor}' has the shape "
-                f"{list(values.shape)}; give an index or a slice for each axis."
+                f"{list(values.shape)}; give an index or a slice for each axis, ':' for all."
             )
         chosen = np.zeros(values.shape)
         try:
@@ -285,11 +285,16 @@ def stacked(
     numbers = np.zeros((len(targets), len(values)))
     said = [[str(t)] * len(values) for t in targets]
     detected: list[list[Any]] = [[None] * len(values) for _ in targets]
+    seen: dict[int, Any] = {}  # the detections of an image, which its boxes share
     for t, target in enumerate(targets):
         for n, (mine, geometry) in enumerate(zip(wanted, geometries, strict=True)):
             if target in mine:
                 located = getattr(target, "located", None)
-                found = (target if located is None else located(geometry)).weigh(values[n])
+                one: Any = target if located is None else located(geometry)
+                if hasattr(one, "look"):
+                    seen[n] = seen[n] if n in seen else one.look(values[n])
+                    one = replace(one, every=seen[n])
+                found = one.weigh(values[n])
                 weights[t, n], numbers[t, n] = found.weights, found.number
                 said[t][n] = getattr(found, "said", "") or str(target)
                 detected[t][n] = getattr(found, "detected", None)
