@@ -158,6 +158,11 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
             f"{model}: takes {', '.join(sorted(others))} besides the photograph, and a page gives "
             "nothing else. 'onnxcam export' without --web writes the portable model."
         )
+    if image.batch not in (None, 1):
+        raise PageError(
+            f"{model}: takes {image.batch} images at once, and a page gives one. Export the model "
+            "with a batch of 1."
+        )
     score = _class_output(plan)
     return {
         "onnxcam": __version__,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
+import onnxcam
 from onnxcam.errors import OutputError, PageError
 from onnxcam.web_page import RUNTIME, export_page, find_runtime
 from tests.cli.conftest import call, folder  # noqa: F401
@@ -83,6 +86,23 @@ def test_the_gate_fetches_the_runtime_as_the_message_says() -> None:
         find_runtime("/")
     command = re.search(r"'(npm pack .*?)'", str(caught.value))[1]
     assert command in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_the_example_for_boards_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python example of the page of documentation, with the model of the command above it."""
+    text = (ROOT / "docs" / "edge-web.md").read_text("utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert "-o lite.cam.onnx --with-preprocessing --overlay" in text
+    monkeypatch.chdir(tmp_path)
+    options = {"with_preprocessing": True, "overlay": True}
+    onnxcam.export(onnxcam.default_model(), "lite.cam.onnx", **options)
+    Path("chelsea.png").write_bytes(onnxcam.default_photograph().read_bytes())
+    scope: dict[str, Any] = {}
+    exec(block, scope)
+    [right] = onnxcam.Explainer(onnxcam.default_model()).explain(onnxcam.default_photograph())
+    assert scope["outputs"]["targets"][0, 0] == right.target
+    drawn = np.asarray(Image.open("overlay.png")).astype(int)
+    assert np.abs(drawn - np.asarray(right.overlay())).mean() < 1
 
 
 def test_external_weights_are_copied(tmp_path: Path) -> None:

@@ -89,3 +89,13 @@ def test_a_model_that_prepares_photographs(browser: Any, tmp_path: Path) -> None
         found = heatmap(page)
         assert found.shape == right.heatmap.shape
         np.testing.assert_allclose(found, right.heatmap, atol=0.02)
+
+
+def test_maps_at_the_layers_size(browser: Any, tmp_path: Path) -> None:
+    """They are resized once, as in Python."""
+    explainer = onnxcam.Explainer(made(tmp_path, small_cnn(), raw=True))
+    with served(tmp_path / "web") as address, opened(browser, address) as page:
+        give(page, onnxcam.default_photograph())
+        [right] = explainer.explain(onnxcam.default_photograph())
+        found = heatmap(page, right.heatmap.shape)
+        np.testing.assert_allclose(found, right.heatmap, atol=1e-4)
