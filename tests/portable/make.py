@@ -49,11 +49,19 @@ def vgg() -> onnx.ModelProto:
             flat = Flatten (p2)
             d1 = Gemm <transB=1> (flat, w3, b3)
             r3 = Relu (d1)
-            logits = Gemm <transB=1> (r3, w4, b4)
+            d2 = Gemm <transB=1> (r3, w5, b5)
+            r4 = Relu (d2)
+            logits = Gemm <transB=1> (r4, w4, b4)
             probabilities = Softmax <axis=1> (logits)
         }
     """
-    sizes = {"1": (8, 3, 3, 3), "2": (12, 8, 3, 3), "3": (20, 12 * 8 * 10), "4": (6, 20)}
+    sizes = {
+        "1": (8, 3, 3, 3),
+        "2": (12, 8, 3, 3),
+        "3": (20, 12 * 8 * 10),
+        "4": (6, 20),
+        "5": (20, 20),
+    }
     weights = {}
     for n, size in sizes.items():
         weights[f"w{n}"] = (rng.normal(size=size) * (2 / np.prod(size[1:])) ** 0.5).astype("f")
