@@ -139,9 +139,7 @@ def _judged(
     return Located(tuple(steps), first, tuple(_excluded(model, twins, worst)))
 
 
-def _excluded(
-    model: onnx.ModelProto, twins: Mapping[str, str], worst: Sequence[Step]
-) -> list[str]:
+def _excluded(model: onnx.ModelProto, twins: Mapping[str, str], worst: Sequence[Step]) -> list[str]:
     """Return the nodes, with those before that have no tensor to compare, and those behind.
 
     What reads an output would otherwise quantize it.

@@ -15,7 +15,14 @@ from onnxcam.compare.facts import About
 from onnxcam.compare.feeding import Feeding
 from onnxcam.compare.matching import match_layer, match_score
 from onnxcam.compare.sides import ModelSide, Side
-from onnxcam.errors import CompareError, ImageError, InputArrayError, NoImageInputError, ScoreError, naming
+from onnxcam.errors import (
+    CompareError,
+    ImageError,
+    InputArrayError,
+    NoImageInputError,
+    ScoreError,
+    naming,
+)
 from onnxcam.explainer import Explainer
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards

@@ -63,7 +63,9 @@ def integer_ends(model: onnx.ModelProto, scale: float = 0.01, zero: int = 128) -
             numpy_helper.from_array(np.uint8(zero), "pixels_zero"),
         ]
     )
-    read = helper.make_node("DequantizeLinear", ["pixels", "pixels_scale", "pixels_zero"], ["image"])
+    read = helper.make_node(
+        "DequantizeLinear", ["pixels", "pixels_scale", "pixels_zero"], ["image"]
+    )
     made.graph.node.insert(0, read)
     return made
 

@@ -167,4 +167,3 @@ def test_the_noise_is_of_four_grey_levels(photos: list[Path], put, integers: boo
     spread = Noisy(side)._disturbed("abcdef0123", tensor).astype("f").std()
     levels = spread if integers else spread * 255  # the card scales to -0.5..0.5
     assert levels == pytest.approx(4, rel=0.1)
-

@@ -80,7 +80,9 @@ def test_a_map_and_itself() -> None:
         assert status == ALIKE
         assert found["correlation"] == pytest.approx(1) and found["iou"] == 1
         assert found["rank_correlation"] == pytest.approx(1)
-        assert [found[k] for k in ("rmse", "peak_shift", "mass_moved")] == pytest.approx([0] * 3, abs=1e-6)
+        assert [found[k] for k in ("rmse", "peak_shift", "mass_moved")] == pytest.approx(
+            [0] * 3, abs=1e-6
+        )
 
 
 def test_maps_of_other_sizes_are_compared_on_the_finer_grid() -> None:
