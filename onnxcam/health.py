@@ -105,7 +105,10 @@ def check_cuda_kernels(gpu: str, *names: str) -> str:
         where = "cuda in Numba's simulator" if simulated else "cuda"
         return _verdict(errors, f"{where} against the reference")
 
-    return _tried(probe)
+    finding = _tried(probe)
+    if finding.startswith("failed") and os.environ.get("CUDA_HOME") == "":
+        finding += "; CUDA_HOME is set and empty, where Numba looks for CUDA: 'unset CUDA_HOME'"
+    return finding
 
 
 def warm(gpu: str) -> str:

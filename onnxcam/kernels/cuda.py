@@ -51,7 +51,6 @@ from onnxcam.kernels.cuda_common import SIMULATED, THREADS, WARP
 DeviceArray = Any  # numba.cuda's, or what offers the same interface
 BLOCKS_A_PROCESSOR = 4  # with fewer blocks, channels are shared out among more
 FEWEST_CHANNELS = 64  # of a share
-FEWEST_PLACES = 17  # for which a warp takes a channel's positions
 
 
 def combine(
@@ -67,7 +66,8 @@ def combine(
     stream = stream_of(stream, activations)
     a, g = flat(activations, FLOATS), flat(gradients, FLOATS)
     channels, places = int(activations.shape[1]), math.prod(space)
-    if places > THREADS and n * t * channels:  # too large to pool and sum in one kernel
+    most = THREADS if SIMULATED else cuda_rows.MOST
+    if places > most and n * t * channels:  # too large to pool and sum in one kernel
         weights = scratch("weights", n * t * channels, stream)
         _pool(g, weights, n * t * channels, places, stream)
         return _weighted(a, weights, (n, t, *space), channels, False, relu, stream, out)
@@ -77,11 +77,9 @@ def combine(
         target = result if shares == 1 else scratch("partial", shares * result.size, stream)
         given = readable(a, target), readable(g, target), target, t, channels, places, share
         last, grid = relu and shares == 1, (n * t, shares)
-        if FEWEST_PLACES <= places <= cuda_rows.MOST and not SIMULATED:
-            launch(cuda_rows.combine_rows(-(-places // WARP)), grid, stream, *given, last)
-        else:
-            rows, lanes = _rows(places)
-            launch(cuda_sums.combine, grid, stream, *given, rows, lanes, last)
+        few = places <= cuda_sums.FEW
+        kernel = cuda_sums.combine if few else cuda_rows.combine_rows(-(-places // WARP))
+        launch(kernel, grid, stream, *given, last)
         _finish(target, result, shares, relu, stream)
     return out
 
@@ -236,19 +234,12 @@ def check(*names: str) -> dict[str, float]:
     return worst
 
 
-def _rows(places: int) -> tuple[int, int]:
-    """Return how many rows of positions a block stages at once, and the lanes that sum each."""
-    rows = max(min(cuda_sums.TILE // places, THREADS), 1)
-    return rows, 1 << (THREADS // rows).bit_length() - 1
-
-
 def _pool(g: Any, weights: Any, count: int, places: int, stream: Any) -> None:
-    if places > cuda_sums.TILE:
-        launch(cuda_sums.pool_long, (count,), stream, g, weights, places)
+    if SIMULATED or places >= cuda_rows.LONG:
+        launch(cuda_sums.pool, (count,), stream, g, weights, places)
     else:
-        rows, lanes = _rows(places)
-        grid = (-(-count // rows),)
-        launch(cuda_sums.pool, grid, stream, g, weights, count, places, rows, lanes)
+        grid = (-(-count // (THREADS // WARP)),)
+        launch(cuda_rows.pool_rows, grid, stream, g, weights, count, places)
 
 
 def _weighted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import cuda, float32, int32, uint8, uint32, uint64
 
 from onnxcam.kernels.cuda_common import THREADS, compiled
-from onnxcam.kernels.cuda_pictures import across, sample, stage_rows, steps
+from onnxcam.kernels.cuda_pictures import across, narrow, sample, stage_rows, steps
 
 STRIP = 32  # rows of a picture that a block computes
 PIXELS = 4  # neighbours that a thread computes: three words of four bytes
@@ -29,10 +29,11 @@ def _column(wide, pixels):
     A group computes a row, ``pixels`` neighbours a thread; where pictures are narrow, a block has
     several groups.
     """
-    along = min((wide + pixels - 1) // pixels, THREADS)
-    group = cuda.threadIdx.x // along
-    x = (cuda.blockIdx.z * THREADS + cuda.threadIdx.x - group * along) * pixels
-    return x, group, THREADS // along
+    along = min((uint32(wide) + uint32(pixels - 1)) // uint32(pixels), uint32(THREADS))
+    me = uint32(cuda.threadIdx.x)
+    group = me // along
+    x = (uint32(cuda.blockIdx.z) * uint32(THREADS) + me - group * along) * uint32(pixels)
+    return int32(x), int32(group), int32(uint32(THREADS) // along)
 
 
 @cuda.jit(device=True)
@@ -59,15 +60,15 @@ def _blend(grey, colour, weight):
 @compiled
 def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     """Resize, normalise, colour and blend. Block ``(y, z)``: band of rows, stretch of columns."""
-    height, width, tall, wide, top, bottom, left, right = sizes
+    (height, width, tall, wide), down, (left, right) = narrow(sizes)
     row_scale, row_offset, column_scale, column_offset = places
     lows = cuda.shared.array(STRIP, int32)
     weights = cuda.shared.array(STRIP, float32)
     table = cuda.shared.array(TABLE, float32)
     _stage_colours(table, colours)
-    start = cuda.blockIdx.y * STRIP
-    end = min(start + STRIP, tall)
-    stage_rows(lows, weights, start, end, (top, bottom), row_scale, row_offset, height)
+    start = int32(cuda.blockIdx.y * STRIP)
+    end = min(int32(start + STRIP), tall)
+    stage_rows(lows, weights, start, end, down, row_scale, row_offset, height)
     x, group, groups = _column(wide, 1)
     if group >= groups or x >= wide:
         return
@@ -82,11 +83,12 @@ def paint(photo, raw, peak, colours, out, sizes, places, alpha, shade):
         low = lows[uint32(y - start)]
         if seen and low >= 0 and low != row and largest > 0:
             row = low
-            over = across(raw, x0 + low * width, step, wx) / largest
-            under = across(raw, x0 + low * width + line, step, wx) / largest
+            place = uint64(low * width + x0)
+            over = across(raw, place, step, wx) / largest
+            under = across(raw, place + line, step, wx) / largest
         level = _level(over, under, weights[uint32(y - start)], largest)
         weight = _opacity(level, most)
-        at = uint64(3 * (y * wide + x))
+        at = uint64(3) * (uint64(y) * uint64(wide) + uint64(x))
         for c in range(3):
             grey = float32(photo[at + uint64(c)])
             if seen and low >= 0:
@@ -110,7 +112,7 @@ def _pixel(word, byte, level, table, weight, dark, seen):
 @compiled
 def paint_words(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     """Do what ``paint`` does, for rows of whole words: ``photo`` and ``out`` are uint32."""
-    height, width, tall, wide, top, bottom, left, right = sizes
+    (height, width, tall, wide), down, (left, right) = narrow(sizes)
     row_scale, row_offset, column_scale, column_offset = places
     lows = cuda.shared.array(STRIP, int32)
     weights = cuda.shared.array(STRIP, float32)
@@ -120,9 +122,9 @@ def paint_words(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     levels, opacities = cuda.local.array(PIXELS, int32), cuda.local.array(PIXELS, float32)
     words = cuda.local.array(3, uint32)
     _stage_colours(table, colours)
-    start = cuda.blockIdx.y * STRIP
-    end = min(start + STRIP, tall)
-    stage_rows(lows, weights, start, end, (top, bottom), row_scale, row_offset, height)
+    start = int32(cuda.blockIdx.y * STRIP)
+    end = min(int32(start + STRIP), tall)
+    stage_rows(lows, weights, start, end, down, row_scale, row_offset, height)
     x, group, groups = _column(wide, PIXELS)
     if group >= groups or x >= wide:
         return
@@ -131,12 +133,12 @@ def paint_words(photo, raw, peak, colours, out, sizes, places, alpha, shade):
     most, dark = float32(alpha), float32(shade)
     for c in range(PIXELS):
         low, share = sample(x + c, column_scale, column_offset, width)
-        columns[c] = low if left <= x + c and x + c < right else -1
+        columns[c] = low if left <= x + c and x + c < right else int32(-1)
         shares[c] = share
         over[c] = under[c] = float32(0)
     row = int32(-2)
     for y in range(start + group, end, groups):
-        at = uint64(3 * (y * wide + x) // 4)
+        at = uint64(3) * (uint64(y) * uint64(wide // 4) + uint64(x // 4))
         for c in range(3):
             words[c] = photo[at + uint64(c)]
         low = lows[uint32(y - start)]
@@ -144,7 +146,7 @@ def paint_words(photo, raw, peak, colours, out, sizes, places, alpha, shade):
             row = low
             for c in range(PIXELS):
                 if columns[c] >= 0:
-                    place = low * width + columns[c]
+                    place = uint64(low * width + columns[c])
                     over[c] = across(raw, place, step, shares[c]) / largest
                     under[c] = across(raw, place + line, step, shares[c]) / largest
         for c in range(PIXELS):

@@ -1,7 +1,6 @@
-"""Grad-CAM's map by warps and shuffles, for maps of up to 256 positions: GPU code.
+"""Sums over rows by warps and shuffles: GPU code of :mod:`onnxcam.kernels.cuda`.
 
-:func:`onnxcam.kernels.cuda_sums.combine` does the same without shuffles, for maps of few positions
-and for the simulator, which has no shuffles.
+The simulator has no shuffles, and takes what :mod:`onnxcam.kernels.cuda_sums` has instead.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from numba import cuda, float32, float64, int32, uint64
 from onnxcam.kernels.cuda_common import THREADS, WARP, WARPS, compiled, read
 
 LOADS = 16  # registers for gradients, and as many for activations
-MOST = 8 * WARP  # positions
+MOST = 8 * WARP  # positions that :func:`combine_rows` takes
+LONG = 8192  # positions of a row from which on a block takes one, not a warp
+TAKEN = 8  # values that :func:`pool_rows` loads at once
 _ALL = 0xFFFFFFFF
 
 
@@ -55,7 +56,7 @@ def _fold(half: int, hop: int) -> Any:
 
 @cache
 def combine_rows(columns: int) -> Any:
-    """Return the kernel for maps of up to ``columns * WARP`` positions, and more than one warp less.
+    """Return Grad-CAM's kernel for maps of up to ``columns * WARP`` positions, and not a WARP fewer.
 
     A lane has the positions ``lane``, ``lane + WARP``, ...; a warp takes several channels at a
     time. Nothing is exchanged in shared memory before the end.
@@ -147,4 +148,37 @@ def combine_rows(columns: int) -> Any:
                 out[at + uint64(lane + p * WARP)] = float32(total)
             cuda.syncthreads()
 
+    rows.__name__ = f"combine_rows_{columns}"
     return compiled(rows)
+
+
+@compiled
+def pool_rows(gradients, means, count, places):
+    """Average rows, one a warp."""
+    loaded = cuda.local.array(TAKEN, float32)
+    lane = int32(cuda.threadIdx.x % WARP)
+    row = uint64(cuda.blockIdx.x) * uint64(WARPS) + uint64(cuda.threadIdx.x // WARP)
+    if row >= uint64(count):
+        return
+    at = row * uint64(places) + uint64(lane)
+    left = int32(places - lane)
+    total = 0.0
+    while left > (TAKEN - 1) * WARP:
+        for i in range(TAKEN):
+            loaded[i] = read(gradients, at + uint64(i * WARP))
+        for i in range(TAKEN // 2):
+            loaded[i] += loaded[i + TAKEN // 2]
+        total += float64((loaded[0] + loaded[1]) + (loaded[2] + loaded[3]))
+        at += uint64(TAKEN * WARP)
+        left = int32(left - TAKEN * WARP)
+    while left > 0:
+        total += float64(read(gradients, at))
+        at += uint64(WARP)
+        left = int32(left - WARP)
+    mean = float32(total / places)
+    hop = WARP // 2
+    while hop > 0:
+        mean += cuda.shfl_xor_sync(_ALL, mean, hop)
+        hop //= 2
+    if lane == 0:
+        means[row] = mean

@@ -6,7 +6,8 @@ from numba import cuda, float32, float64, uint64
 
 from onnxcam.kernels.cuda_common import THREADS, compiled, read
 
-TILE = 4096  # elements that a block stages in shared memory
+FEW = 16  # positions of a map that :func:`combine` takes
+TILE = FEW * THREADS  # elements that a block stages in shared memory
 PADDED = TILE + TILE // 32
 CHUNK = 512  # channels whose weights a block holds
 LOADS = 8  # of activations, and as many of weights, before their first use
@@ -20,12 +21,11 @@ def _put(stage, i, value):
 
 
 @cuda.jit(device=True)
-def _row_means(values, start, rows, places, lanes, stage, part, means, first):
-    """Write the means of consecutive rows into ``means[first:]``.
+def _row_means(values, start, rows, places, stage, means, first):
+    """Write the means of consecutive rows, one a thread, into ``means[first:]``.
 
     The rows, at most TILE values in all, are staged in shared memory with a gap of one element
-    after every 32, so that ``lanes`` threads (a power of two) can sum each row without bank
-    conflicts.
+    after every 32, so that threads sum their rows without bank conflicts.
     """
     me = cuda.threadIdx.x
     count = rows * places
@@ -51,23 +51,12 @@ def _row_means(values, start, rows, places, lanes, stage, part, means, first):
     while i < count:
         i = _put(stage, i, read(values, start + i))
     cuda.syncthreads()
-    row = me // lanes
-    lane = me - row * lanes
-    total = float32(0)
-    if row < rows:
-        for j in range(lane, places, lanes):
-            at = row * places + j
+    if me < rows:
+        total = float32(0)
+        for j in range(places):
+            at = me * places + j
             total += read(stage, at + (at >> 5))
-    part[me] = total
-    cuda.syncthreads()
-    half = lanes // 2
-    while half > 0:
-        if lane < half:
-            part[me] += part[me + half]
-        cuda.syncthreads()
-        half //= 2
-    if row < rows and lane == 0:
-        means[first + row] = part[me] / float32(places)
+        means[first + me] = total / float32(places)
 
 
 @cuda.jit(device=True)
@@ -83,15 +72,14 @@ def _groups_total(total, sums, width, groups):
 
 
 @compiled
-def combine(activations, gradients, out, targets, channels, places, share, rows, lanes, relu):
-    """Pool gradients and sum weighted activations, for maps of at most a block's threads.
+def combine(activations, gradients, out, targets, channels, places, share, relu):
+    """Pool gradients and sum weighted activations, for maps of at most FEW positions.
 
     Block ``(x, y)`` has slice ``x`` of ``[N, T]`` and the ``y``-th share of the channels. It
     pools the gradients of up to CHUNK channels, then reads these channels' activations; a thread
     always reads the same position.
     """
     stage = cuda.shared.array(PADDED, float32)
-    part = cuda.shared.array(THREADS, float32)
     means = cuda.shared.array(CHUNK, float32)
     sums = cuda.shared.array(THREADS, float64)
     me = cuda.threadIdx.x
@@ -103,11 +91,10 @@ def combine(activations, gradients, out, targets, channels, places, share, rows,
     total = float64(0)
     for first in range(begin, end, CHUNK):
         last = min(first + CHUNK, end)
-        for row in range(first, last, rows):
+        for row in range(first, last, THREADS):
             start = (pair * channels + row) * places
-            count = min(rows, last - row)
-            _row_means(gradients, start, count, places, lanes, stage, part, means, row - first)
-        cuda.syncthreads()
+            _row_means(gradients, start, min(THREADS, last - row), places, stage, means, row - first)
+            cuda.syncthreads()
         if group < groups:
             step = groups * places
             k = group
@@ -142,18 +129,8 @@ def combine(activations, gradients, out, targets, channels, places, share, rows,
 
 
 @compiled
-def pool(gradients, means, count, places, rows, lanes):
-    """Average rows of at most TILE positions, several rows in a block."""
-    stage = cuda.shared.array(PADDED, float32)
-    part = cuda.shared.array(THREADS, float32)
-    first = cuda.blockIdx.x * rows
-    mine = min(rows, count - first)
-    _row_means(gradients, first * places, mine, places, lanes, stage, part, means, first)
-
-
-@compiled
-def pool_long(gradients, means, places):
-    """Average rows of any length, one row in a block."""
+def pool(gradients, means, places):
+    """Average rows of any length, one row in a block; partial sums are added up as a tree."""
     sums = cuda.shared.array(THREADS, float64)
     me = cuda.threadIdx.x
     start = cuda.blockIdx.x * places

@@ -168,8 +168,7 @@ class Program:
     """
 
     def __init__(self, ptx: str) -> None:
-        self.counts = {"instructions": 0, "loads": 0, "stores": 0}
-        self.flight, self.uneven = 0, 1.0
+        self.reset()
         self._offsets: dict[str, int] = {}
         self.shared = 0
         for align, name, size in re.findall(r"\.shared \.align (\d+) \.b8 (\w+)\[(\d+)\]", ptx):
@@ -186,6 +185,11 @@ class Program:
             elif found := re.match(r"(?:@(!?%p\d+)\s+)?([a-z][\w.]*)\s*(.*);", line):
                 operands = re.split(r",\s*(?![^\[]*\])", found[3]) if found[3] else []
                 self._code.append((found[1] or "", found[2].split("."), operands))
+
+    def reset(self) -> None:
+        """Count from 0."""
+        self.counts = {"instructions": 0, "loads": 0, "stores": 0}
+        self.flight, self.uneven = 0, 1.0
 
     def run(
         self, memory: Memory, grid: Sequence[int], threads: int, values: Sequence[Any],

@@ -75,6 +75,8 @@ class Machine:
         program = compiled(kernel, tuple(_type(a) for a in args))
         name = kernel.py_func.__name__
         self.launched.append((name, grid))
+        if name not in self.programs:
+            program.reset()
         self.programs[name] = program
         blocks = self.blocks(grid) if self.blocks else None
         program.run(self.memory, grid, cuda_common.THREADS, list(_values(args)), blocks)
@@ -102,18 +104,20 @@ def _values(args: Any) -> Iterator[Any]:
             yield value
 
 
+@cache
 def ptx(kernel: Any, signature: tuple[types.Type, ...]) -> str:
-    """Compile a kernel for an H100 or H200."""
+    """Compile a kernel for an H100 or H200, once for all tests."""
     device = SimpleNamespace(compute_capability=CAPABILITY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatcher, "get_current_device", lambda: device)
         text, _ = cuda.compile_ptx(kernel.py_func, signature, cc=CAPABILITY, opt=True)
+    assert ".local" not in text, "arrays or spills in local memory"
     return str(text)
 
 
 @cache
 def compiled(kernel: Any, signature: tuple[types.Type, ...]) -> Program:
-    """Return a kernel that the emulator runs, compiled once for all tests."""
+    """Return a kernel that the emulator runs."""
     return Program(ptx(kernel, signature))
 
 

@@ -39,6 +39,17 @@ def test_wrong_kernels_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert health._verdict({"combine": 1e-7, "paint": 9.0}, "cuda").startswith("WRONG")
 
 
+def test_an_empty_cuda_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("libnvvm is not found")
+
+    monkeypatch.setattr(importlib.util, "find_spec", broken)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    assert health.check_cuda_kernels("H200") == "failed: RuntimeError: libnvvm is not found"
+    monkeypatch.setenv("CUDA_HOME", "")
+    assert health.check_cuda_kernels("H200").endswith("'unset CUDA_HOME'")
+
+
 def test_flavours() -> None:
     def runtime(built: str, *providers: str) -> SimpleNamespace:
         return SimpleNamespace(
