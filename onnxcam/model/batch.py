@@ -7,10 +7,15 @@ from pathlib import Path
 import onnx
 
 from onnxcam.errors import ModelError
+from onnxcam.model.fold import fold_constants
+from onnxcam.model.shapes import known_lengths
+from onnxcam.model.skeleton import skeleton
 
 
 def fix_batch(proto: onnx.ModelProto, image: str, count: int, path: Path) -> None:
     """Set the first axis of an input, and every length of the same name, in place.
+
+    What is computed of lengths that are known then is folded.
 
     Args:
         proto: the model.
@@ -25,10 +30,9 @@ def fix_batch(proto: onnx.ModelProto, image: str, count: int, path: Path) -> Non
         raise ModelError(f"batch {count}: give the number of images, 1 or more.")
     [given] = [i for i in proto.graph.input if i.name == image]
     first = given.type.tensor_type.shape.dim[0]
-    if first.HasField("dim_value") and first.dim_value > 0:
-        if first.dim_value != count:
-            raise ModelError(f"{path}: takes {first.dim_value} images at a time, not {count}.")
-        return
+    known = first.dim_value if first.HasField("dim_value") else 0
+    if known > 0 and known != count:
+        raise ModelError(f"{path}: takes {known} images at a time, not {count}.")
     name = first.dim_param
     first.dim_value = count
     values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
@@ -36,3 +40,7 @@ def fix_batch(proto: onnx.ModelProto, image: str, count: int, path: Path) -> Non
         for dim in value.type.tensor_type.shape.dim:
             if name and dim.dim_param == name:
                 dim.dim_value = count
+    before = 0
+    while len(proto.graph.node) != before:
+        before = len(proto.graph.node)
+        fold_constants(proto, known_lengths(skeleton(proto)[0], path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -210,6 +211,7 @@ def _written(
     if photograph is not None:
         _replace(graph, image, photograph.tensor(chosen.image))
     drop_unneeded(graph, PREFIX)
+    _part_squares(b)
     called = {}
     for value in [*graph.inputs, *graph.outputs]:
         if value.name in (TARGET, PHOTO, *OUTPUTS):
@@ -254,6 +256,27 @@ def _replace(graph: ir.Graph, image: ir.Value, tensor: ir.Value) -> None:
     graph.inputs.remove(image)
     tensor.name = image.name
     graph.sort()
+
+
+def _part_squares(b: Builder) -> None:
+    """Give transposed square weights a name of their own.
+
+    OpenVINO 2026.4 multiplies with the wrong one of two matrices where a square weight is read both
+    as it is and transposed. Weights in other files are named twice, not stored twice.
+    """
+    for node in list(b.graph):
+        value = node.inputs[0] if node.op_type == "Transpose" and b.is_own(node) else None
+        tensor = None if value is None else value.const_value
+        if value is None or tensor is None or value.name not in b.graph.initializers:
+            continue
+        sizes = dims(value) or []
+        if len(sizes) != 2 or sizes[0] != sizes[1] or len(value.uses()) < 2:
+            continue
+        own = copy(tensor)
+        own.name = b.name("square")
+        twin = ir.Value(name=own.name, shape=value.shape, type=value.type, const_value=own)
+        b.graph.register_initializer(twin)
+        node.replace_input_with(0, twin)
 
 
 def _called(kind: str, name: str, methods: Mapping[str, object], taken: set[str]) -> str:
