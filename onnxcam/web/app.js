@@ -51,6 +51,7 @@ async function begin() {
 
 /** Explain a photograph, a file or a blob. */
 async function take(file) {
+  const own = ++asked;
   view.busy(true);
   await opened; // a photograph that is dropped early waits for the model
   let bitmap;
@@ -59,6 +60,7 @@ async function take(file) {
   } catch {
     throw new Error(`${file.name ?? "That"} is no picture that this browser can read.`);
   }
+  if (own !== asked) return; // another photograph was given meanwhile
   const { width, height } = bitmap;
   const shown = view.showPhotograph(bitmap);
   await look({ width, height, shown, name: file.name }, () => engine.photograph(bitmap));
@@ -66,6 +68,7 @@ async function take(file) {
 
 /** Explain a ready tensor; for scripts: {numbers, width, height}. */
 async function takeTensor(tensor) {
+  asked++;
   view.busy(true);
   await opened;
   const bitmap = await createImageBitmap(new ImageData(tensor.width, tensor.height));
@@ -74,9 +77,9 @@ async function takeTensor(tensor) {
 }
 
 async function look(given, prepare) {
-  const own = ++asked;
+  const own = asked;
   photo = null;
-  view.clearHeat();
+  view.clear();
   view.text("problem", "");
   view.text("answer", "");
   view.text("status", "Working.");
@@ -99,9 +102,11 @@ async function look(given, prepare) {
     view.text("answer", "The model detects nothing here.");
     return;
   }
-  const [predicted] = photo.items;
-  for (const item of page.target ? [predicted] : photo.items) photo.results.set(item.target, first);
-  const wanted = offered(linked) ? linked : predicted.target;
+  const explained = first.outputs[page.names.targets]?.data[0];
+  for (const { row, target } of photo.items) {
+    if (row !== undefined || target === explained) photo.results.set(target, first);
+  }
+  const wanted = offered(linked) ? linked : photo.items[0].target;
   linked = -1;
   list();
   await explain(wanted);
@@ -126,6 +131,7 @@ function list() {
 
 /** Explain a class or detection of the photograph; what was explained before is at hand. */
 async function explain(target) {
+  if (!photo) return;
   const own = asked;
   state.target = target;
   if (!photo.items.some((item) => item.target === target)) {

@@ -126,18 +126,16 @@ export function geometry(settings, photoWidth, photoHeight) {
     newHeight = round(height * grown);
     newWidth = round(width * grown);
   } else if (settings.resize === "letterbox") {
-    const ratio = Math.min(height / photoHeight, width / photoWidth);
-    newHeight = Math.min(height, Math.max(1, round(photoHeight * ratio)));
-    newWidth = Math.min(width, Math.max(1, round(photoWidth * ratio)));
+    const fractions = [[height, photoHeight], [width, photoWidth]];
+    const [over, under] = fractions.reduce((a, b) => (b[0] / b[1] < a[0] / a[1] ? b : a));
+    newHeight = Math.min(height, Math.max(1, round((photoHeight * over) / under)));
+    newWidth = Math.min(width, Math.max(1, round((photoWidth * over) / under)));
   } else {
-    const shorter = settings.shorter || Math.min(width, height);
-    const ratio = Math.max(
-      shorter / Math.min(photoHeight, photoWidth),
-      height / photoHeight,
-      width / photoWidth,
-    );
-    newHeight = Math.max(height, Math.trunc(photoHeight * ratio));
-    newWidth = Math.max(width, Math.trunc(photoWidth * ratio));
+    const least = [settings.shorter || Math.min(width, height), Math.min(photoHeight, photoWidth)];
+    const fractions = [least, [height, photoHeight], [width, photoWidth]];
+    const [over, under] = fractions.reduce((a, b) => (b[0] / b[1] > a[0] / a[1] ? b : a));
+    newHeight = Math.max(height, Math.floor((photoHeight * over) / under));
+    newWidth = Math.max(width, Math.floor((photoWidth * over) / under));
   }
   const top = round((height - newHeight) / 2);
   const left = round((width - newWidth) / 2);

@@ -47,8 +47,10 @@ export function showHeat(heat, colours) {
   $("heat").getContext("2d").putImageData(coloured(heat, colours), 0, 0);
 }
 
-export function clearHeat() {
+/** Take away what was said of another photograph. */
+export function clear() {
   $("heat").getContext("2d").clearRect(0, 0, $("heat").width, $("heat").height);
+  for (const id of ["boxes", "choices", "caption"]) $(id).replaceChildren();
 }
 
 /** List choices as radio buttons; `pick(value)` is called with the one that is chosen. */

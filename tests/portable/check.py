@@ -84,6 +84,7 @@ def main() -> int:
     for entry in json.loads((folder / "manifest.json").read_text()):
         if entry["name"] in skipped:
             continue
+        entry |= entry.get(kind, {})
         start = time.time()
         feeds, want = arrays(folder, entry["inputs"]), arrays(folder, entry["expected"])
         try:

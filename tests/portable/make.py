@@ -142,14 +142,16 @@ def entries(folder: Path) -> list[dict[str, Any]]:
         | {"method": ["grad-cam", "layer-cam", "saliency"]},
         {"name": "vit", "model": CASES / "tokens-vit.onnx", "batch": 1, **exact},
         {"name": "detector", "model": CASES / "detector-yolo8.onnx", "batch": 1, **exact},
-        {"name": "int8", "model": folder / "int8-source.onnx", **rounded},
+        # OpenVINO rounds between the layers of a quantized network in a way of its own.
+        {"name": "int8", "model": folder / "int8-source.onnx", **rounded}
+        | {"openvino": {"elsewhere": 7e-2, "correlation": 0.998}},
     ]
     return [e for e in found if e["model"].exists()]
 
 
 def make(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """Export one model and explain one image."""
-    limits = ("name", "model", "most", "elsewhere", "correlation", "why")
+    limits = ("name", "model", "most", "elsewhere", "correlation", "why", "openvino")
     options = {k: v for k, v in entry.items() if k not in limits}
     name = entry["name"]
     out = folder / f"{name}.onnx"
@@ -162,7 +164,8 @@ def make(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     if options.get("with_preprocessing"):
         feeds[made.names["photo"]] = x = photograph()
     elif name == "int8":
-        x = explainer.preprocess.apply(photograph(), "NCHW", "float32")[0]
+        seen = np.ascontiguousarray(photograph()[:, 60:400])
+        x = explainer.preprocess.apply(seen, "NCHW", "float32")[0]
         feeds[image.name] = x
     else:
         feeds[image.name] = x = images(image.shape, image.dtype)

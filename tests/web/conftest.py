@@ -22,6 +22,7 @@ def browser() -> Iterator[Any]:
         missing("playwright is not installed")
     arguments = [
         "--no-sandbox",
+        "--disable-dev-shm-usage",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
     ]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 
 import onnxcam
 from onnxcam.imaging.preprocess import Preprocess
@@ -60,9 +59,10 @@ def test_boxes_are_clicked(browser: Any, tmp_path: Path) -> None:
         assert active == str(every[1].anchor)
 
 
-@pytest.mark.parametrize("targets", [["dog", "rank:1"], ["dog - bee", "ant - bee"]])
-def test_targets_that_the_file_fixes(browser: Any, tmp_path: Path, targets: list[str]) -> None:
-    model = made(tmp_path, small_cnn(), targets=targets)
+def test_targets_that_the_file_fixes(browser: Any, tmp_path: Path) -> None:
+    """With maps at the layer's size, which are resized once, as in Python."""
+    targets = ["dog - bee", "ant - bee"]
+    model = made(tmp_path, small_cnn(), targets=targets, raw=True)
     explainer = onnxcam.Explainer(model)
     with served(tmp_path / "web") as address, opened(browser, address) as page:
         give(page, onnxcam.default_photograph())
@@ -70,9 +70,9 @@ def test_targets_that_the_file_fixes(browser: Any, tmp_path: Path, targets: list
         for n, target in enumerate(targets):
             page.locator("#choices input").nth(n).check()
             [right] = explainer.explain(onnxcam.default_photograph(), target)
-            assert answer(page).startswith(f"{right.label or target}, {right.score:.2f}")
-            shown = heatmap(page, right.heatmap.shape)
-            assert np.corrcoef(shown.ravel(), right.heatmap.ravel())[0, 1] > SMALL
+            assert answer(page).startswith(f"{target}, {right.score:.2f}")
+            found = heatmap(page, right.heatmap.shape)
+            np.testing.assert_allclose(found, right.heatmap, atol=1e-4)
 
 
 def test_a_model_that_prepares_photographs(browser: Any, tmp_path: Path) -> None:
@@ -89,13 +89,3 @@ def test_a_model_that_prepares_photographs(browser: Any, tmp_path: Path) -> None
         found = heatmap(page)
         assert found.shape == right.heatmap.shape
         np.testing.assert_allclose(found, right.heatmap, atol=0.02)
-
-
-def test_maps_at_the_layers_size(browser: Any, tmp_path: Path) -> None:
-    """They are resized once, as in Python."""
-    explainer = onnxcam.Explainer(made(tmp_path, small_cnn(), raw=True))
-    with served(tmp_path / "web") as address, opened(browser, address) as page:
-        give(page, onnxcam.default_photograph())
-        [right] = explainer.explain(onnxcam.default_photograph())
-        found = heatmap(page, right.heatmap.shape)
-        np.testing.assert_allclose(found, right.heatmap, atol=1e-4)

@@ -100,6 +100,28 @@ def test_photographs_are_prepared_as_by_pillow(
     assert found["placed"]["columns"] == dataclasses.asdict(geometry.columns)
 
 
+@pytest.mark.parametrize("resize", ["shorter", "letterbox", "squash"])
+def test_photographs_of_any_size_lie_where_python_puts_them(modules: Any, resize: Any) -> None:
+    settings = Preprocess(
+        resize=resize, size=(224, 200), shorter=256 if resize == "shorter" else None
+    )
+    rng = np.random.default_rng(6)
+    sizes = [(506, 640), (425, 640), (224, 200), (1, 1), *rng.integers(2, 900, (300, 2)).tolist()]
+    placements = call(
+        modules,
+        """
+        const { geometry } = await import("./pixels.js");
+        return sizes.map(([height, width]) => geometry(settings, width, height));
+        """,
+        sizes=sizes,
+        settings=plain(dataclasses.asdict(settings)),
+    )
+    for (height, width), found in zip(sizes, placements, strict=True):
+        _, right = settings.apply(np.zeros((height, width, 3), np.uint8), "NHWC", "uint8")
+        assert found["rows"] == dataclasses.asdict(right.rows)
+        assert found["columns"] == dataclasses.asdict(right.columns)
+
+
 HEAT = """
     const { coloured, onPhotograph, whereabouts } = await import("./paint.js");
     const data = new Float32Array(bytes(map).buffer);

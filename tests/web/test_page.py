@@ -184,6 +184,20 @@ def test_what_is_no_picture_is_said(page: Any) -> None:
     assert give(page, onnxcam.default_photograph()) and page.inner_text("#problem") == ""
 
 
+def test_the_last_of_two_photographs_counts(small_page: Any) -> None:
+    large = io.BytesIO()
+    Image.open(onnxcam.default_photograph()).resize((3000, 2000)).save(
+        large, "PNG", compress_level=0
+    )
+    for name, data in (("a.png", large.getvalue()), ("b.png", jpeg())):
+        file = {"name": name, "mimeType": "image/png", "buffer": data}
+        small_page.set_input_files("#file", file)
+    small_page.locator("body.started:not(.busy)").wait_for()
+    for _ in range(2):
+        assert "b.png 902 x 600" in small_page.text_content("#facts")
+        small_page.wait_for_timeout(500)  # the first would be decoded by now
+
+
 def test_threads_where_the_server_isolates_the_page(
     browser: Any, small: Path, small_explainer: Any
 ) -> None:

@@ -1,13 +1,13 @@
 """A photograph as the input: resized, cropped and normalised inside the graph.
 
 Pillow's antialiased resize is a weighted sum along rows, rounded to 8 bits, and then one along
-columns. Here it is the same: two products with matrices of weights that the graph makes of the
+columns (Pillow 13 takes columns first where that is less work). Here it is the same: two products with matrices of weights that the graph makes of the
 photograph's size. ONNX's Resize would need opset 18 to antialias, has no Lanczos and box filters,
 does not round between the axes, and not every runtime implements its antialiasing.
 
 Numbers that say where pixels lie are fractions of whole numbers below 2^24, which float32 holds:
-positions are exact. So the input differs from Pillow's by single levels of 255 at most, where a sum
-lies half-way between two.
+positions are exact. So the input differs from Pillow's by single levels of 255, of the filters
+"nearest" and "box" by more where a pixel lies on the edge.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ class Photograph:
     def _level(self, value: ir.Value) -> ir.Value:
         """Return levels 0 to 255, halves rounded up as Pillow does."""
         b = self.b
-        whole = b.op("Floor", b.op("Add", value, self._number(0.5)))
+        # A half is often exact in Pillow's whole numbers, and less by rounding here.
+        whole = b.op("Floor", b.op("Add", value, self._number(0.5 + 1e-4)))
         return b.op("Clip", whole, self._number(0), self._number(255))
 
     def _counted(self, count: int, first: ir.Value | None = None) -> ir.Value:
