@@ -4,6 +4,7 @@
     python benchmarks/edge.py compare DATA FOLDER    # the table, as Markdown, and FOLDER/NAME.json
     python benchmarks/edge.py speed DATA FOLDER      # compare over both models run plainly
     python benchmarks/edge.py sweep DATA FOLDER      # one scale off, layer by layer
+    python benchmarks/edge.py picture DATA FOLDER    # FOLDER/compare.jpg, after compare
 
 ``DATA`` holds ``images/coco``, ``images/voc`` and ``images/imagenet_samples``. 40 photographs of
 the first two calibrate, every fourth, and the others are compared; the 60 of the third are labelled.
@@ -228,6 +229,22 @@ def sweep(data: Path, folder: Path) -> None:
             )
 
 
+def picture(data: Path, folder: Path, shown: str = "000000525891") -> None:
+    """Write a photograph with the maps of the original and of the subtly broken model."""
+    from PIL import Image
+
+    from onnxcam.compare.page import painted, photograph
+    from onnxcam.compare.results import read_results
+
+    results = read_results(folder / "broken-scale-photographs.json")
+    [row] = [r for r in results.rows if Path(r.image).stem == shown]
+    photo, geometry = photograph(results.reference, row)
+    panels = [photo, *(painted(photo, geometry, side) for side in (row.reference, row.candidate))]
+    whole = Image.fromarray(np.concatenate(panels, axis=1))
+    whole.thumbnail((1200, 1200))
+    whole.save(folder / "compare.jpg", quality=85)
+
+
 def speed(data: Path, folder: Path, rounds: int = 3) -> None:
     """Print how fast a comparison is, over both models run plainly from the same photographs."""
     _, photos, labelled = photographs(data)
@@ -267,5 +284,5 @@ def speed(data: Path, folder: Path, rounds: int = 3) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    tasks = {"make": make, "compare": compare, "speed": speed, "sweep": sweep}
+    tasks = {"make": make, "compare": compare, "speed": speed, "sweep": sweep, "picture": picture}
     tasks[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

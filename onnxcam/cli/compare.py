@@ -194,6 +194,12 @@ def _compare(
     if len(models) != (1 if recorded else 2):
         what = "CANDIDATE, an .onnx file," if recorded else "REFERENCE and CANDIDATE, .onnx files,"
         raise typer.BadParameter(f"{what} come first, then images.")
+    usual = type(options)()
+    for name in ("layer", "score", "preprocess", "labels"):
+        if recorded and getattr(options, name) != getattr(usual, name):
+            raise typer.BadParameter(
+                "belongs to the run that was recorded.", param_hint=f"--{name}"
+            )
     if locate and recorded:
         raise typer.BadParameter("needs REFERENCE, not a recorded run.", param_hint="--locate")
     paths = find_images(images, places.results or Path())

@@ -58,13 +58,20 @@ class Feeding:
                 f"the reference takes {_kind(first)}, the candidate {_kind(candidate)}: nothing "
                 "can be fed to both. Compare models that take the same."
             )
-        integers = np.dtype(candidate.dtype).kind in "ui"
-        known = ends is not None or not integers or candidate.dtype == first.dtype
-        if not known and own is None:
+        unsaid = [
+            (whose, image)
+            for whose, image, read in (
+                ("reference", first, reference.ends),
+                ("candidate", candidate, ends),
+            )
+            if np.dtype(image.dtype).kind in "ui" and read is None
+        ]
+        if unsaid and own is None and candidate.dtype != first.dtype:
+            whose, image = unsaid[-1]
             raise CompareError(
-                f"the candidate takes {candidate.dtype} in '{candidate.name}', and nothing says "
-                "which numbers they stand for. --candidate-preprocess NAME|FILE says how its "
-                "images are prepared."
+                f"the {whose} takes {image.dtype} in '{image.name}', and nothing says which "
+                "numbers they stand for. --candidate-preprocess NAME|FILE says how the "
+                "candidate's images are prepared."
             )
         self._own_way = own is not None
         self._sized = None if own is None else Inputs(candidate, Path("candidate"))

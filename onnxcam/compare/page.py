@@ -97,12 +97,12 @@ def _line(row: Row, policy: Policy) -> dict[str, Any]:
 
 
 def _card(results: Results, row: Row, policy: Policy) -> dict[str, Any]:
-    photo, geometry = _photograph(results.reference, row)
+    photo, geometry = photograph(results.reference, row)
     sides = [
         {
             "title": title,
             "answer": "" if side is None else _said(side),
-            "picture": None if side is None else _painted(photo, geometry, side),
+            "picture": None if side is None else _picture(photo, geometry, side),
         }
         for title, side in (("Reference", row.reference), ("Candidate", row.candidate))
     ]
@@ -117,7 +117,7 @@ def _said(side: Answer) -> str:
     return f"predicts {side.name}; the explained class has {number}{empty}"
 
 
-def _photograph(about: About, row: Row) -> tuple[NDArray[np.uint8] | None, Geometry | None]:
+def photograph(about: About, row: Row) -> tuple[NDArray[np.uint8] | None, Geometry | None]:
     """Return the photograph and where it lies in the input; nothing where its file is gone."""
     path = Path(row.image)
     if about.preprocess is None or not path.is_file():
@@ -130,20 +130,23 @@ def _photograph(about: About, row: Row) -> tuple[NDArray[np.uint8] | None, Geome
     return photo, geometry
 
 
-def _painted(
+def _picture(
     photo: NDArray[np.uint8] | None, geometry: Geometry | None, side: Answer
 ) -> str | None:
     """Return the map over the photograph, or alone."""
-    heat = side.heat.astype(np.float32)
-    if heat.ndim != 2:
+    if side.heat.ndim != 2:
         return None
-    table = colour_table(USUAL.colours)
     if photo is None or geometry is None:
-        small = Image.fromarray(table[side.heat])
+        small = Image.fromarray(colour_table(USUAL.colours)[side.heat])
         return _packed(np.asarray(small.resize((SIDE, SIDE), Image.Resampling.NEAREST)))
-    view = geometry.view(*heat.shape)
-    painted = kernels().paint(photo, heat, view, table, USUAL.alpha, USUAL.shade)
-    return _packed(painted)
+    return _packed(painted(photo, geometry, side))
+
+
+def painted(photo: NDArray[np.uint8], geometry: Geometry, side: Answer) -> NDArray[np.uint8]:
+    """Return a side's map over the photograph, ``[H, W, 3]``."""
+    view, heat = geometry.view(*side.heat.shape), side.heat.astype(np.float32)
+    table = colour_table(USUAL.colours)
+    return kernels().paint(photo, heat, view, table, USUAL.alpha, USUAL.shade)
 
 
 def _packed(picture: NDArray[np.uint8]) -> str:

@@ -97,8 +97,8 @@ def test_recorded_runs(place: Path, call) -> None:
     call("compare", "model.onnx", "broken.onnx", "photos", "-o", "live.json")
     code, _, _ = call("compare", "--reference", "run.npz", "broken.onnx", "photos")
     assert code == 3
-    live, recorded = (json.loads(Path(n).read_text()) for n in ("live.json", "compare.json"))
-    assert live["images"] == recorded["images"]
+    live, stored = (json.loads(Path(n).read_text()) for n in ("live.json", "compare.json"))
+    assert live["images"] == stored["images"]
     code, _, err = call("compare", "model.onnx", "photos", "--save", "run.npz")
     assert code == 2 and "--overwrite" in err
     assert call("compare", "model.onnx", "photos", "--save", "run.npz", "--overwrite")[0] == 0
@@ -109,7 +109,10 @@ def test_recorded_runs(place: Path, call) -> None:
     Image.new("RGB", (32, 32), "red").save("photos/new.png")
     code, _, err = call("compare", "--reference", "run.npz", "same.onnx", "photos", "-o", "e.json")
     assert code == 2 and "not in the recorded run" in err
-    code, _, err = call("compare", "--reference", "run.npz", "same.onnx", "photos", "--locate")
+    recorded = ("compare", "--reference", "run.npz", "same.onnx", "photos")
+    code, _, err = call(*recorded, "--layer", "r1")
+    assert code == 2 and "belongs to the run that was recorded" in err
+    code, _, err = call(*recorded, "--locate")
     assert code == 2 and "not a recorded run" in err
 
 

@@ -192,6 +192,12 @@ def test_integers_that_nothing_explains(reference: Path, photos: list[Path], put
     assert "in its own way" in both.matched["preprocess"]
     second = both.feeding.prepare(photos[0])[1]
     assert second.dtype == np.uint8 and second.max() > 150
+    path.with_suffix(".toml").write_text("[preprocess]\nsize = 16\n")
+    with pytest.raises(CompareError, match="the reference takes uint8 in 'pixels'"):
+        compared(path, reference, photos)
+    assert (
+        len(compared(path, reference, photos, Options(candidate_preprocess="auto"))[1].rows) == 12
+    )
 
 
 def test_methods_of_many_runs_are_refused(reference: Path) -> None:
