@@ -84,9 +84,7 @@ def _dtype(typestr: str, dtypes: tuple[str, ...]) -> int:
 @lru_cache(256)
 def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> bool:
     steps = [size * math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    return all(
-        n == 1 or one == other for n, one, other in zip(shape, strides, steps, strict=True)
-    )
+    return all(n == 1 or one == other for n, one, other in zip(shape, strides, steps, strict=True))
 
 
 @lru_cache(256)
