@@ -7,7 +7,8 @@
 
 Runs from the source tree, without the C kernels. Needs a GPU and its driver, CUDA, torch for
 CUDA, onnx, onnx-ir, pillow, numba-cuda and onnxruntime-gpu. A section that cannot run says why,
-and the next ones go on; what went wrong is on stderr in full.
+and the next ones go on; what went wrong is on stderr in full. ``--only memory --only traffic`` runs
+the sections whose titles have one of these words. No section is begun after ``--minutes``, 8.
 
     NUMBA_ENABLE_CUDASIM=1 python benchmarks/gpu.py --rehearse
 """
@@ -16,11 +17,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -41,11 +43,18 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def section(title: str, run: Callable[[], str]) -> None:
+def section(title: str, run: Callable[[], str], only: list[str], until: float) -> None:
     """Print a section, or why there is none."""
+    if only and not any(word.lower() in title.lower() for word in only):
+        return
     print(f"### {title}\n", flush=True)
+    start = time.monotonic()
+    if start > until:
+        print("Not run: the time is over.\n", flush=True)
+        return
     try:
         print(run(), end="\n\n", flush=True)
+        print(f"{title}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     except Exception as error:
         traceback.print_exc()
         text = " ".join(str(error).split())[:300]
@@ -55,7 +64,14 @@ def section(title: str, run: Callable[[], str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check and time the GPU path.")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on the CPU")
-    rehearse = parser.parse_args().rehearse
+    parser.add_argument("--only", action="append", default=[], help="a word of a section's title")
+    parser.add_argument("--minutes", type=float, default=8, help="begin no section after these")
+    given = parser.parse_args()
+    rehearse, until = given.rehearse, time.monotonic() + 60 * given.minutes
+
+    def part(title: str, run: Callable[[], str]) -> None:
+        section(title, run, given.only, until)
+
     print("## On a GPU\n")
     try:
         place = Place(rehearse)
@@ -66,17 +82,17 @@ def main() -> None:
     from onnxcam.runtime.gpu import find_gpu
 
     print(f"GPU: {place.name} ({find_gpu()}), Python {sys.version.split()[0]}; {versions()}.\n")
-    peak: list[float] = []
+
+    @cache
+    def peak() -> float:
+        return gpu_kernels.bandwidth(place)
 
     def copy() -> str:
-        peak.append(gpu_kernels.bandwidth(place))
-        return f"A copy moves {peak[0] / 1e12:.2f} TB/s, read and written."
+        return f"A copy moves {peak() / 1e12:.2f} TB/s, read and written."
 
-    section("Kernels against the reference", lambda: gpu_kernels.check(place))
-    section("Bandwidth, device to device", copy)
-    section(
-        "Kernels against PyTorch", lambda: gpu_kernels.kernels(place, peak[0] if peak else math.nan)
-    )
+    part("Kernels against the reference", lambda: gpu_kernels.check(place))
+    part("Bandwidth, device to device", copy)
+    part("Kernels against PyTorch", lambda: gpu_kernels.kernels(place, peak()))
     with tempfile.TemporaryDirectory() as folder:
         made: list[gpu_network.Network] = []
 
@@ -85,11 +101,11 @@ def main() -> None:
                 made.append(gpu_network.Network(place, Path(folder)))
             return made[0]
 
-        section("Grad-CAM over the forward pass", lambda: gpu_network.end_to_end(place, network()))
-        section("Gradients on the device", lambda: gpu_network.shared_stream(place, network()))
-        section("Whole explanations", lambda: gpu_network.explanations(place, network()))
-        section("Traffic", lambda: gpu_network.traffic(place, network()))
-        section("Memory", lambda: gpu_network.memory(place, network()))
+        part("Grad-CAM over the forward pass", lambda: gpu_network.end_to_end(place, network()))
+        part("Gradients on the device", lambda: gpu_network.shared_stream(place, network()))
+        part("Whole explanations", lambda: gpu_network.explanations(place, network()))
+        part("Traffic", lambda: gpu_network.traffic(place, network()))
+        part("Memory", lambda: gpu_network.memory(place, network()))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-if not hasattr(np, "row_stack"):  # which numba-cuda 0.30 calls and NumPy 2.5 no longer has
-    np.row_stack = np.vstack  # type: ignore[attr-defined]
 ROUNDS = 7
+WARM = 0.2  # seconds: clocks rise, caches fill, everything is compiled
+CLOCK = 2e9  # the most cycles a second of a GPU, for a delay that is not too short
 Call = Callable[[], object]
 
 
@@ -23,11 +23,11 @@ class Place:
 
     def __init__(self, rehearse: bool) -> None:
         import torch
-        from numba import cuda
 
         from onnxcam.kernels import cuda as kernels
 
-        self.rehearse, self.torch, self.kernels, self.cuda = rehearse, torch, kernels, cuda
+        self.rehearse, self.torch, self.kernels = rehearse, torch, kernels
+        cuda = self.cuda = kernels.cuda
         self.device = "cpu" if rehearse else "cuda"
         if rehearse:
             self.stream, self.l2, self.name = 0, 1, "none, this is a rehearsal on the CPU"
@@ -89,29 +89,56 @@ class Place:
         if not self.rehearse:
             self.torch.cuda.synchronize()
 
-    def seconds(self, calls: list[Call], least: int = 20) -> float:
-        """Median seconds a call, by CUDA events; ``calls`` differ only in their buffers."""
+    def seconds(self, calls: list[Call], least: int = 20) -> tuple[float, float]:
+        """Return what a call takes on the GPU and on the host: median seconds.
+
+        A delay on the GPU comes before the first event, so that all calls are queued when they
+        start and the host's pace does not show. ``calls`` differ only in their buffers.
+        """
         calls = calls * math.ceil(self.sizes(least, 1) / len(calls))
-        times = []
+        times, hosts = [], []
         with self.on_stream():
-            for call in calls:
-                call()
-            self.wait()
+            start, count = time.perf_counter(), 0
+            while count < 1 or (time.perf_counter() - start < WARM and not self.rehearse):
+                begin = time.perf_counter()
+                self._all(calls)
+                host, count = time.perf_counter() - begin, count + 1
+                self.wait()
             for _ in range(self.sizes(ROUNDS, 1)):
+                begin = time.perf_counter()
                 if self.rehearse:
-                    start = time.perf_counter()
-                    for call in calls:
-                        call()
-                    times.append((time.perf_counter() - start) / len(calls))
+                    self._all(calls)
+                    times.append((time.perf_counter() - begin) / len(calls))
+                    hosts.append(times[-1])
                     continue
                 first, last = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+                self.torch.cuda._sleep(int(CLOCK * (1.5 * host + 1e-4)))
                 first.record()
-                for call in calls:
-                    call()
+                begin = time.perf_counter()
+                self._all(calls)
+                hosts.append((time.perf_counter() - begin) / len(calls))
                 last.record()
                 last.synchronize()
                 times.append(first.elapsed_time(last) / 1e3 / len(calls))
-        return statistics.median(times)
+        return statistics.median(times), statistics.median(hosts)
+
+    def elapsed(self, call: Call, least: int) -> float:
+        """Return the seconds a call takes from host to host, of ``least`` in a row."""
+        with self.on_stream():
+            start, count = time.perf_counter(), 0
+            while count < 1 or (time.perf_counter() - start < WARM and not self.rehearse):
+                call()
+                count += 1
+            self.wait()
+            start = time.perf_counter()
+            self._all([call] * least)
+            self.wait()
+        return (time.perf_counter() - start) / least
+
+    @staticmethod
+    def _all(calls: list[Call]) -> None:
+        for call in calls:
+            call()
 
     def replayed(self, calls: list[Call]) -> float | None:
         """Seconds a call in a CUDA graph, without what launching costs the CPU."""
@@ -120,13 +147,15 @@ class Place:
         try:
             graph = self.torch.cuda.CUDAGraph()
             with self.torch.cuda.graph(graph, stream=self.torch_stream):
-                for call in calls:
-                    call()
-            return self.seconds([graph.replay]) / len(calls)
+                self._all(calls)
+            return self.seconds([graph.replay])[0] / len(calls)
         except Exception:
             traceback.print_exc()
             return None
 
     def sets(self, bytes_moved: int) -> int:
-        """How many sets of buffers to rotate among, so that together they fill L2 four times."""
-        return self.sizes(max(2, math.ceil(4 * self.l2 / bytes_moved)), 1)
+        """How many sets of buffers to rotate among, so that together they fill L2 four times.
+
+        Not more than 100: a GPU queues about a thousand launches.
+        """
+        return self.sizes(min(max(2, math.ceil(4 * self.l2 / bytes_moved)), 100), 1)

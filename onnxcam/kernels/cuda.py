@@ -18,6 +18,7 @@ The first call compiles for a second or two; the code is then kept on disk.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable
@@ -37,10 +38,9 @@ if importlib.util.find_spec("numba_cuda") is None:
     )
 
 if not hasattr(np, "row_stack"):  # NumPy 2.5; numba-cuda before 0.31 names it once, on import
-    np.row_stack = np.vstack  # type: ignore[attr-defined]
-    import numba.cuda.np.arrayobj
-
-    del np.row_stack  # type: ignore[attr-defined]
+    np.row_stack = np.vstack
+    importlib.import_module("numba.cuda.np.arrayobj")
+    del np.row_stack
 
 from numba import cuda
 

@@ -56,7 +56,7 @@ def _fold(half: int, hop: int) -> Any:
 
 @cache
 def combine_rows(columns: int) -> Any:
-    """Return Grad-CAM's kernel for maps of up to ``columns * WARP`` positions, and not a WARP fewer.
+    """Return Grad-CAM's kernel for maps of ``columns * WARP`` positions, or less than WARP fewer.
 
     A lane has the positions ``lane``, ``lane + WARP``, ...; a warp takes several channels at a
     time. Nothing is exchanged in shared memory before the end.
@@ -99,10 +99,8 @@ def combine_rows(columns: int) -> Any:
         first = cuda.blockIdx.y * share + warp * channels
         end = min(cuda.blockIdx.y * share + share, count)
         more = lane + before * WARP < places
-        if columns == 1:  # a lane that has no position reads the last one
-            place = min(int32(lane), int32(places - 1))
-        else:
-            place = lane
+        # A lane that has no position at all reads the last one.
+        place = min(lane, int32(places - 1)) if columns == 1 else lane
         scale = float32(1) / float32(places)
         for p in range(columns):
             totals[p] = 0.0

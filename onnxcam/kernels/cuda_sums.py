@@ -93,7 +93,9 @@ def combine(activations, gradients, out, targets, channels, places, share, relu)
         last = min(first + CHUNK, end)
         for row in range(first, last, THREADS):
             start = (pair * channels + row) * places
-            _row_means(gradients, start, min(THREADS, last - row), places, stage, means, row - first)
+            _row_means(
+                gradients, start, min(THREADS, last - row), places, stage, means, row - first
+            )
             cuda.syncthreads()
         if group < groups:
             step = groups * places

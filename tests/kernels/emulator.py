@@ -19,12 +19,16 @@ import numpy as np
 WARP = 32
 _BANK = {"p": np.bool_, "rs": np.uint16, "r": np.uint32, "rd": np.uint64, "f": np.float32}
 _BANK["fd"] = np.float64
-_TYPES = {f"{k}{8 * n}": np.dtype(f"{c}{n}") for n in (1, 2, 4, 8) for k, c in zip("usb", "uiu")}
+_TYPES = {
+    f"{k}{8 * n}": np.dtype(f"{c}{n}")
+    for n in (1, 2, 4, 8)
+    for k, c in zip("usb", "uiu", strict=True)
+}
 _TYPES |= {"f16": np.dtype("f2"), "f32": np.dtype("f4"), "f64": np.dtype("f8")}
 _TYPES["pred"] = np.dtype(bool)
 
 
-class Wrong(AssertionError):
+class KernelError(AssertionError):
     """What the kernel may not do."""
 
 
@@ -53,29 +57,29 @@ class Memory:
         which, at = address >> np.uint64(40), address & np.uint64((1 << 40) - 1)
         k = int(which[0]) - 1
         if (which != which[0]).any() or not 0 <= k < len(self.arrays):
-            raise Wrong(f"{what} outside of any array")
+            raise KernelError(f"{what} outside of any array")
         if (at + np.uint64(size) > np.uint64(len(self.arrays[k]))).any():
-            raise Wrong(f"{what} out of bounds: byte {at.max()} of {len(self.arrays[k])}")
+            raise KernelError(f"{what} out of bounds: byte {at.max()} of {len(self.arrays[k])}")
         if (at % np.uint64(size)).any():
-            raise Wrong(f"{what} misaligned")
+            raise KernelError(f"{what} misaligned")
         return k, at.astype(np.int64)
 
     def load(self, address: np.ndarray, dtype: np.dtype) -> np.ndarray:
         k, at = self._find(address, dtype.itemsize, "read")
         known = self.known[k]
         if known is not None and not known[at].all():
-            raise Wrong("read of what nobody wrote")
+            raise KernelError("read of what nobody wrote")
         if len(self.written[k]) and self.written[k][at].any():
-            raise Wrong("read of what this kernel wrote")
+            raise KernelError("read of what this kernel wrote")
         return self.arrays[k].view(dtype)[at // dtype.itemsize]
 
     def store(self, address: np.ndarray, values: np.ndarray) -> None:
         k, at = self._find(address, values.dtype.itemsize, "write")
         known, written = self.known[k], self.written[k]
         if known is None:
-            raise Wrong("write to an input")
+            raise KernelError("write to an input")
         if written[at].any() or len(np.unique(at)) < len(at):
-            raise Wrong("written twice")
+            raise KernelError("written twice")
         for i in range(values.dtype.itemsize):
             known[at + i] = written[at + i] = True
         self.arrays[k].view(values.dtype)[at // values.dtype.itemsize] = values
@@ -94,7 +98,7 @@ class Shared:
     def _at(self, address: np.ndarray, size: int) -> np.ndarray:
         at = address.astype(np.int64)
         if (at < 0).any() or (at + size > self.data.shape[1]).any() or (at % size).any():
-            raise Wrong("shared memory: out of bounds or misaligned")
+            raise KernelError("shared memory: out of bounds or misaligned")
         return at
 
     def load(
@@ -103,9 +107,9 @@ class Shared:
         at, now = self._at(address, dtype.itemsize), self.epoch[block]
         word = block, at // 4
         if (self.wrote[word] < 0).any():
-            raise Wrong("shared memory: read of what nobody wrote")
+            raise KernelError("shared memory: read of what nobody wrote")
         if ((self.wrote[word] == now) & (self.writer[word] != thread)).any():
-            raise Wrong("shared memory: race between a write and a read")
+            raise KernelError("shared memory: race between a write and a read")
         before = np.where(self.read[word] == now, self.reader[word], thread)
         self.read[word], self.reader[word] = now, thread
         many = (self.reader[word] != thread) | (before != thread)
@@ -120,7 +124,7 @@ class Shared:
         others = (self.wrote[word] == now) & (self.writer[word] != thread)
         others |= (self.read[word] == now) & (self.reader[word] != thread)
         if others.any() or len(np.unique(block << 32 | at)) < len(at):
-            raise Wrong("shared memory: race of a write")
+            raise KernelError("shared memory: race of a write")
         self.wrote[word], self.writer[word] = now, thread
         self.data.view(values.dtype)[block, at // values.dtype.itemsize] = values
 
@@ -199,9 +203,10 @@ class Program:
         memory.start()
         x, y, z = (*grid, 1, 1)[:3]
         if not (0 < x < 1 << 31 and 0 < y < 65536 and 0 < z < 65536):
-            raise Wrong(f"a grid of {x} x {y} x {z} blocks")
+            raise KernelError(f"a grid of {x} x {y} x {z} blocks")
         given = [
-            np.array([value]).astype(_TYPES[kind]) for kind, value in zip(self.parameters, values)
+            np.array([value]).astype(_TYPES[kind])
+            for kind, value in zip(self.parameters, values, strict=True)
         ]
         chosen = np.arange(x * y * z) if blocks is None else np.asarray(blocks)
         for i in range(0, len(chosen), together):
@@ -252,7 +257,7 @@ class _Run:
         for block in range(len(self.shared.epoch)):
             at = self.pc[(self.block == block) & self.waits]
             if len(np.unique(at)) > 1:
-                raise Wrong("threads of a block wait at different barriers")
+                raise KernelError("threads of a block wait at different barriers")
         self.waits[:] = False
         self.shared.epoch += 1
 
@@ -333,7 +338,8 @@ class _Run:
                 found = found | unordered if test.endswith("u") else found & ~unordered
             self._set(operands[0], np.broadcast_to(found, size))
         elif name == "selp":
-            a, b, c = (self._get(o, k) for o, k in zip(operands[1:], (kind, kind, "pred")))
+            a, b = (self._get(o, kind) for o in operands[1:3])
+            c = self._get(operands[3], "pred")
             self._set(operands[0], np.where(c, a, b))
         elif name == "cvt":
             self._set(operands[0], self._convert(operator, operands[1], size))
@@ -399,7 +405,7 @@ class _Run:
         """Refuse warps that are not whole."""
         lanes = np.arange(len(self.thread))[self.index]
         if size % WARP or (lanes.reshape(-1, WARP) % WARP != np.arange(WARP)).any():
-            raise Wrong("part of a warp does not reach what the whole does together")
+            raise KernelError("part of a warp does not reach what the whole does together")
 
     def _shuffle(self, how: str, operands: list[str], size: int) -> None:
         self._lanes(size)

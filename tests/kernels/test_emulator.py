@@ -14,7 +14,7 @@ pytest.importorskip("nvidia.cu13", reason="needs numba-cuda[cu13]")
 
 from numba import cuda, float32, int32
 
-from .emulator import Wrong
+from .emulator import KernelError
 from .machine import Machine, machine
 
 __all__ = ["machine"]
@@ -81,7 +81,7 @@ def test_a_missing_barrier_is_found(machine: Machine) -> None:
     out = machine.device_array((512,), "f")
     machine.launch(reversed_, (2,), 0, machine.send(values), out, True)
     np.testing.assert_array_equal(out.data, values.reshape(2, 256)[:, ::-1].ravel())
-    with pytest.raises(Wrong, match="race between a write and a read"):
+    with pytest.raises(KernelError, match="race between a write and a read"):
         machine.launch(reversed_, (2,), 0, machine.send(values), out, False)
 
 
@@ -98,15 +98,15 @@ def test_a_missing_barrier_is_found(machine: Machine) -> None:
 )
 def test_faults_are_found(kernel: object, what: str, machine: Machine) -> None:
     values = np.random.default_rng(0).normal(size=256).astype("f")
-    with pytest.raises(Wrong, match=what):
+    with pytest.raises(KernelError, match=what):
         machine.launch(kernel, (1,), 0, machine.send(values), machine.device_array((512,), "f"))
 
 
 def test_inputs_are_not_written_and_results_not_read(machine: Machine) -> None:
     values, out = machine.send(np.ones(512, "f")), machine.device_array((512,), "f")
-    with pytest.raises(Wrong, match="write to an input"):
+    with pytest.raises(KernelError, match="write to an input"):
         machine.launch(reversed_, (1,), 0, values, values, True)
-    with pytest.raises(Wrong, match="^read of what nobody wrote"):
+    with pytest.raises(KernelError, match="^read of what nobody wrote"):
         machine.launch(reversed_, (1,), 0, out, out, True)
-    with pytest.raises(Wrong, match="a grid of 1 x 65536 x 1 blocks"):
+    with pytest.raises(KernelError, match="a grid of 1 x 65536 x 1 blocks"):
         machine.launch(reversed_, (1, 65536), 0, values, out, True)

@@ -27,41 +27,41 @@ class Driver:
         self.pending: set[int] = set()
         self.events, self.context, self.code = 0, 1, 0
 
-    def cuInit(self, flags: int) -> None:
+    def cuInit(self, flags: int) -> None:  # noqa: N802
         self.log.append(("init",))
 
-    def cuCtxGetCurrent(self, pointer: Any) -> None:
+    def cuCtxGetCurrent(self, pointer: Any) -> None:  # noqa: N802
         pointer._obj.value = self.context
 
-    def cuDevicePrimaryCtxRetain(self, pointer: Any, device: int) -> None:
+    def cuDevicePrimaryCtxRetain(self, pointer: Any, device: int) -> None:  # noqa: N802
         pointer._obj.value = 8
 
-    def cuCtxSetCurrent(self, context: Any) -> None:
+    def cuCtxSetCurrent(self, context: Any) -> None:  # noqa: N802
         self.context = context.value
 
-    def cuEventCreate(self, pointer: Any, flags: int) -> int:
+    def cuEventCreate(self, pointer: Any, flags: int) -> int:  # noqa: N802
         assert flags == 2, "without timing"
         self.events += 1
         pointer._obj.value = self.events
         self.pending.add(self.events)
         return 0
 
-    def cuEventRecord(self, event: Any, stream: Any) -> int:
+    def cuEventRecord(self, event: Any, stream: Any) -> int:  # noqa: N802
         self.log.append(("record", event.value, stream.value))
         return 0
 
-    def cuStreamWaitEvent(self, stream: Any, event: Any, flags: int) -> int:
+    def cuStreamWaitEvent(self, stream: Any, event: Any, flags: int) -> int:  # noqa: N802
         self.log.append(("wait", stream.value, event.value))
         return 0
 
-    def cuEventQuery(self, event: Any) -> int:
+    def cuEventQuery(self, event: Any) -> int:  # noqa: N802
         return self.code or (600 if event.value in self.pending else 0)
 
-    def cuEventDestroy_v2(self, event: Any) -> int:
+    def cuEventDestroy_v2(self, event: Any) -> int:  # noqa: N802
         self.log.append(("destroy", event.value))
         return 0
 
-    def cuStreamSynchronize(self, stream: Any) -> int:
+    def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802
         self.log.append(("synchronize", stream.value))
         return self.code
 
