@@ -12,7 +12,7 @@ from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.portable import weigh
 from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses, TheseElements, TheseSums
 from onnxcam.surgeon.portable.boxes import AnyRow, TheseBoxes
-from onnxcam.surgeon.request import DETECTIONS, WEIGHTED
+from onnxcam.surgeon.words import DETECTIONS, WEIGHTED
 from onnxcam.targets.boxes import Box
 from onnxcam.targets.classes import ClassTarget
 from onnxcam.targets.elements import ElementTarget, indices

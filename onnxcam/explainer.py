@@ -22,6 +22,7 @@ from onnxcam.errors import (
     TargetError,
 )
 from onnxcam.explanation import Explanation
+from onnxcam.feeds import feeds_of
 from onnxcam.gradient.interface import Engine
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
@@ -33,11 +34,11 @@ from onnxcam.meaning import Meaning
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import find_method
 from onnxcam.notebook import Explanations
-from onnxcam.runner import Program, Runner, feeds_of
+from onnxcam.runner import Program, Runner
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Providers
 from onnxcam.surgeon.plan import DetectorFacts, of_images
-from onnxcam.surgeon.request import DETECTIONS, EMBEDDING, WEIGHTED
+from onnxcam.surgeon.words import DETECTIONS, EMBEDDING, WEIGHTED
 from onnxcam.targets.classes import Targets
 from onnxcam.targets.weighted import Similarity
 
@@ -82,8 +83,8 @@ class Explainer:
             model: the .onnx file, its content, or an ``onnx.ModelProto``.
             layer: the tensor to explain: ``"auto"``, the name of a tensor or node, or -1, -2,
                 ... counting back from the default; a list of these, each with explanations of
-                its own; ``"mean:a,b"`` or ``"max:a,b"``, the maps of several in one; or
-                ``"sweep"``, up to eight layers from deep to shallow.
+                its own; ``"mean:a,b"``, ``"max:a,b"`` or ``"product:a,b"``, the maps of several in
+                one; or ``"sweep"``, up to eight layers from deep to shallow.
             score: the tensor of class scores: ``"auto"`` or a name.
             preprocess: ``"auto"``, the name or file of a card, a dict like a card's
                 ``[preprocess]`` table, or a :class:`Preprocess`.

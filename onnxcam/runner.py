@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.cache import forget, instrumented
-from onnxcam.errors import InferenceError, LayerError
+from onnxcam.errors import InferenceError, LayerError, MethodError
+from onnxcam.feeds import filled
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
 from onnxcam.runtime.session import Providers, Session, choose_providers
 from onnxcam.surgeon.lengths import Grid
-from onnxcam.surgeon.plan import WEIGHTS, Plan, of_images
-from onnxcam.surgeon.request import DETECTIONS, SWEEP, WEIGHTED, Cut, Request
+from onnxcam.surgeon.plan import WEIGHTS, Plan
+from onnxcam.surgeon.request import Cut, Request
+from onnxcam.surgeon.words import DETECTIONS, SWEEP, WEIGHTED
 
 Array = NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -243,13 +245,21 @@ class ImageRuns:
     """
 
     def __init__(
-        self, runner: Runner, tensor: Array, targets: Mapping[str, Array], element: str | None
+        self,
+        runner: Runner,
+        tensor: Array,
+        targets: Mapping[str, Array],
+        element: str | None,
+        likeness: Callable[[Array], Callable[[Array], Array]] | None = None,
     ) -> None:
         """Take an image ``[1, ...]`` as the model takes it, and its targets, which stay fixed.
 
         ``targets`` are the inputs that say them, of one image; other inputs of the model are
-        among them, with a batch axis of 1.
+        among them, with a batch axis of 1. ``likeness`` is given a detector's numbers on the clean
+        image and returns what compares others with them, where boxes are explained.
         """
+        self._likeness = likeness
+        self._like: Callable[[Array], Array] | None = None
         self._runner, self._targets, self._element = runner, targets, element
         whole = runner.program([_VALUE], element)
         self._facts, self._tensor = whole.plan.image, tensor
@@ -288,7 +298,7 @@ class ImageRuns:
         method = reading(*tensors)
         program = self._runner.program([method], self._element)
         outputs = program.plan.parts[method.label].outputs
-        feeds = self._feeds(program, {self._facts.name: _filled(self._tensor, self._facts.batch)})
+        feeds = self._feeds(program, {self._facts.name: filled(self._tensor, self._facts.batch)})
         values = program.run(feeds, list(outputs.values()))
         return [np.asarray(values[outputs[tensor]])[:1] for tensor in tensors]
 
@@ -305,6 +315,27 @@ class ImageRuns:
         """Return what a method of one run writes, of images ``[B, C, H, W]``, images first."""
         program = self._runner.program([method], self._element, self._cut)
         return self._many(program, images, method.label)
+
+    def like_boxes(self, images: Array) -> NDArray[np.float64]:
+        """Return how like each explained box the best one of images is, ``[B, T]``.
+
+        Raises:
+            MethodError: no boxes are explained.
+        """
+        if self._likeness is None or self._program.plan.single:
+            raise MethodError(
+                "d-rise explains boxes, of a detector that takes several images. "
+                "layer-cam takes any target."
+            )
+        if self._like is None:
+            self._like = self._likeness(self._numbers(self.image[None])[0])
+        return np.stack([self._like(one) for one in self._numbers(images)])
+
+    def _numbers(self, images: Array) -> Array:
+        """Return a detector's numbers ``[B, A, 4 + S]`` of images."""
+        assert self._program.plan.element is not None
+        method = _numbers_of(self._program.plan.element.name)
+        return self.given(method, images)["numbers"][:, 0]
 
     def tail(self, activations: Array) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``."""
@@ -327,7 +358,7 @@ class ImageRuns:
         found: dict[str, list[Array]] = {key: [] for key in outputs}
         for start in range(0, len(whole), self._batch_size):
             variants = whole[start : start + self._batch_size]
-            full = _filled(variants, self._facts.batch)
+            full = filled(variants, self._facts.batch)
             feeds = self._feeds(program, {fed: full, **fixed})
             values = program.run(feeds, list(outputs.values()))
             for key, output in outputs.items():
@@ -356,31 +387,12 @@ def reading(*tensors: str) -> Method:
     return Method(name, "", write=lambda s: {t: s.tensor(t) for t in tensors}, builtin=True)
 
 
-def feeds_of(
-    plan: Plan, tensor: Array, others: Mapping[str, Array], scales: Sequence[tuple[float, float]]
-) -> dict[str, Array]:
-    """Return what is fed for images: as many as the model takes, and its other inputs for each.
-
-    Inputs that say how large an image is, or how it was scaled, are fed from the images.
-
-    Args:
-        plan: what is known of the model.
-        tensor: the images.
-        others: its other inputs, with a batch axis of 1.
-        scales: pixels of the input for one of each photograph, along rows and columns.
-    """
-    image, full = plan.image, _filled(tensor, plan.image.batch)
-    fed = {n: np.repeat(v, len(full), 0) for n, v in others.items()}
-    for facts in plan.facts.inputs:
-        kind = "" if facts.name in fed else of_images(facts)
-        if kind:
-            size = dict(zip(image.axes, image.channels_first(full).shape[2:], strict=True))
-            own = scales if kind == "scale" else [[size[axis] for axis in kind]] * len(scales)
-            fed[facts.name] = _filled(np.array(own, facts.dtype), len(full))
-    return {image.name: full, **fed}
-
-
-def _filled(images: Array, batch: int | None) -> Array:
-    """Repeat the last image where the model takes no fewer than ``batch``."""
-    missing = (batch or len(images)) - len(images)
-    return np.concatenate([images, *[images[-1:]] * missing]) if missing > 0 else images
+@cache
+def _numbers_of(tensor: str) -> Method:
+    """Return a method that gives a tensor of the model, ``[1, N, ...]``."""
+    return Method(
+        f"numbers of {tensor}",
+        "",
+        write=lambda s: {"numbers": s.per_target(s.tensor(tensor))},
+        builtin=True,
+    )

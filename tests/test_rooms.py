@@ -32,7 +32,8 @@ ROOMS: dict[str, set[str]] = {
     "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
     "notebook": {"errors", "imaging"},
-    "runner": {"cache", "errors", "gradient", "methods", "runtime", "surgeon"},
+    "feeds": {"surgeon"},
+    "runner": {"feeds", "cache", "errors", "gradient", "methods", "runtime", "surgeon"},
 }
 ROOMS["explanation"] = {
     *("errors", "files", "imaging", "kernels", "methods", "notebook", "notes", "targets")

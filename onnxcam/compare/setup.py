@@ -24,9 +24,10 @@ from onnxcam.errors import (
     naming,
 )
 from onnxcam.explainer import Explainer
+from onnxcam.feeds import feeds_of
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
-from onnxcam.runner import Runner, feeds_of, reading
+from onnxcam.runner import Runner, reading
 from onnxcam.surgeon.inspect import Inspection, inspect
 
 RUNTIMES = ("onnxruntime", "openvino")

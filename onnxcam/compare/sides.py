@@ -15,10 +15,11 @@ from onnxcam.compare.ends import quantized_input
 from onnxcam.compare.facts import About
 from onnxcam.errors import CompareError, ScoreError
 from onnxcam.explainer import Explainer
+from onnxcam.feeds import feeds_of
 from onnxcam.finishing import finish
 from onnxcam.methods.base import Method
 from onnxcam.notes import Note, note_at_input, note_on
-from onnxcam.runner import BATCH, Program, feeds_of
+from onnxcam.runner import BATCH, Program
 from onnxcam.surgeon.plan import RANKS, TARGETS
 
 Array = NDArray[Any]

@@ -25,7 +25,7 @@ from onnxcam.surgeon.find.sequences import Axes, find_sequence, steps_first
 from onnxcam.surgeon.find.tensors import find_dense, find_embedding
 from onnxcam.surgeon.lengths import Grid, seems_last
 from onnxcam.surgeon.plan import DetectorFacts, ImageInput
-from onnxcam.surgeon.request import DENSE, DETECTIONS, EMBEDDING, SCORES, SEQUENCE, WEIGHTED
+from onnxcam.surgeon.words import DENSE, DETECTIONS, EMBEDDING, SCORES, SEQUENCE, WEIGHTED
 
 
 @dataclass(frozen=True)

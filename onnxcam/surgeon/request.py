@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 Cut = Literal["", "layer", "input"]  # from the start, or the image's first floating tensor
 
 
-WEIGHTED = "onnxcam:weighted:"  # before a tensor's name, or one of these, in ``Request.element``
-SWEEP = "sweep"  # alone in ``Request.layers``
-SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
-SEQUENCE, DETECTIONS = "onnxcam:sequence", "onnxcam:detections"
-
-
 class Part(Protocol):
     """What a method writes into the graph."""
 
@@ -44,8 +38,8 @@ class Request:
             is written at each.
         grid: rows and columns of patches in layers of tokens, where the user says them.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
-        element: the tensor whose elements are explained, or after :data:`WEIGHTED` the one whose
-            weighted sums are; ``None`` for class scores.
+        element: the tensor whose elements are explained, or after ``WEIGHTED`` of
+            :mod:`onnxcam.surgeon.words` the one whose weighted sums are; ``None`` for class scores.
         engine: the gradient engine.
         on_device: whether weighted sums are left to a kernel on the GPU, which is given weights and
             activations; everything is then written with images first.

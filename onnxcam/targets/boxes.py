@@ -28,7 +28,7 @@ from onnxcam.targets.detections import (
 from onnxcam.targets.weighted import Weights
 
 Array = NDArray[Any]
-DETECTIONS = "onnxcam:detections"  # is found, see onnxcam.surgeon.request
+DETECTIONS = "onnxcam:detections"  # is found, see onnxcam.surgeon.words
 _POINT = r"\s*(@\s*(?P<x>\d+)\s*,\s*(?P<y>\d+)\s*)?"
 _FORM = re.compile(rf"box:\s*(?P<what>[^@]*?){_POINT}", re.IGNORECASE)
 

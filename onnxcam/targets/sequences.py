@@ -19,7 +19,7 @@ from onnxcam.targets.ctc import greedy, log_likelihood, log_softmax, steps_neede
 from onnxcam.targets.weighted import WeightedTarget, Weights, call
 
 Array = NDArray[Any]
-SEQUENCE = "onnxcam:sequence"  # is found, see onnxcam.surgeon.request
+SEQUENCE = "onnxcam:sequence"  # is found, see onnxcam.surgeon.words
 Labels = tuple[str, ...]
 
 _STEP = re.compile(r"step:\s*(?P<step>\d+)\s*(=(?P<name>.+))?", re.IGNORECASE)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxcam.errors import TargetError
 
 Array = NDArray[Any]
-# Tensors that are found, see onnxcam.surgeon.request.
+# Tensors that are found, see onnxcam.surgeon.words.
 SCORES, DENSE, EMBEDDING = "", "onnxcam:dense", "onnxcam:embedding"
 
 

@@ -10,7 +10,7 @@ from onnxcam.graph.builder import Builder, shaped
 from onnxcam.graph.values import dims, names
 from onnxcam.surgeon.find.logits import unsquashed
 from onnxcam.surgeon.plan import DetectorFacts
-from onnxcam.surgeon.request import DETECTIONS
+from onnxcam.surgeon.words import DETECTIONS
 
 _BOX = 4
 

@@ -12,7 +12,7 @@ from onnxcam.graph.values import dims, names
 from onnxcam.surgeon.find.attention import attended, attention
 from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layouts
-from onnxcam.surgeon.request import SWEEP
+from onnxcam.surgeon.words import SWEEP
 
 MOST = 8  # layers of a sweep
 _SIDES = {"first": Kind.MAPS, "last": Kind.LAST}
