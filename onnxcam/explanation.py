@@ -358,7 +358,7 @@ class Explanation(Shown):
     def _annotations(self) -> dict[str, Any]:
         if not self.annotations:
             return {}
-        from onnxcam.targets.detections import overlaps
+        from onnxcam.targets.corners import overlaps
 
         own, boxes = self.segment, np.array([a.box for a in self.annotations])
         shared = None if own is None else overlaps(np.array(own, np.float64), boxes).tolist()

@@ -75,7 +75,17 @@ ROOMS["gradient_check"] = {"gradient_run", "runtime"}
 ROOMS["gradient_picture"] = {"errors", "explanation", "gradient_run", "notes"}
 ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["compare"] = {
-    *("_version", "cache", "errors", "explainer", "files", "finishing", "imaging", "inputs"),
+    *(
+        "_version",
+        "cache",
+        "errors",
+        "explainer",
+        "feeds",
+        "files",
+        "finishing",
+        "imaging",
+        "inputs",
+    ),
     *("kernels", "methods", "model", "notes", "runner", "runtime", "surgeon", "targets"),
 }
 ROOMS["cli"] = {*ROOMS, "__init__"}

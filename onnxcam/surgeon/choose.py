@@ -129,6 +129,12 @@ class Chosen:
         return replace(found, squashed=squashed, asked=asked)
 
 
+_DETECTOR = (
+    "the model is a detector, whose scores are not of whole images. Its detections are explained: "
+    "-t box:0, -t box:LABEL, or one of its numbers: {}."
+)
+
+
 def choose(
     graph: ir.Graph,
     path: Path,
@@ -170,11 +176,7 @@ def choose(
             refusal = str(error)
             head = find_head(graph, metadata or {}) if score == "auto" else None
             if head is not None:
-                refusal = (
-                    "the model is a detector, whose scores are not of whole images. Its detections "
-                    f"are explained: -t box:0, -t box:LABEL, or one of its numbers: "
-                    f"{element_option(tensor)}."
-                )
+                refusal = _DETECTOR.format(element_option(tensor))
                 tensor = names(graph)[head.scores]
     elif element == f"{WEIGHTED}{DETECTIONS}":
         head = find_head(graph, metadata or {})
@@ -198,13 +200,11 @@ def choose(
             f"target '{found.value.name}[...]': the tensor does not say which of the "
             f"{image.batch} images of a run its numbers belong to."
         )
-    places: tuple[Place, ...] = ()
-    why: OnnxcamError | None = None
     rows = head or _head_of(graph, tensor, metadata or {})
+    scales = [] if rows is None else _scales(graph, image, rows, layers, grid)
+    places: tuple[Place, ...] = tuple(scales)
+    why: OnnxcamError | None = None
     try:
-        if rows is not None and list(layers) == ["auto"] and grid is None:
-            places = tuple(Place(v) for v in head_layers(graph, names(graph)[image.name], rows))
-        scales = bool(places)
         ends = [found.value, *(names(graph)[s] for s, _ in (head.more if head else ()))]
         places = places or _places(graph, image, _end_after(graph, ends, layers), layers, grid)
     except LayerError as error:
@@ -225,8 +225,17 @@ def choose(
         refusal,
         steps=steps,
         head=head,
-        scales=scales,
+        scales=bool(scales),
     )
+
+
+def _scales(
+    graph: ir.Graph, image: ImageInput, head: Head, layers: Sequence[str], grid: Grid | None
+) -> list[Place]:
+    """Return the layers that a detector's head reads, one a scale, where none are asked for."""
+    if list(layers) != ["auto"] or grid is not None:
+        return []
+    return [Place(v) for v in head_layers(graph, names(graph)[image.name], head)]
 
 
 def _is_whole(tensor: ir.Value, batch: Batch, head: Head | None) -> bool:

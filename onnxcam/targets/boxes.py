@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from onnxcam.errors import TargetError
 from onnxcam.targets.classes import sigmoid
+from onnxcam.targets.corners import Geometry, Reading
 from onnxcam.targets.detections import (
     Detected,
     Detection,
-    Geometry,
-    Reading,
     detections,
     kind_of,
     least_of,
