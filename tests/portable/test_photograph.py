@@ -50,7 +50,7 @@ def test_like_the_explainer(card, size, photo, save) -> None:
     # Pillow 13 resizes rows or columns first, whichever is less work, and rounds between. A pixel
     # on the edge of what is nearest, or of a box, is of either side.
     assert (levels > 1.01).mean() < (0.2 if card in ("nearest", "squash-crop") else 1e-9)
-    assert levels.mean() < 0.5
+    assert levels.mean() < 1
     one = explainer.explain(seen)[0]
     assert found["targets"][0, 0] == one.target
     assert found["heatmap"].shape == (1, 1, *size)

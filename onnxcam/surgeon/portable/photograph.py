@@ -1,9 +1,10 @@
 """A photograph as the input: resized, cropped and normalised inside the graph.
 
 Pillow's antialiased resize is a weighted sum along rows, rounded to 8 bits, and then one along
-columns (Pillow 13 takes columns first where that is less work). Here it is the same: two products with matrices of weights that the graph makes of the
-photograph's size. ONNX's Resize would need opset 18 to antialias, has no Lanczos and box filters,
-does not round between the axes, and not every runtime implements its antialiasing.
+columns (Pillow 13 takes columns first where that is less work). Here it is the same: two products
+with matrices of weights that the graph makes of the photograph's size. ONNX's Resize would need
+opset 18 to antialias, has no Lanczos and box filters, does not round between the axes, and not
+every runtime implements its antialiasing.
 
 Numbers that say where pixels lie are fractions of whole numbers below 2^24, which float32 holds:
 positions are exact. So the input differs from Pillow's by single levels of 255, of the filters

@@ -212,16 +212,10 @@ def _written(
         _replace(graph, image, photograph.tensor(chosen.image))
     drop_unneeded(graph, PREFIX)
     _part_squares(b)
-    called = {}
-    for value in [*graph.inputs, *graph.outputs]:
-        if value.name in (TARGET, PHOTO, *OUTPUTS):
-            name = value.name.removeprefix(PREFIX)
-            called[name] = _free(name, taken)
-            _rename(graph, value, called[name])
     return Portable(
         model=ir.serde.serialize_model(model),
         plan=plan,
-        names=called,
+        names=_name(graph, taken),
         heatmaps=heatmaps,
         overlays=overlays,
         operators=(operators, len(graph) - operators),
@@ -256,6 +250,17 @@ def _replace(graph: ir.Graph, image: ir.Value, tensor: ir.Value) -> None:
     graph.inputs.remove(image)
     tensor.name = image.name
     graph.sort()
+
+
+def _name(graph: ir.Graph, taken: set[str]) -> dict[str, str]:
+    """Drop the prefix of inputs and outputs where the name is free; return what each is called."""
+    called = {}
+    for value in [*graph.inputs, *graph.outputs]:
+        if value.name in (TARGET, PHOTO, *OUTPUTS):
+            name = value.name.removeprefix(PREFIX)
+            called[name] = _free(name, taken)
+            _rename(graph, value, called[name])
+    return called
 
 
 def _part_squares(b: Builder) -> None:
