@@ -149,8 +149,9 @@ def give(page: Any, picture: bytes | Path, name: str = "photo.png") -> str:
     file = (
         picture if isinstance(picture, Path) else {"name": name, "mimeType": "", "buffer": picture}
     )
+    page.evaluate("document.getElementById('answer').textContent = ''")
     page.set_input_files("#file", file)
-    page.locator("body.started:not(.busy)").wait_for()
+    page.locator("#answer:not(:empty)").wait_for()
     return answer(page)
 
 
