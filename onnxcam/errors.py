@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PAGE = "'onnxcam targets' lists what can be explained."
+
 
 class OnnxcamError(Exception):
     """Base of everything that onnxcam raises on purpose."""

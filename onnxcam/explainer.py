@@ -28,6 +28,7 @@ from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
 from onnxcam.inputs.others import OtherInput, Others
+from onnxcam.inputs.sizes import size_told
 from onnxcam.job import Job, Setup, Wanted, kind_of
 from onnxcam.layers import read_layers
 from onnxcam.meaning import Meaning
@@ -326,7 +327,9 @@ class Explainer:
         tensor, item = self._inputs.prepare(image, preprocess or self.preprocess)
         feeds = feeds_of(self.plan, tensor, others, [item.scale])
         program = self._runner.program([])
-        return np.asarray(program.run(feeds, [program.plan.scores])[program.plan.scores][0])
+        with size_told(self.plan.image, self.path, preprocess or self.preprocess):
+            found = program.run(feeds, [program.plan.scores])
+        return np.asarray(found[program.plan.scores][0])
 
     def similar_to(
         self, reference: ImageLike, *, inputs: Mapping[str, OtherInput] | None = None
@@ -343,7 +346,8 @@ class Explainer:
         name = str(reference) if isinstance(reference, (str, Path)) else "an image"
         others = self.others.check(inputs)
         job = Job(self._setup, f"{WEIGHTED}{EMBEDDING}", others)
-        return Similarity(job.read(reference), f"similarity to {name}")
+        with size_told(self.plan.image, self.path, self.preprocess):
+            return Similarity(job.read(reference), f"similarity to {name}")
 
     def _setup_of(self, kind: str | None) -> Setup:
         """Return the setup for a kind of target: without a choice, layer-cam is for boxes alone."""
@@ -365,13 +369,16 @@ class Explainer:
     ) -> list[Explanations[Explanation]]:
         """Explain every kind of target in runs of its own, and put them in order again."""
         others = self.others.check(inputs)
+        ready = isinstance(images, np.ndarray)
         kinds = dict.fromkeys(kind_of(t) for wanted in targets for t in wanted)
         found: list[dict[tuple[int, int], Explanation]] = [{} for _ in targets]
         for kind in kinds:
             places = [[i for i, t in enumerate(w) if kind_of(t) == kind] for w in targets]
             chosen = [[w[i] for i in mine] for w, mine in zip(targets, places, strict=True)]
             job = Job(self._setup_of(kind), kind, others)
-            for n, explanations in enumerate(job.explain(images, chosen)):
+            with size_told(self.plan.image, self.path, None if ready else self.preprocess):
+                explained = list(job.explain(images, chosen))
+            for n, explanations in enumerate(explained):
                 for row in range(len(explanations) // max(1, len(places[n]))):  # layer, method
                     part = explanations[row * len(places[n]) : (row + 1) * len(places[n])]
                     found[n] |= {(row, i): e for i, e in zip(places[n], part, strict=True)}

@@ -17,15 +17,15 @@ from onnxcam.cli.export import export
 from onnxcam.cli.gradient import gradient
 from onnxcam.cli.inspect import inspect
 from onnxcam.cli.methods import methods
+from onnxcam.cli.targets import targets
 from onnxcam.errors import (
+    PAGE,
     LayerError,
     NoImageInputError,
     OnnxcamError,
     ScoreError,
     TargetError,
 )
-
-_PAGE = "docs/targets.md"
 
 app = typer.Typer(
     name="onnxcam",
@@ -41,6 +41,7 @@ app.command()(gradient)
 app.command()(export)
 app.command()(demo)
 app.command()(methods)
+app.command()(targets)
 app.command()(doctor)
 
 
@@ -64,7 +65,7 @@ def _with_page(error: OnnxcamError) -> str:
     """Return an error's text; where a model or target is refused, with the page of all targets."""
     text = str(error)
     refused = isinstance(error, (NoImageInputError, ScoreError, LayerError, TargetError))
-    return f"{text} {_PAGE} lists what can be explained." if refused and _PAGE not in text else text
+    return f"{text} {PAGE}" if refused and "'onnxcam targets'" not in text else text
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ OtherInput = NDArray[Any] | float | str
 
 _A_CARD = (
     "How words become numbers is told by a card beside the model, in a table [inputs.NAME]: see "
-    "'Texts and other inputs' in docs/targets.md."
+    "'Texts and other inputs' in what 'onnxcam targets' prints."
 )
 _STATES = frozenset(("h", "c", "hx", "cx", "hidden", "state", "states", "memory", "carry", "cell"))
 

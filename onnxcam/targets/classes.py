@@ -178,7 +178,7 @@ def _label(text: str, labels: Sequence[str] | None) -> int:
 def _forms(text: str) -> str:
     """Return where other forms are described, for what may be one with a mistake."""
     other = not text or any(c in text for c in "[]:-.") or text.lower().startswith("best")
-    return " docs/targets.md lists what else can be named." if other else ""
+    return " 'onnxcam targets' lists what else can be named." if other else ""
 
 
 def _names(label: str) -> set[str]:

@@ -103,4 +103,6 @@ def test_every_refusal_names_the_page_of_targets(tmp_path: Path) -> None:
         call = [sys.executable, "-m", "onnxcam", "explain", PHOTO, "-m", CASES / model, *out]
         ended = subprocess.run([*map(str, call), *options], capture_output=True, text=True)
         assert ended.returncode == 2
-        assert ended.stderr.count("docs/targets.md lists what can be explained.") == 1
+        assert ended.stderr.count("'onnxcam targets' lists what can be explained.") == 1
+    page = Path(__file__).parents[2] / "docs" / "targets.md"
+    assert cli("targets") == page.read_text("utf-8")

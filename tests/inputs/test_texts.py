@@ -156,7 +156,7 @@ def test_texts_at_the_command_line(model: Path, capfd, monkeypatch) -> None:
     given = (capfd, monkeypatch, "a.png", "-m", "model.onnx", "-t", "1")
     without = explain(*given, "--input", "question=what color")
     assert without.startswith("2") and "Is it a text?" in without
-    [heading] = re.findall(r"see '(.*)' in docs/targets.md", without)
+    [heading] = re.findall(r"see '(.*)' in what 'onnxcam targets' prints", without)
     page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text("utf-8")
     assert f"## {heading}\n" in page
 

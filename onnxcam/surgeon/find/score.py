@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcam.errors import ScoreError, nearest
+from onnxcam.errors import PAGE, ScoreError, nearest
 from onnxcam.graph.values import depends_on, describe, dims, is_float, names
 from onnxcam.surgeon.find.axes import class_axis, class_count
 from onnxcam.surgeon.find.endings import Ending, walk_back
@@ -22,7 +22,6 @@ from onnxcam.surgeon.find.heads import (
 from onnxcam.surgeon.find.options import element_option, score_option
 from onnxcam.surgeon.find.quantized import DEQUANTIZED, scale_and_zero_point
 
-_PAGE = "docs/targets.md lists what can be explained."
 Batch = int | str | None  # the length of the image input's first axis
 
 
@@ -65,7 +64,7 @@ def find_score(graph: ir.Graph, requested: str = "auto", batch: Batch = None) ->
     if not found:
         raise ScoreError(
             f"no output looks like class scores [N, classes]: {_listed(graph.outputs)}. Name a "
-            f"tensor of scores with --score{_element(graph, batch)}{_region(graph)}. {_PAGE}"
+            f"tensor of scores with --score{_element(graph, batch)}{_region(graph)}. {PAGE}"
         )
     most = max(h.evidence for h in found)
     if most < PLAUSIBLE:
@@ -126,13 +125,13 @@ def _unlikely(found: list[Head], batch: Batch) -> ScoreError:
     if suppressed is not None and suppressed.inputs[1] is not None:
         return ScoreError(
             f"no output looks like class scores: {shown}. To explain a score before suppression, "
-            f"by class and box: {_indexed(suppressed.inputs[1], batch)}. {_PAGE}"
+            f"by class and box: {_indexed(suppressed.inputs[1], batch)}. {PAGE}"
         )
     first = found[0].output
     return ScoreError(
         f"no output looks like class scores: {shown}. To explain one of its numbers: "
         f"{_indexed(first, batch)}; to take them for class scores all the same: "
-        f"{score_option(first)}.{_similar(found)} {_PAGE}"
+        f"{score_option(first)}.{_similar(found)} {PAGE}"
     )
 
 
