@@ -17,7 +17,7 @@ from onnxcam.notes import Note
 from onnxcam.surgeon.request import SWEEP
 
 Map = NDArray[np.float32]
-_HOW = ("mean", "max")
+_HOW = ("mean", "max", "product")
 SCALE = "scale"
 
 
@@ -48,7 +48,8 @@ class Group:
 
         Of several layers, each map is rectified, scaled to 0..1 and resized to the input, then
         they are averaged: what pytorch-grad-cam does with several target layers
-        (``BaseCAM.aggregate_multi_layers``); or the largest is taken. A map that says nothing
+        (``BaseCAM.aggregate_multi_layers``); or the largest is taken, or their product (its
+        ``RefineCAM``). A map that says nothing
         counts as zero, so that noise is not scaled up.
 
         Args:
@@ -67,7 +68,13 @@ class Group:
         for n, (signed, note) in enumerate(zip(maps, notes, strict=True)):
             if not note:
                 scaled[n] = _scaled(signed, size)
-        whole = scaled.mean(axis=0) if self.how == "mean" else scaled.max(axis=0)
+        if self.how == "product":
+            axes = tuple(range(1, scaled.ndim))
+            scaled -= scaled.min(axis=axes, keepdims=True)
+            scaled /= np.maximum(scaled.max(axis=axes, keepdims=True), 1e-7)
+            whole = np.asarray(scaled.prod(axis=0), np.float32)
+        else:
+            whole = scaled.mean(axis=0) if self.how == "mean" else scaled.max(axis=0)
         if whole.any():
             return whole, ""
         return whole, notes[0] if len(set(notes)) == 1 else "zero"
@@ -99,6 +106,8 @@ class Layers:
 
 def read_layers(layer: str | int | Sequence[str | int]) -> Layers:
     """Read ``"auto"``, a name, a number, ``"mean:a,b"``, ``"max:a,b"``, ``"sweep"``, or a list.
+
+    ``"product:a,b"`` is a third way to join several.
 
     Raises:
         LayerError: there is none, or a sweep has company.

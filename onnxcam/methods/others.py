@@ -31,7 +31,7 @@ def c_mwp(s: Site) -> Term:
     return s.sum_channels(own - s.gradient(s.activations, "excitation-dual"))
 
 
-def _principal(arrays: Arrays) -> NDArray[np.float64]:
+def principal(arrays: Arrays) -> NDArray[np.float64]:
     """Project maps ``[N, T, K, *S]`` on their first principal component over positions.
 
     Its sign is that with which the result goes up where the mean over channels does.
@@ -55,13 +55,13 @@ def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(projected.reshape(a.shape[1:]))
 
 
-@register("eigen-cam", "Muhammad and Yeasin 2020, eq. 4-6", finish=_principal)
+@register("eigen-cam", "Muhammad and Yeasin 2020, eq. 4-6", finish=principal)
 def eigen_cam(s: Site) -> dict[str, Term]:
     """v^T A, with v the first principal component of the activations."""
     return {"activations": s.per_target(s.activations)}
 
 
-@register("eigen-grad-cam", "pytorch-grad-cam; after Muhammad and Yeasin 2020", finish=_principal)
+@register("eigen-grad-cam", "pytorch-grad-cam; after Muhammad and Yeasin 2020", finish=principal)
 def eigen_grad_cam(s: Site) -> dict[str, Term]:
     """v^T (G A), with v the first principal component of gradient times activations."""
     return {"products": s.gradient() * s.activations}

@@ -16,6 +16,7 @@ from onnxcam.errors import MethodError, nearest
 from onnxcam.methods.base import Method, Space
 
 METHODS: dict[str, Method] = {}
+WRAPPERS: dict[str, Callable[[Method], Method]] = {}  # what goes around a method of a layer
 _HERE = ("base", "registry")
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
@@ -108,7 +109,7 @@ def methods() -> dict[str, Method]:
 
 
 def find_method(wanted: str | Method, **parameters: float) -> Method:
-    """Return a method by its name, with parameters in place of its own.
+    """Return a method by its name, or ``WRAPPER@METHOD``, with parameters in place of its own.
 
     Raises:
         MethodError: there is none of that name, or it has no such parameter.
@@ -118,6 +119,9 @@ def find_method(wanted: str | Method, **parameters: float) -> Method:
     else:
         known = methods()
         name, given = _parsed(wanted)
+        wrapper, _, inner = name.rpartition("@")
+        if wrapper:
+            return _around(wrapper, find_method(inner, **{**given, **parameters}))
         if name not in known:
             raise MethodError(
                 f"method '{name}': there is none.{nearest(name, known)} 'onnxcam methods' lists "
@@ -131,6 +135,22 @@ def find_method(wanted: str | Method, **parameters: float) -> Method:
                 f"method '{found.name}' has no parameter '{parameter}'; its parameters: {has}."
             )
     return replace(found, parameters={**found.parameters, **parameters})
+
+
+def _around(wrapper: str, method: Method) -> Method:
+    """Return a method with another around it.
+
+    Raises:
+        MethodError: there is none of that name, or the method is none of a layer and one run.
+    """
+    if wrapper not in WRAPPERS:
+        raise MethodError(f"'{wrapper}' goes around no method; {' and '.join(WRAPPERS)} do.")
+    if method.space != "layer" or method.write is None:
+        raise MethodError(
+            f"method '{wrapper}@{method.name}': it goes around a method of a layer and one run; "
+            f"{wrapper}@grad-cam is one."
+        )
+    return replace(WRAPPERS[wrapper](method), name=f"{wrapper}@{method.name}")
 
 
 def _parsed(text: str) -> tuple[str, dict[str, float]]:

@@ -24,9 +24,12 @@ METHODS = [
     *("input-x-gradient", "smooth-grad:samples=3", "smooth-grad-squared:samples=3"),
     *("var-grad:samples=3", "gradient-shap:samples=3", "rise:masks=30,cells=4"),
     *("full-grad", "c-mwp", "lrp", "lrp-epsilon", "lrp-gamma", "lrp-z-plus", "lrp-alpha-beta"),
+    *("eigen-smoothing", "augmentation-smoothing"),
     *("attn-lrp", "deep-lift:baseline=0.1"),
     *("integrated-gradients:steps=6", "occlusion:size=5,stride=3"),
 ]
+# At a transformer's tokens only, see tests/methods/test_transformers.py.
+ATTENTION = ["attention-rollout", "attention-gradient", "le-grad"]
 INNER = [m for m in METHODS if m != "cam"]  # at a layer that is not simply averaged
 ELEMENTS = [m for m in INNER if m != "finer-cam"]  # whose target may be anything
 

@@ -122,19 +122,19 @@ class Network:
                 input_names=["input"], output_names=["output"],
                 dynamic_axes={"input": {0: "N"}, "output": {0: "N"}}, **export,
             )  # fmt: skip
-        self.layer = self._named()
+        self.layer = self.named(self.features)
 
-    def _named(self) -> str:
-        """Return the name of the tensor that the features' output is in the file."""
+    def named(self, features: nn.Sequential) -> str:
+        """Return the name of the tensor that the output of the first modules is in the file."""
         model = onnx.load(self.path)
         with torch.no_grad():
-            expected = self.features(self.images).numpy()
+            expected = features(self.images).numpy()
         names = [n.output[0] for n in model.graph.node]
         model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names)
         session = onnxruntime.InferenceSession(model.SerializeToString())
         found = dict(zip(names, session.run(names, {"input": self.images.numpy()}), strict=True))
-        return next(
-            n for n, v in found.items()
+        return next(  # the last one: a rectifier may leave a sum as it is, but not its gradient
+            n for n, v in reversed(found.items())
             if v.shape == expected.shape and np.allclose(v, expected, atol=1e-4)
         )  # fmt: skip
 

@@ -103,3 +103,42 @@ def test_full_grad_is_complete(name: str) -> None:
     finally:
         METHODS.clear()
         METHODS.update(before)
+
+
+WRAPPED = {"grad-cam": "GradCAM", "xgrad-cam": "XGradCAM", "hires-cam": "HiResCAM"}
+
+
+def smoothed(network: Network, method: str, size: tuple[int, int] | None, **how: bool):
+    with getattr(cams, WRAPPED[method])(model=network.model, target_layers=[network.module]) as cam:
+        if size is None:
+            cam.get_target_width_height = lambda _: None
+        wanted = [ClassifierOutputTarget(network.target)] * len(network.images)
+        return cam(input_tensor=network.images, targets=wanted, **how)
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "xgrad-cam"])
+def test_eigen_smoothing_equals_pytorch_grad_cams_up_to_sign(network: Network, method) -> None:
+    ours = network.ours(f"eigen-smoothing@{method}")
+    for signed, one in zip(ours, smoothed(network, method, None, eigen_smooth=True), strict=True):
+        assert min(np.abs(scaled(s * signed[None])[0] - one).max() for s in (1, -1)) <= 1e-3
+    differs(network, ours)
+    if method == "grad-cam":
+        close(network.ours("eigen-smoothing"), ours)
+
+
+@pytest.mark.parametrize("method", WRAPPED)
+def test_augmentation_smoothing_equals_pytorch_grad_cams(network: Network, method: str) -> None:
+    ours = network.ours(f"augmentation-smoothing@{method}")
+    close(ours, smoothed(network, method, (SIZE, SIZE), aug_smooth=True))
+
+
+def test_a_product_of_layers_is_refine_cam(network: Network) -> None:
+    [earlier] = [m for m in network.features if isinstance(m, torch.nn.ReLU)][:1]
+    name = network.named(network.features[: list(network.features).index(earlier) + 1])
+    refine = cams.RefineCAM(network.model, [network.module, earlier], base_method=cams.GradCAM)
+    wanted = [ClassifierOutputTarget(network.target)] * len(network.images)
+    theirs = refine(network.images, wanted)
+    ours = scaled(network.ours("grad-cam", f"product:{network.layer},{name}"))
+    close(ours, theirs)
+    mean = scaled(network.ours("grad-cam", f"mean:{network.layer},{name}"))
+    assert np.abs(ours - mean).max() > 0.05

@@ -1,0 +1,104 @@
+"""What goes around a class activation map: ``WRAPPER@METHOD``, or ``WRAPPER`` around grad-cam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial, wraps
+from itertools import product
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcam.errors import MethodError
+from onnxcam.kernels.space import resized
+from onnxcam.methods.base import Method, Runs
+from onnxcam.methods.cams import grad_cam
+from onnxcam.methods.others import principal
+from onnxcam.methods.registry import METHODS, WRAPPERS, register
+
+if TYPE_CHECKING:
+    from onnxcam.graph.terms import Term
+    from onnxcam.surgeon.site import Site, Weighted
+
+_FACTORS = (0.9, 1.0, 1.1)  # of pytorch-grad-cam, by which the prepared image is multiplied
+
+
+def _products(s: Site, made: object) -> dict[str, Term]:
+    """Return the weighted activations ``[T, N, K, *S]`` before they are summed.
+
+    Raises:
+        MethodError: what was made is no such sum.
+    """
+    if not hasattr(made, "weights") or not hasattr(made, "pixels"):
+        raise MethodError("it smooths a weighted sum of activations; grad-cam and layer-cam are.")
+    sums = cast("Weighted", made)
+    weights = sums.weights if sums.pixels else s.over_space(sums.weights)
+    return {"products": weights * sums.activations}
+
+
+@register(
+    "eigen-smoothing",
+    "pytorch-grad-cam, eigen_smooth; around another as eigen-smoothing@layer-cam",
+    finish=principal,
+)  # fmt: skip
+def eigen_smoothing(s: Site) -> dict[str, Term]:
+    """v^T (w_k A_k), with v the first principal component of the weighted activations."""
+    return _products(s, grad_cam(s))
+
+
+def _eigen(method: Method) -> Method:
+    write = method.write
+    assert write is not None
+
+    @wraps(write)
+    def products(s: Site, **parameters: float) -> dict[str, Term]:
+        return _products(s, write(s, **parameters))
+
+    return replace(method, write=products, finish=principal, on_device=False, proportional=False)
+
+
+@register(
+    "augmentation-smoothing",
+    "pytorch-grad-cam, aug_smooth; around another as augmentation-smoothing@layer-cam",
+    cost="6", drives=True,
+)  # fmt: skip
+def augmentation_smoothing(runs: Runs) -> NDArray[np.float32]:
+    """The mean of maps, scaled to 0..1, of the image and its mirror image times 0.9, 1 and 1.1."""
+    return _augmented(METHODS["grad-cam"], runs)
+
+
+def _augmented(method: Method, runs: Runs) -> NDArray[np.float32]:
+    image = runs.image
+    space = image.shape[1:]
+    mirrors = (False, True) if len(space) > 1 else (False,)
+    ways = list(product(mirrors, _FACTORS))
+    given = np.stack([(image[..., ::-1] if m else image) * f for m, f in ways])
+    maps = method.finished(runs.given(method, given.astype(image.dtype)))  # [6, T, *s]
+    count, targets = maps.shape[:2]
+    found = _scaled(np.maximum(maps.reshape(count * targets, *maps.shape[2:]), 0))
+    if found.ndim - 1 == len(space):
+        found = _scaled(resized(found, space))
+    found = found.reshape(count, targets, *found.shape[1:])
+    turned = [one[..., ::-1] if m else one for one, (m, _) in zip(found, ways, strict=True)]
+    return np.asarray(np.mean(turned, axis=0), np.float32)
+
+
+def _scaled(maps: NDArray[Any]) -> NDArray[np.float32]:
+    """Bring maps ``[B, *S]`` to 0..1."""
+    axes = tuple(range(1, maps.ndim))
+    less = maps - maps.min(axis=axes, keepdims=True)
+    return np.asarray(less / (less.max(axis=axes, keepdims=True) + 1e-7), np.float32)
+
+
+def _augmentation(method: Method) -> Method:
+    smoothed: Callable[..., Any] = partial(_augmented, method)
+    return replace(
+        method, write=None, finish=None, drive=smoothed, cost="6", on_device=False,
+        proportional=False,
+    )  # fmt: skip
+
+
+WRAPPERS["eigen-smoothing"] = _eigen
+WRAPPERS["augmentation-smoothing"] = _augmentation
