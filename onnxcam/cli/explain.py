@@ -64,8 +64,8 @@ def explain(
         list[str] | None,
         typer.Option(
             help="Tensor or node to explain, or -1, -2... back from the default; repeatable. "
-            "mean:A,B or max:A,B: one map of several. sweep: from deep to shallow, with a contact "
-            "sheet.",
+            "mean:A,B, max:A,B or product:A,B: one map of several. sweep: from deep to shallow, "
+            "with a contact sheet.",
             metavar="NAME",
         ),
     ] = None,

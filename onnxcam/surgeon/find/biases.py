@@ -17,7 +17,7 @@ def bias_of(node: ir.Node) -> np.ndarray | None:
         return None
     rank = len(dims(node.outputs[0]) or [])
     if node.op_type in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2:
-        bias = constant(node.inputs[2])
+        bias = _number(node.inputs[2])
         if bias is None:
             return None
         if node.op_type == "Gemm":
@@ -32,13 +32,24 @@ def bias_of(node: ir.Node) -> np.ndarray | None:
         return np.asarray(bias - mean * scale / deviation).reshape(-1, *[1] * (rank - 2))
     if node.op_type not in ("Add", "Sub", "Sum"):
         return None
-    stored = [constant(v) for v in node.inputs]
+    stored = [_number(v) for v in node.inputs]
     known = [i for i, v in enumerate(stored) if v is not None]
     if len(known) != 1 or len(stored) != 2:
         return None
     number = stored[known[0]]
     assert number is not None
     return np.negative(number) if node.op_type == "Sub" and known == [1] else number
+
+
+def _number(value: ir.Value | None) -> np.ndarray | None:
+    """Return a stored constant, of a quantized one what it stands for."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.domain:
+        return constant(value)
+    stored, scale, zero = (constant(v) for v in (*node.inputs, None)[:3])
+    if stored is None or scale is None or (scale.size > 1 and stored.ndim != 1):
+        return None
+    return (stored.astype(np.float64) - (0 if zero is None else zero.astype(np.float64))) * scale
 
 
 def channels_of(bias: np.ndarray, output: ir.Value) -> int | None:
