@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +68,23 @@ def check_finite(
                 f"{path}: the {what} are not finite, so there is nothing to explain. The weights "
                 "are finite, so this input or an overflow is the cause; check the preprocessing."
             )
+
+
+class _Target(Protocol):
+    @property
+    def linear(self) -> bool: ...
+
+
+def check_linear(methods: Sequence[Method], targets: Sequence[_Target]) -> None:
+    """Refuse methods of many runs for numbers that are no sums: they would follow the sum.
+
+    Raises:
+        MethodError: there is such a method and such a number.
+    """
+    driven = next((m.name for m in methods if m.drive is not None and not m.boxes), None)
+    curved = next((t for t in targets if not t.linear), None)
+    if driven is not None and curved is not None:
+        raise MethodError(
+            f"method '{driven}' does not go with the target '{curved}'. Choose one of one run, "
+            "grad-cam for one."
+        )

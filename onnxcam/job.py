@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.checks import check_axes, check_finite
+from onnxcam.checks import check_axes, check_finite, check_linear
 from onnxcam.errors import (
     InferenceError,
     LayerError,
-    MethodError,
     TargetError,
     naming,
 )
@@ -30,6 +29,7 @@ from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.surgeon.request import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange, probability
+from onnxcam.targets.detections import compared
 from onnxcam.targets.elements import ElementTarget, indices
 from onnxcam.targets.weighted import Stacked, WeightedTarget, stacked
 
@@ -160,7 +160,7 @@ class Job:
             rows = [[listed.index(t) for t in wanted] for wanted in targets]
             sums = [t for t in listed if not isinstance(t, ClassTarget | ElementTarget)]
             if sums:
-                self._check_linear(sums)
+                check_linear(self.setup.methods, sums)
                 places = [item.geometry for item in items]
                 told = stacked(sums, self._read(feeds, len(tensor)), targets, places)
                 feeds[WEIGHTS] = told.weights
@@ -180,16 +180,6 @@ class Job:
         tensor, item = self.setup.inputs.prepare(image, self.setup.preprocess)
         feeds = feeds_of(self.plan, tensor, self.others, [item.scale])
         return np.asarray(self._read(feeds, len(feeds[self.plan.image.name]))[0])
-
-    def _check_linear(self, targets: Sequence[WeightedTarget]) -> None:
-        """Refuse methods of many runs for numbers that are no sums: they would follow the sum."""
-        driven = next((m.name for m in self.setup.methods if m.drive is not None), None)
-        curved = next((t for t in targets if not t.linear), None)
-        if driven is not None and curved is not None:
-            raise MethodError(
-                f"method '{driven}' does not go with the target '{curved}'. Choose one of one run, "
-                "grad-cam for one."
-            )
 
     def _read(self, feeds: Mapping[str, Any], count: int) -> NDArray[Any]:
         """Return the tensor that is weighted, ``[N, *P]``, of a forward pass alone."""
@@ -214,9 +204,13 @@ class Job:
         if any(m.space == "layer" or "layer" in m.needs for m in self.setup.methods):
             with naming(self.path, LayerError):
                 self.program.verify(values, self._size(batch))
-        maps = [[self._maps(m, p, values, batch) for p in self.places] for m in self.setup.methods]
+        maps = []
+        for m in self.setup.methods:
+            once = m.drive is not None and m.space == "input"  # the same at each layer
+            found = [self._maps(m, p, values, batch) for p in self.places[: 1 if once else None]]
+            maps.append(found * len(self.places) if once else found)
         wanted = list(product(self.groups, zip(self.setup.methods, maps, strict=True)))
-        found = []
+        explained = []
         for n in range(len(batch.items)):
             mine: list[Explanation] = []
             for group, (method, at) in wanted:
@@ -227,8 +221,8 @@ class Job:
                     if raw is not None and raw.ndim == 4:
                         one = replace(one, on_device=raw[n, t])
                     mine.append(one)
-            found.append(mine)
-        return found
+            explained.append(mine)
+        return explained
 
     def _size(self, batch: Batch) -> tuple[int, ...]:
         """Return the spatial lengths of a run's images."""
@@ -342,9 +336,10 @@ class Job:
             targets = {TARGETS: classes, RANKS: np.zeros(len(classes), np.int64)}
         fixed = {**targets, **{k: batch.feeds[k][n : n + 1] for k in self.program.others}}
         runner = self.setup.runner
-        if self.plan.layers:
+        if self.plan.layers and method.space == "layer":
             runner = runner.at(place, self.plan.layers[place].name)
-        runs = ImageRuns(runner, batch.tensor[n : n + 1], fixed, self.element)
+        compare = compared(batch.sums, n, self.plan.detector, batch.items[n], self.setup.labels)
+        runs = ImageRuns(runner, batch.tensor[n : n + 1], fixed, self.element, compare)
         return method.driven(runs)
 
     def _explanation(

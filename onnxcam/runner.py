@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.cache import forget, instrumented
-from onnxcam.errors import InferenceError, LayerError
+from onnxcam.errors import InferenceError, LayerError, MethodError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
@@ -243,13 +243,21 @@ class ImageRuns:
     """
 
     def __init__(
-        self, runner: Runner, tensor: Array, targets: Mapping[str, Array], element: str | None
+        self,
+        runner: Runner,
+        tensor: Array,
+        targets: Mapping[str, Array],
+        element: str | None,
+        likeness: Callable[[Array], Callable[[Array], Array]] | None = None,
     ) -> None:
         """Take an image ``[1, ...]`` as the model takes it, and its targets, which stay fixed.
 
         ``targets`` are the inputs that say them, of one image; other inputs of the model are
-        among them, with a batch axis of 1.
+        among them, with a batch axis of 1. ``likeness`` is given a detector's numbers on the clean
+        image and returns what compares others with them, where boxes are explained.
         """
+        self._likeness = likeness
+        self._like: Callable[[Array], Array] | None = None
         self._runner, self._targets, self._element = runner, targets, element
         whole = runner.program([_VALUE], element)
         self._facts, self._tensor = whole.plan.image, tensor
@@ -306,6 +314,27 @@ class ImageRuns:
         program = self._runner.program([method], self._element, self._cut)
         return self._many(program, images, method.label)
 
+    def like_boxes(self, images: Array) -> NDArray[np.float64]:
+        """Return how like each explained box the best one of images is, ``[B, T]``.
+
+        Raises:
+            MethodError: no boxes are explained.
+        """
+        if self._likeness is None or self._program.plan.single:
+            raise MethodError(
+                "d-rise explains boxes, of a detector that takes several images. "
+                "layer-cam takes any target."
+            )
+        if self._like is None:
+            self._like = self._likeness(self._numbers(self.image[None])[0])
+        return np.stack([self._like(one) for one in self._numbers(images)])
+
+    def _numbers(self, images: Array) -> Array:
+        """Return a detector's numbers ``[B, A, 4 + S]`` of images."""
+        assert self._program.plan.element is not None
+        method = _numbers_of(self._program.plan.element.name)
+        return self.given(method, images)["numbers"][:, 0]
+
     def tail(self, activations: Array) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``."""
         layer, *others = self._tail.plan.feeds.values()
@@ -354,6 +383,17 @@ def reading(*tensors: str) -> Method:
     """Return a method that gives tensors of the model as they are; the same one each time."""
     name = f"reading {','.join(tensors)}"  # tells its graph from others in the cache
     return Method(name, "", write=lambda s: {t: s.tensor(t) for t in tensors}, builtin=True)
+
+
+@cache
+def _numbers_of(tensor: str) -> Method:
+    """Return a method that gives a tensor of the model, ``[1, N, ...]``."""
+    return Method(
+        f"numbers of {tensor}",
+        "",
+        write=lambda s: {"numbers": s.per_target(s.tensor(tensor))},
+        builtin=True,
+    )
 
 
 def feeds_of(

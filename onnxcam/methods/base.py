@@ -51,6 +51,13 @@ class Runs(Protocol):
     def given(self, method: Method, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return what a method of one run writes, of images ``[B, C, *S]``, ``[B, T, ...]``."""
 
+    def like_boxes(self, images: NDArray[Any]) -> NDArray[np.float64]:
+        """Return how like each explained box the best one of images ``[B, C, *S]`` is, ``[B, T]``.
+
+        Raises:
+            MethodError: no boxes are explained.
+        """
+
     def tail(self, activations: NDArray[Any]) -> NDArray[np.float64]:
         """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``.
 
@@ -79,6 +86,7 @@ class Method:
         on_device: whether ``finish`` takes arrays on the GPU as well.
         proportional: whether its maps are proportional to the score or its gradient.
         builtin: whether it comes with onnxcam; others are not cached.
+        boxes: whether it drives runs for a detector's boxes, and for nothing else.
     """
 
     name: str
@@ -95,6 +103,7 @@ class Method:
     on_device: bool = False
     proportional: bool = False
     builtin: bool = False
+    boxes: bool = False
 
     @property
     def label(self) -> str:

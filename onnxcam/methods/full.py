@@ -19,7 +19,10 @@ _LEAST = 1e-7  # added to denominators, as in pytorch-grad-cam
 
 
 def _summed(arrays: Arrays) -> NDArray[np.float32]:
-    """Scale the sizes of each channel to 0..1, resize them, and add, ``[N, T, *S]``."""
+    """Scale the sizes of each channel to 0..1, resize them, and add, ``[N, T, *S]``.
+
+    They are above 0 everywhere, so the map begins at its least value, as pytorch-grad-cam's does.
+    """
     count, targets, _, *space = arrays["image"].shape
     total = np.zeros((count * targets, *space), np.float32)
     for key, found in arrays.items():
@@ -30,7 +33,8 @@ def _summed(arrays: Arrays) -> NDArray[np.float32]:
         sizes = sizes - sizes.min(axis=axes, keepdims=True)
         sizes /= sizes.max(axis=axes, keepdims=True) + _LEAST
         total += resized(sizes.sum(axis=1), tuple(space))
-    return total.reshape(count, targets, *space)
+    least = total.min(axis=tuple(range(1, total.ndim)), keepdims=True)
+    return np.asarray((total - least).reshape(count, targets, *space))
 
 
 @register(
@@ -42,7 +46,7 @@ def _summed(arrays: Arrays) -> NDArray[np.float32]:
     finish=_summed,
 )
 def full_grad(s: Site) -> dict[str, Term]:
-    """|x G_x| and |b G_b| of all biases of maps, each channel scaled to 0..1, resized and added."""
+    """|x G_x| and |b G_b| of all biases of maps, channels scaled to 0..1, resized and added."""
     biases = s.biases()
     found = {"image": s.gradient(s.input) * s.input}
     for n, (contribution, rank, axis) in enumerate(biases):

@@ -32,6 +32,7 @@ def register(
     drives: bool = False,
     on_device: bool = False,
     proportional: bool = False,
+    boxes: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a method.
 
@@ -50,6 +51,7 @@ def register(
         on_device: whether ``finish`` takes arrays on the GPU as well.
         proportional: whether its maps are proportional to the score's gradient, so that rounding
             noise can be told by their size.
+        boxes: whether it drives runs for a detector's boxes, and for nothing else.
 
     Raises:
         MethodError: the name could not be typed, the space is unknown, a parameter no number.
@@ -80,6 +82,7 @@ def register(
             cost=cost,
             on_device=on_device,
             proportional=proportional,
+            boxes=boxes,
             builtin=(function.__module__ or "").startswith(f"{onnxcam.methods.__name__}."),
         )
         return function

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import MethodError
 from onnxcam.targets.classes import sigmoid
 
 Array = NDArray[Any]
@@ -16,6 +17,7 @@ THRESHOLD = 0.25  # of scores, as detectors' own tools have it
 _OVERLAP = 0.5  # of two boxes of one class, above which the less sure one is dropped
 _MOST = 300
 _NEARLY_ALL, _MANY = 0.95, 0.5
+_MANY_CLASSES = 1000
 # Strides of scales, and boxes a cell.
 _GRIDS = (
     ((8, 16, 32), (1, 1, 1)),
@@ -153,6 +155,96 @@ def detections(
     return found
 
 
+class Likeness:
+    """How like boxes are to some of one image's (D-RISE, Petsiuk et al. 2021, eq. 3-5).
+
+    The likeness of two boxes is their overlap, times the cosine of their classes' probabilities,
+    times the objectness of the other; where the detector has none, its highest probability. How the
+    numbers are read is decided on the clean image.
+    """
+
+    def __init__(
+        self,
+        clean: Array,
+        anchors: Sequence[int | None],
+        reading: Reading,
+        geometry: Geometry,
+        labels: Sequence[str] | None,
+    ) -> None:
+        """Take the clean image's numbers ``[A, 4 + S]``, and the anchors of boxes on it.
+
+        Raises:
+            MethodError: the boxes are offsets that only the model's own tools know.
+        """
+        self._reading, self._anchors = reading, anchors
+        self._size = (geometry.columns.input, geometry.rows.input)
+        clean = clean.astype(np.float64)
+        self._kept = _candidates(clean, reading, labels)[0]
+        self._kind = kind_of(clean, reading, labels)
+        self._nothing: int | None = None
+        if self._kind == "Softmax" and not reading.final:
+            self._nothing = _background(_softmax(_scores(clean, reading)))
+        self._boxes, self._classes, _ = self._read(clean)
+
+    def of(self, values: Array) -> Array:
+        """Return the likeness of the best of an image's boxes to each of those, ``[T]``."""
+        boxes, classes, sure = self._read(values.astype(np.float64))
+        found = np.zeros(len(self._anchors))
+        for t, anchor in enumerate(self._anchors):
+            if anchor is not None:
+                overlap = overlaps(self._boxes[anchor], boxes)
+                found[t] = (overlap * (classes @ self._classes[anchor]) * sure).max()
+        return found
+
+    def _read(self, values: Array) -> tuple[Array, Array, Array]:
+        """Return corners, probabilities of classes at length 1, and objectness of every anchor."""
+        boxes = _corners(values[:, :4], self._kept, self._reading, self._size)
+        if boxes is None:
+            raise MethodError(
+                "d-rise compares boxes, and this detector gives offsets from anchors that are not "
+                "in the file. layer-cam explains its boxes."
+            )
+        first = sigmoid(values[:, 4]) if self._kind else values[:, 4]
+        if self._reading.final:  # one class each: its turns are at right angles to all others
+            classes = values[:, 5, None] == np.arange(_MANY_CLASSES)
+            return boxes, classes.astype(np.float64), first
+        scores = _scores(values, self._reading)
+        if self._kind == "Softmax":
+            shares = _softmax(scores)
+            shares[:, self._nothing] = 0
+        else:
+            shares = sigmoid(scores) if self._kind else scores
+        sure = first if self._reading.objectness else shares.max(axis=1)
+        lengths = np.linalg.norm(shares, axis=1, keepdims=True)
+        return boxes, shares / np.where(lengths > 0, lengths, 1), sure
+
+
+class _Sums(Protocol):
+    @property
+    def detected(self) -> Sequence[Sequence[Any]]: ...
+
+
+class _Item(Protocol):
+    @property
+    def geometry(self) -> Geometry: ...
+
+
+def compared(
+    sums: _Sums | None, n: int, reading: Reading | None, item: _Item, labels: Sequence[str] | None
+) -> Callable[[Array], Callable[[Array], Array]] | None:
+    """Return what makes :meth:`Likeness.of` of an image's numbers; ``None`` without boxes."""
+    if reading is None or sums is None:
+        return None
+    ones = [None if d[n] is None or d[n].one is None else d[n].one.anchor for d in sums.detected]
+    return lambda clean: Likeness(clean, ones, reading, item.geometry, labels).of
+
+
+def _softmax(scores: Array) -> Array:
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    found: Array = shares / shares.sum(axis=1, keepdims=True)
+    return found
+
+
 def least_of(reading: Reading) -> float:
     """Return the score above which something is a detection."""
     return THRESHOLD if reading.threshold is None else reading.threshold
@@ -195,8 +287,7 @@ def _candidates(
         return kept, values[kept, 5].astype(np.int64), scores[kept]
     scores = _scores(values, reading)
     if kind == "Softmax":
-        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
+        shares = _softmax(scores)
         shares[:, _background(shares)] = 0
     else:
         shares = sigmoid(scores) if kind else scores.copy()

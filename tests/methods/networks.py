@@ -30,6 +30,7 @@ METHODS = [
 ]
 # At a transformer's tokens only, see tests/methods/test_transformers.py.
 ATTENTION = ["attention-rollout", "attention-gradient", "le-grad"]
+BOXES = ["d-rise"]  # of detectors only, see tests/test_boxes.py
 INNER = [m for m in METHODS if m != "cam"]  # at a layer that is not simply averaged
 ELEMENTS = [m for m in INNER if m != "finer-cam"]  # whose target may be anything
 

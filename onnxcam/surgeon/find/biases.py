@@ -49,7 +49,7 @@ def _number(value: ir.Value | None) -> np.ndarray | None:
     stored, scale, zero = (constant(v) for v in (*node.inputs, None)[:3])
     if stored is None or scale is None or (scale.size > 1 and stored.ndim != 1):
         return None
-    return (stored.astype(np.float64) - (0 if zero is None else zero.astype(np.float64))) * scale
+    return np.asarray((stored - np.float64(0 if zero is None else zero)) * np.float64(scale))
 
 
 def channels_of(bias: np.ndarray, output: ir.Value) -> int | None:
