@@ -94,9 +94,9 @@ def main() -> None:
                 wins[names[n // 2]] += won(explanation.heatmap, own, other)
             cases, seen = cases + len(alone), seen + 1
     print(f"{cases} cases of {seen} photographs, {Path(options.model).stem}")
-    print("| method | own class |\n|---|---|")
+    print("| method | won | share |\n|---|---|---|")
     for name in sorted(names, key=lambda n: -wins[n]):
-        print(f"| {name} | {wins[name] / max(cases, 1):.3f} |")
+        print(f"| {name} | {wins[name]} | {wins[name] / max(cases, 1):.3f} |")
 
 
 if __name__ == "__main__":
