@@ -2,7 +2,7 @@
 
 python docs/make_pictures.py [FOLDER OF TEST DATA]
 
-The first is made of what onnxcam brings along, the second of a photograph and a model of the test data.
+The first is made of what onnxcam brings along, the others of a photograph and a model of the test data.
 """
 
 import sys
@@ -12,10 +12,13 @@ from PIL import Image
 
 import onnxcam
 from onnxcam.imaging.sheets import sheet
+from onnxcam.methods.registry import methods as known
 
 PICTURES = Path(__file__).with_name("pictures")
 METHODS = ["grad-cam", "counterfactual", "layer-cam", "excitation-bp", "guided-backprop"]
 METHODS += ["guided-grad-cam"]
+SIDE = 120  # of a panel of the contact sheet
+FAST = [name for name, m in known().items() if m.drive is None and "transformer" not in m.needs]
 
 
 def chelsea() -> None:
@@ -38,7 +41,24 @@ def methods(data: Path) -> None:
     whole.save(PICTURES / "methods.jpg", quality=88, optimize=True)
 
 
+def contact_sheet(data: Path) -> None:
+    """Every method of one run that takes the model: the dog beside the cat."""
+    explainer = onnxcam.Explainer(onnxcam.default_model(), method=FAST)
+    found = explainer.explain(
+        data / "images" / "two_objects" / "both.png", ["bull mastiff", "tabby"]
+    )
+    panels = []
+    for dog, cat in zip(found[::2], found[1::2], strict=True):
+        pair = Image.new("RGB", (2 * SIDE + 2, SIDE), "white")
+        for n, one in enumerate((dog, cat)):
+            pair.paste(one.overlay().resize((SIDE, SIDE)), (n * (SIDE + 2), 0))
+        panels.append((dog.method, pair))
+    whole = sheet([panels[i : i + 3] for i in range(0, len(panels), 3)])
+    whole.save(PICTURES / "contact-sheet.jpg", quality=68, optimize=True)
+
+
 if __name__ == "__main__":
     chelsea()
     if len(sys.argv) > 1:
         methods(Path(sys.argv[1]))
+        contact_sheet(Path(sys.argv[1]))

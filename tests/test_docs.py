@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +63,24 @@ def test_the_page_of_the_api_is_up_to_date() -> None:
     headings = {line[3:] for line in made.splitlines() if line.startswith("## ")}
     assert set(onnxcam.__all__) - {"__version__", "OnnxcamError"} <= headings
     assert {"Errors", "onnxcam.notebook.Explanations"} <= headings
+
+
+def test_the_page_of_methods_is_up_to_date() -> None:
+    module = generator("make_methods")
+    made, written = module.page(), (DOCS / "methods.md").read_text("utf-8")
+    stale = [line for line in made.splitlines() if line not in written.splitlines()]
+    assert made == written, f"docs/methods.md is stale: run '{module.COMMAND}'. New: {stale[:5]}"
+
+
+def test_the_tests_that_the_page_of_methods_names_are_there() -> None:
+    notes = tomllib.loads((DOCS / "methods.toml").read_text("utf-8"))
+    named = {n: one for n, one in notes.items() if "test" in one}
+    assert len(named) > 40
+    for name, one in named.items():
+        file, _, test = one["test"].partition("::")
+        text = (DOCS.parent / file).read_text("utf-8")
+        assert re.search(rf"^def {test}\b", text, re.MULTILINE), name
+        assert name.split("-")[0] in text, f"{name} is not tried in {file}"
 
 
 def test_the_changelog_begins_with_this_version() -> None:

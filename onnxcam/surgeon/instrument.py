@@ -83,7 +83,7 @@ def instrument(path: str | Path, request: Request) -> tuple[bytes, Plan]:
 
 
 def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[bytes, Plan]:
-    model, chosen, facts = chosen_in(prepared, origin, request)
+    model, chosen, facts, request = chosen_in(prepared, origin, request)
     built = None
     if request.engine != "rules":
         built, chosen = _build(prepared, chosen, request)
@@ -99,8 +99,11 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
 
 def chosen_in(
     prepared: Prepared, origin: Origin, request: Request
-) -> tuple[ir.Model, Chosen, ModelFacts]:
-    """Return the model at the opset that its gradient needs, what is explained, and its facts."""
+) -> tuple[ir.Model, Chosen, ModelFacts, Request]:
+    """Return the model at the opset that its gradient needs, what is explained, its facts.
+
+    The request comes back with the parts that are for boxes where the model is a detector.
+    """
     graph, model = prepared.model.graph, prepared.model
     facts = model_facts(model, prepared.path.name, origin)
     chosen = choose(
@@ -121,7 +124,7 @@ def chosen_in(
         to += [first_floating(names(graph)[chosen.image.name])] if "input" in spaces else []
         model = prepared.lifted(needed_opset(graph, chosen.end, to) if to else 0)
         chosen = chosen.in_graph(model.graph)
-    return model, chosen.as_numbers(model.graph), facts
+    return model, chosen.as_numbers(model.graph), facts, request
 
 
 def _build(prepared: Prepared, chosen: Chosen, request: Request) -> tuple[Built, Chosen]:

@@ -123,7 +123,7 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
         naming(path, ContradictionError, PreprocessError),
         naming(path, NoGradientError, advice=advice),
     ):
-        model, chosen, facts = chosen_in(prepared, origin, request)
+        model, chosen, facts, request = chosen_in(prepared, origin, request)
         plan = plan_of(facts, chosen, origin.outer)
         _check(plan, chosen, asked)
         _check_photograph(plan, asked)
