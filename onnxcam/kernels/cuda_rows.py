@@ -54,29 +54,28 @@ def _fold(half: int, hop: int) -> Any:
     return steps
 
 
-@cache
-def combine_rows(columns: int) -> Any:
-    """Return Grad-CAM's kernel for maps of ``columns * WARP`` positions, or less than WARP fewer.
-
-    A lane has the positions ``lane``, ``lane + WARP``, ...; a warp takes several channels at a
-    time. Nothing is exchanged in shared memory before the end.
-    """
-    channels = channels_of(columns)
-    before = columns - 1  # columns that every lane has
-    fold = _fold(channels // 2, WARP // 2)  # channel c ends in lanes c * WARP / channels on
+def _loader(columns: int) -> Any:
+    """Return code that loads a warp's channels; ``more`` lanes have a last position."""
+    channels, before = channels_of(columns), columns - 1
 
     @cuda.jit(device=True)
     def load(values, into, at, row, more):
-        """Load channels; a lane without a last position reads its last but one again."""
+        # A lane without a last position reads its last but one again.
         hop = uint64(before * WARP if more else max(before - 1, 0) * WARP)
         for c in range(channels):
             for p in range(before):
                 into[c * columns + p] = read(values, at + uint64(c) * row + uint64(p * WARP))
             into[c * columns + before] = read(values, at + uint64(c) * row + hop)
 
+    return load
+
+
+def _single(columns: int) -> Any:
+    """Return code that adds one channel, where too few are left for all at a time."""
+    before = columns - 1
+
     @cuda.jit(device=True)
-    def one(gradients, activations, g_at, a_at, more, scale, totals):
-        """Add one channel, where too few are left for all at a time."""
+    def add(gradients, activations, g_at, a_at, more, scale, totals):
         mean = float32(0)
         for p in range(columns):
             if p < before or more:
@@ -88,6 +87,42 @@ def combine_rows(columns: int) -> Any:
         for p in range(columns):
             if p < before or more:
                 totals[p] += float64(mean * scale * read(activations, a_at + uint64(p * WARP)))
+
+    return add
+
+
+def _writer(columns: int) -> Any:
+    """Return code that adds up the sums of a block's warps, and writes them from ``at`` on."""
+
+    @cuda.jit(device=True)
+    def write(totals, staged, out, at, places, relu):
+        me = int32(cuda.threadIdx.x)
+        lane, warp = int32(me % WARP), int32(me // WARP)
+        for p in range(columns):
+            staged[me] = totals[p]
+            cuda.syncthreads()
+            if warp == 0 and lane + p * WARP < places:
+                total = 0.0
+                for w in range(WARPS):
+                    total += staged[w * WARP + lane]
+                if relu and total < 0:
+                    total = 0.0
+                out[at + uint64(lane + p * WARP)] = float32(total)
+            cuda.syncthreads()
+
+    return write
+
+
+@cache
+def combine_rows(columns: int) -> Any:
+    """Return Grad-CAM's kernel for maps of ``columns * WARP`` positions, or less than WARP fewer.
+
+    A lane has the positions ``lane``, ``lane + WARP``, ...; a warp takes several channels at a
+    time. Nothing is exchanged in shared memory before the end.
+    """
+    channels, before = channels_of(columns), columns - 1  # columns that every lane has
+    fold = _fold(channels // 2, WARP // 2)  # channel c ends in lanes c * WARP / channels on
+    load, add, write = _loader(columns), _single(columns), _writer(columns)
 
     def rows(activations, gradients, out, targets, count, places, share, relu):
         g, a = cuda.local.array(LOADS, float32), cuda.local.array(LOADS, float32)
@@ -129,22 +164,12 @@ def combine_rows(columns: int) -> Any:
             g_at += ahead
             a_at += ahead
         while first < end:  # fewer than ``channels``, of one warp
-            one(gradients, activations, g_at, a_at, more, scale, totals)
+            add(gradients, activations, g_at, a_at, more, scale, totals)
             first += 1
             g_at += row
             a_at += row
         at = uint64((cuda.blockIdx.y * cuda.gridDim.x + pair) * places)
-        for p in range(columns):
-            staged[me] = totals[p]
-            cuda.syncthreads()
-            if warp == 0 and lane + p * WARP < places:
-                total = 0.0
-                for w in range(WARPS):
-                    total += staged[w * WARP + lane]
-                if relu and total < 0:
-                    total = 0.0
-                out[at + uint64(lane + p * WARP)] = float32(total)
-            cuda.syncthreads()
+        write(totals, staged, out, at, places, relu)
 
     rows.__name__ = f"combine_rows_{columns}"
     return compiled(rows)
