@@ -26,7 +26,7 @@ def inside(point: tuple[float, float] | None, box: tuple[float, ...]) -> bool:
 
 
 def run(
-    detector: str, photos: list[str], card: str | None, least: float, methods: list[str]
+    detector: str, photos: list[str], card: str, least: float, methods: list[str]
 ) -> str:
     explainer = onnxcam.Explainer(detector, method=methods, preprocess=card, providers="cpu")
     hits: Counter[str] = Counter()
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("detector")
     parser.add_argument("photos", nargs="+")
-    parser.add_argument("--preprocess")
+    parser.add_argument("--preprocess", default="auto")
     parser.add_argument("--least", type=float, default=0.0)
     parser.add_argument("--method", action="append")
     given = parser.parse_args()
