@@ -42,19 +42,20 @@ same does not know of classes.*
   in parts of the map's maximum: each on small or torchvision networks with seeded weights.
 * **Own class**: the share of cases in which the map is larger, in the mean, on the boxes of its own
   class than on those of the other, of the two best-scored classes of a photograph: {cases} cases
-  of the annotated photographs (of many runs fewer, where it says so), the embedded EfficientNet-Lite0 at its last layer
-  (`benchmarks/discrimination.py`). 0.5 is chance, and what a map gets that is the same for every
+  of the annotated photographs (for methods of many runs fewer: their number stands beside), the embedded
+  EfficientNet-Lite0 at its last layer (`benchmarks/discrimination.py`). 0.5 is chance, and what a map gets that is the same for every
   class; the standard error is up to {error:.2f}. Low is right for `counterfactual`. It asks whether a
   map tells classes apart, on this network, not whether it is right about the network: an object's
   surroundings may be what speaks for it. Behind averaging and one linear layer, as here, `cam`,
   `grad-cam`, `hires-cam` and `xgrad-cam` are one map.
 """
 
+SUMS = "numbers and their sums and differences, no boxes, similarities or likelihoods"
 KINDS = {
     ("layer", False): "any target; any layer of maps before it, several too",
-    ("layer", True): "any target but likelihoods of texts; any layer of maps before it",
+    ("layer", True): f"{SUMS}; any layer of maps before it",
     ("input", False): "any target; always at the image, whatever the layer",
-    ("input", True): "any target but likelihoods of texts; always at the image",
+    ("input", True): f"{SUMS}; always at the image",
 }
 
 
