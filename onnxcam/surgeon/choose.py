@@ -174,8 +174,7 @@ def choose(
             if tensor is None or not dims(tensor) or not is_float(tensor) or not stand_in:
                 raise
             refusal = str(error)
-            head = find_head(graph, metadata or {}) if score == "auto" else None
-            if head is not None:
+            if score == "auto" and (head := find_head(graph, metadata or {})) is not None:
                 refusal = _DETECTOR.format(element_option(tensor))
                 tensor = names(graph)[head.scores]
     elif element == f"{WEIGHTED}{DETECTIONS}":
@@ -194,16 +193,10 @@ def choose(
         found = Score(tensor, None, (), None)
         whole = steps is None and _is_whole(tensor, batch, head)
     if whole and image.batch not in (None, 1):
-        if refusal:
-            raise ScoreError(refusal)
-        raise TargetError(
-            f"target '{found.value.name}[...]': the tensor does not say which of the "
-            f"{image.batch} images of a run its numbers belong to."
-        )
+        raise ScoreError(refusal) if refusal else _of_no_image(found.value, image)
     rows = head or _head_of(graph, tensor, metadata or {})
     scales = [] if rows is None else _scales(graph, image, rows, layers, grid)
-    places: tuple[Place, ...] = tuple(scales)
-    why: OnnxcamError | None = None
+    places, why = tuple(scales), None
     try:
         ends = [found.value, *(names(graph)[s] for s, _ in (head.more if head else ()))]
         places = places or _places(graph, image, _end_after(graph, ends, layers), layers, grid)
@@ -226,6 +219,14 @@ def choose(
         steps=steps,
         head=head,
         scales=bool(scales),
+    )
+
+
+def _of_no_image(tensor: ir.Value, image: ImageInput) -> TargetError:
+    """Return why the numbers of a tensor without an axis of images are not explained."""
+    return TargetError(
+        f"target '{tensor.name}[...]': the tensor does not say which of the {image.batch} images "
+        "of a run its numbers belong to."
     )
 
 
