@@ -43,7 +43,7 @@ def drop_map_outputs(proto: onnx.ModelProto, path: Path) -> None:
         raise ModelError(f"{path}: no output is a tensor: {shown}.")
     del graph.output[:]
     graph.output.extend(kept)
-    _drop_unread(graph, dropped)
+    drop_unread(graph, dropped)
 
 
 def _is_tensor(output: onnx.ValueInfoProto) -> bool:
@@ -54,7 +54,7 @@ def _is_tensor(output: onnx.ValueInfoProto) -> bool:
     return bool(kind.WhichOneof("value") != "map_type")
 
 
-def _drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
+def drop_unread(graph: onnx.GraphProto, names: set[str]) -> None:
     """Remove the nodes that only these tensors needed, and what is said of them."""
     kept = {o.name for o in graph.output}
     while True:

@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from onnxcam.errors import ModelError, OnnxcamError, first_line
 from onnxcam.graph.protos import all_nodes, opset_of
+from onnxcam.model.earlier import pass_over_earlier
 from onnxcam.model.fold import fold_constants
 from onnxcam.model.map_outputs import drop_map_outputs
 from onnxcam.model.opset import BASE_OPSET, lift
@@ -153,6 +154,7 @@ def _prepare(
     proto: onnx.ModelProto, path: Path, opset: int | None, keep: frozenset[str]
 ) -> tuple[onnx.ModelProto, ir.Model]:
     _name_default_domain(proto, opset or BASE_OPSET)
+    pass_over_earlier(proto)
     drop_map_outputs(proto, path)
     _constants_to_initializers(proto.graph)
     if proto.functions:

@@ -114,3 +114,19 @@ def test_what_no_graph_holds_is_refused(model, tmp_path) -> None:
     with pytest.raises(TargetError, match="fixed or an input"):
         onnxcam.export(model, out, targets=3, target_required=True)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_portable_model_is_explained_as_its_original(
+    model, explainer, images, tmp_path, required
+) -> None:
+    first = onnxcam.export(model, tmp_path / "a.onnx", target_required=required).path
+    again = onnxcam.Explainer(first, preprocess=explainer.preprocess)
+    ours, its = again.explain(images[0])[0], explainer.explain(images[0])[0]
+    assert (ours.target, ours.layer) == (its.target, its.layer)
+    np.testing.assert_allclose(ours.signed, its.signed, rtol=0, atol=1e-6 * abs(its.signed).max())
+    second = onnxcam.export(first, tmp_path / "b.onnx", target_required=required).path
+    a, b = (onnx.load(p) for p in (first, second))
+    for part in ("input", "output"):
+        assert [v.name for v in getattr(a.graph, part)] == [v.name for v in getattr(b.graph, part)]
+    assert len(a.graph.node) == len(b.graph.node)
