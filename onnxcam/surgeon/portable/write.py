@@ -212,10 +212,11 @@ def _written(
         _replace(graph, image, photograph.tensor(chosen.image))
     drop_unneeded(graph, PREFIX)
     _part_squares(b)
+    called = _name(graph, taken)
     return Portable(
         model=ir.serde.serialize_model(model),
         plan=plan,
-        names=_name(graph, taken),
+        names=called,
         heatmaps=heatmaps,
         overlays=overlays,
         operators=(operators, len(graph) - operators),
