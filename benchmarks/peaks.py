@@ -25,9 +25,7 @@ def inside(point: tuple[float, float] | None, box: tuple[float, ...]) -> bool:
     return point is not None and box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
-def run(
-    detector: str, photos: list[str], card: str, least: float, methods: list[str]
-) -> str:
+def run(detector: str, photos: list[str], card: str, least: float, methods: list[str]) -> str:
     explainer = onnxcam.Explainer(detector, method=methods, preprocess=card, providers="cpu")
     hits: Counter[str] = Counter()
     count = 0
