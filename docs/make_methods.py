@@ -44,8 +44,8 @@ same does not know of classes.*
   class than on those of the other, of the two best-scored classes of a photograph: {cases} cases
   of the annotated photographs (for methods of many runs fewer: their number stands beside), the embedded
   EfficientNet-Lite0 at its last layer (`benchmarks/discrimination.py`). 0.5 is chance, and what a map gets that is the same for every
-  class; the standard error is up to {error:.2f}. Low is right for `counterfactual`. It asks whether a
-  map tells classes apart, on this network, not whether it is right about the network: an object's
+  class; the standard error is up to {error:.2f}. Low is right for `counterfactual`. Of
+  signed maps at the image only what speaks for the class counts. It asks whether a map tells classes apart, on this network, not whether it is right about the network: an object's
   surroundings may be what speaks for it. Behind averaging and one linear layer, as here, `cam`,
   `grad-cam`, `hires-cam` and `xgrad-cam` are one map.
 """
