@@ -45,8 +45,9 @@ same does not know of classes.*
   the annotated photographs (for methods of many runs fewer: their number stands beside, and
   `grad-cam` wins {first:.2f} of those), the embedded EfficientNet-Lite0 at its last layer
   (`benchmarks/discrimination.py`). Of signed maps at the image only what speaks for the class
-  counts. 0.5 is chance, and what a map gets that is the
-  same for every class; the standard error is up to {error:.2f}. Low is right for `counterfactual`.
+  counts. 0.5 is chance, and what a map gets that is the same for every class; the standard error
+  is up to {error:.2f}, of fewer cases {more:.2f}. Low is right for `counterfactual`, and `occlusion`
+  is here of `size=64,stride=32`.
   It asks whether a map tells classes apart, on this network, not whether it is right about the
   network: an object's surroundings may be what speaks for it. Behind averaging and one linear
   layer, as here, `cam`, `grad-cam`, `hires-cam` and `xgrad-cam` are one map.
@@ -123,6 +124,7 @@ def page() -> str:
         command=COMMAND,
         cases=cases,
         error=0.5 / cases**0.5,
+        more=0.5 / some["cases"] ** 0.5,
         first=some["grad-cam"] / some["cases"],
     )
     around = " and ".join(f"`{name}`" for name in WRAPPERS)
