@@ -3,7 +3,9 @@
 Of every photograph that shows two classes or more, the two that the model scores highest are
 explained, and each map is averaged over the boxes of its own class and over those of the other,
 without pixels that lie in both or that the network did not see. A case is won where its own mean is
-the larger one. A map that is the same for every class wins exactly one of two: 0.5.
+the larger one. A map that is the same for every class wins exactly one of two: 0.5. Of maps whose
+numbers add up to the score, or are drops of it, only what speaks for the class counts, summed over
+channels; of other maps at the image their size.
 
     python benchmarks/discrimination.py [--photographs 10] [--model MODEL.onnx] [METHOD ...]
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import warnings
@@ -29,6 +32,20 @@ from onnxcam.methods.registry import methods
 
 DATA = Path(os.environ.get("ONNXCAM_TEST_DATA", "../shared/data"))
 Item = dict[str, Any]
+
+
+# At the image, with a sign that says for or against.
+SIGNED = ("input-x-gradient", "lrp", "attn-lrp", "deep-lift", "integrated", "gradient-shap")
+SIGNED += ("occlusion", "rise")
+
+
+def heat(explanation: onnxcam.Explanation) -> NDArray[np.float32]:
+    """Return what counts of a map, on the photograph, ``[H, W]``."""
+    if not explanation.method.startswith(SIGNED):
+        return explanation.heatmap
+    signed = explanation.signed
+    total = signed.sum(axis=0) if signed.ndim > explanation.axes else signed
+    return dataclasses.replace(explanation, signed=np.maximum(total, 0)).heatmap
 
 
 def covered(item: Item, category: str) -> NDArray[np.bool_]:
@@ -91,7 +108,7 @@ def main() -> None:
             found = explainer.explain(DATA / "images" / item["file"], two) if alone else []
             for n, explanation in enumerate(found):  # for each method both targets
                 own, other = alone[:: -1 if n % 2 else 1]
-                wins[names[n // 2]] += won(explanation.heatmap, own, other)
+                wins[names[n // 2]] += won(heat(explanation), own, other)
             cases, seen = cases + len(alone), seen + 1
     print(f"{cases} cases of {seen} photographs, {Path(options.model).stem}")
     print("| method | won | share |\n|---|---|---|")
