@@ -22,7 +22,7 @@ from onnxcam.files import cache_folder
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.request import Request
 
-FORMAT = 8  # raised when the content of entries changes its meaning
+FORMAT = 10  # raised when the content of entries changes its meaning
 _ENTRY = re.compile(r"[0-9a-f]{64}")
 MOST_BYTES = 2 << 30  # oldest entries go beyond this
 

@@ -14,8 +14,9 @@ def cut(builder: Builder, at: ir.Value) -> dict[str, str]:
     """Have everything that depends on a tensor read an input in its place.
 
     Whatever else crosses the cut (skip connections) and is computed from the inputs that the
-    tensor is computed from becomes an input as well. Outputs that do not depend on the tensor are
-    removed.
+    tensor is computed from becomes an input as well; lengths, which follow from how many images
+    there are, are computed anew from the tensors whose lengths they are. Outputs that do not
+    depend on the tensor are removed.
 
     Returns:
         The names of the tensors and of their inputs.
@@ -27,7 +28,12 @@ def cut(builder: Builder, at: ir.Value) -> dict[str, str]:
     nodes = [n for n in graph if not after.isdisjoint(n.outputs) and at not in n.outputs]
     read = dict.fromkeys(v for n in nodes for v in reads(n))
     crossing = [v for v in read if v is at or (v in varying and v not in after)]
-    crossing = [at, *(v for v in crossing if v is not at and v not in sources)]
+    lengths = [n for v in crossing for n in _lengths(v, varying)]
+    again = {v for n in lengths for v in n.outputs}
+    measured = [v for n in lengths if n.op_type == "Shape" for v in n.inputs if v is not None]
+    nodes += dict.fromkeys(lengths)
+    crossing = [v for v in crossing if v is not at and v not in again and v not in sources]
+    crossing = list(dict.fromkeys((at, *measured, *crossing)))
     fed = {}
     for value in crossing:
         feed = ir.Value(name=f"{FEED}{value.name}", shape=value.shape, type=value.type)
@@ -42,3 +48,20 @@ def cut(builder: Builder, at: ir.Value) -> dict[str, str]:
         if not any(value in set(reads(n)) for n in nodes):
             graph.inputs.remove(value)
     return fed
+
+
+def _lengths(value: ir.Value, varying: set[ir.Value]) -> list[ir.Node]:
+    """Return the nodes that make whole numbers of lengths alone, ``[]`` where something else is."""
+    found: list[ir.Node] = []
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        node = one.producer()
+        if one not in varying or node in found:
+            continue
+        if node is None or one.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+            return []
+        found.append(node)
+        if node.op_type != "Shape":
+            waiting += reads(node)
+    return found
