@@ -132,6 +132,7 @@ class DetectorFacts:
     Attributes:
         objectness: whether the first score says that there is anything, and the others what.
         final: whether there is one score, and after it the class.
+        given: whether the score as the model gives it stands after the class.
         classes: how many classes there are, ``None``: all numbers that are left.
         squashed: what follows the scores in the model: ``"Sigmoid"``, ``"Softmax"`` or nothing.
         corners: whether boxes are corners; ``None``: what the run gives decides.
@@ -146,6 +147,7 @@ class DetectorFacts:
 
     objectness: bool = False
     final: bool = False
+    given: bool = False
     classes: int | None = None
     squashed: str = ""
     corners: bool | None = None

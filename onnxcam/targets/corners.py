@@ -30,6 +30,8 @@ class Reading(Protocol):
     @property
     def final(self) -> bool: ...  # noqa: D102
     @property
+    def given(self) -> bool: ...  # noqa: D102
+    @property
     def classes(self) -> int | None: ...  # noqa: D102
     @property
     def squashed(self) -> str: ...  # noqa: D102

@@ -226,7 +226,7 @@ def _candidates(
     kind, least = kind_of(values, reading, labels), least_of(reading)
     if reading.final:
         scores = sigmoid(values[:, 4]) if kind else values[:, 4]
-        scores = values[:, 6] if values.shape[1] > 6 else scores  # as the model gives it
+        scores = values[:, 6] if reading.given else scores
         kept = np.flatnonzero(scores > least)
         return kept, values[kept, 5].astype(np.int64), scores[kept]
     scores = _scores(values, reading)

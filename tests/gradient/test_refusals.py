@@ -18,14 +18,14 @@ from onnxcam.gradient.add import new_walk
 from onnxcam.gradient.call import COMMON, Call, must_be_known
 from onnxcam.gradient.function_bodies import REFUSES as OF_BODIES
 from onnxcam.gradient.ort.equivalents import EQUIVALENTS
-from onnxcam.gradient.overrides import excitation
+from onnxcam.gradient.overrides import deep_lift, excitation, relevance
 from onnxcam.gradient.registry import RULES
 from onnxcam.graph.builder import Builder
 
 FOLDER = Path(inspect.getfile(onnxcam.gradient.add)).parent
 RULES_OF_BOTH_ENGINES = [*RULES.values(), *EQUIVALENTS.values()]
 DECLARED = {reason for rule in RULES_OF_BOTH_ENGINES for reason in rule.refuses}
-DECLARED |= {*OF_BODIES, *excitation.REFUSES}
+DECLARED |= {*OF_BODIES, *deep_lift.REFUSES, *excitation.REFUSES, *relevance.REFUSES}
 
 
 def written() -> Iterator[tuple[str, str]]:

@@ -10,13 +10,13 @@ import pytest
 
 import onnxcam
 from onnxcam.surgeon.portable.cells import GRIDS
-from onnxcam.targets import detections
+from onnxcam.targets import corners
 from tests.conftest import parse, runtime
 from tests.test_boxes import scales_apart
 
 
-def test_the_grids_are_those_of_detections() -> None:
-    assert GRIDS == detections._GRIDS
+def test_the_grids_are_those_of_python() -> None:
+    assert GRIDS == corners._GRIDS
 
 
 def yolox() -> onnx.ModelProto:

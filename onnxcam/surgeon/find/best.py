@@ -65,7 +65,7 @@ def _rows(output: ir.Value) -> Head | None:
     return Head(
         scores[0].name or "",
         boxes.name or "",
-        reading=DetectorFacts(final=True, corners=True),
+        reading=DetectorFacts(final=True, given=True, corners=True),
         classes=classes[0].name or "",
         single=len(dims(output) or []) == 2 or _suppressed(output),
         outputs=(output.name or "",),
@@ -90,6 +90,7 @@ def _lists(graph: ir.Graph) -> Head | None:
             continue
         reading = DetectorFacts(
             final=True,
+            given=True,
             classes=_count(boxes) if api else None,
             corners=True,
             relative=True if api else None,

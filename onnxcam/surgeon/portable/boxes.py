@@ -136,6 +136,8 @@ class PortableRows(WeightSeeds):
     def confidences(self) -> ir.Value:
         """The probability of every row, ``[N, A]``."""
         b = self.b
+        if self.reading.given:
+            return b.op("Squeeze", self._columns(6, 7), b.ints(2))
         if self.reading.final:
             return b.op("Squeeze", self._probability(self._columns(4, 5)), b.ints(2))
         return largest(b, self._shares, [2], keepdims=False)
