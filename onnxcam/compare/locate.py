@@ -105,7 +105,7 @@ def locate(
             b = other.fetch([p[1] for p in part], fed_too)
             for place, (x, y) in enumerate(zip(a, b, strict=True)):
                 sums[start + place] += _sums(x, y)
-    fit: NDArray[np.bool_] = ~np.isnan(sums).any(axis=1)
+    fit = ~np.isnan(sums[:, 3])
     return _judged(first, [p for p, good in zip(pairs, fit, strict=True) if good], sums[fit])
 
 

@@ -174,7 +174,7 @@ def _no_classes(path: Path, plan: Plan) -> ScoreError:
     if plan.detector is not None:
         return ScoreError(
             f"{path}: compare needs the scores of an image's classes, and the model is a detector, "
-            f"whose scores are of boxes. 'onnxcam explain IMAGE -m {quoted(str(path))} -t box:0' "
+            f"whose scores are of boxes. onnxcam explain IMAGE -m {quoted(str(path))} -t box:0 "
             "explains its first detection."
         )
     return ScoreError(
