@@ -11,9 +11,11 @@ import typer
 
 from onnxcam.cli import voice
 from onnxcam.cli.verdict import conclude, introduce, warn_of_noise
+from onnxcam.errors import OnnxcamError
 from onnxcam.files import shown
 
 if TYPE_CHECKING:
+    from onnxcam.compare.locate import Located
     from onnxcam.compare.places import Places
     from onnxcam.compare.policy import Policy
     from onnxcam.compare.setup import Options
@@ -189,7 +191,6 @@ def _compare(
     from onnxcam.compare.comparison import Comparison, walked
     from onnxcam.compare.recorded import Recorded
     from onnxcam.compare.setup import pair, reference_side
-    from onnxcam.inputs.files import find_images
 
     if len(models) != (1 if recorded else 2):
         what = "CANDIDATE, an .onnx file," if recorded else "REFERENCE and CANDIDATE, .onnx files,"
@@ -202,7 +203,7 @@ def _compare(
             )
     if locate and recorded:
         raise typer.BadParameter("needs REFERENCE, not a recorded run.", param_hint="--locate")
-    paths = find_images(images, places.results or Path())
+    paths = _find(images, places.results or Path())
     _check_places(places)
     side = Recorded(recorded) if recorded else reference_side(models[0], options)
     both = pair(side, models[-1], options, paths)
@@ -213,8 +214,26 @@ def _compare(
         pass
     results = run.finish()
     warn_of_noise(run)
-    located = walked(both, paths) if locate else None
+    located: Located | OnnxcamError | None = None
+    if locate:
+        try:
+            located = walked(both, paths)
+        except OnnxcamError as error:
+            located = error  # told after the measures, which stand
     conclude(results, thresholds, places, json_, located)
+
+
+def _find(images: list[str], skip: Path) -> list[Path]:
+    """Return the images; one that is named and not there is a mistake in the call."""
+    from onnxcam.errors import ImageError
+    from onnxcam.inputs.files import find_images
+
+    paths = find_images(images, skip)
+    absent = [path for path in paths if not path.exists()]
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if absent[1:] else ""
+        raise ImageError(f"{shown(absent[0])}{more}: no such file or folder. Nothing was compared.")
+    return paths
 
 
 def _check_places(places: Places) -> None:
@@ -247,10 +266,9 @@ def _record(model: Path, images: list[str], options: Options, places: Places) ->
     from onnxcam.compare.comparison import record
     from onnxcam.compare.feeding import Feeding
     from onnxcam.compare.setup import reference_side
-    from onnxcam.inputs.files import find_images
 
     assert places.save is not None
-    paths = find_images(images, places.save)
+    paths = _find(images, places.save)
     replace(places, results=None).check()
     side = reference_side(model, options)
     feeding = Feeding(side.about, side.about.image, side.about.ends)
@@ -263,9 +281,8 @@ def _record(model: Path, images: list[str], options: Options, places: Places) ->
 def _suggest(model: Path, images: list[str], options: Options) -> None:
     from onnxcam.compare.setup import reference_side
     from onnxcam.compare.suggest import LEVELS, against_itself, suggested
-    from onnxcam.inputs.files import find_images
 
-    paths = find_images(images, Path("compare.json"))
+    paths = _find(images, Path("compare.json"))
     side = reference_side(model, options)
     run = chain.from_iterable(against_itself(side, paths))
     rows = list(voice.watched(run, len(paths), "Comparing"))

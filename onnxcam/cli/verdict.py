@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from onnxcam.cli import voice
+from onnxcam.errors import OnnxcamError
 from onnxcam.files import shown
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from onnxcam.compare.setup import Pair
 
 FAILED = 3  # exit code
+FEW = 2  # tensors below which nothing is said of where models diverge
 
 
 def introduce(both: Pair) -> None:
@@ -28,7 +30,10 @@ def introduce(both: Pair) -> None:
         voice.say(f"{name}  {shown(about.file)} ({about.runtime})")
     voice.say(f"layers     {both.matched['layer']}")
     voice.say(f"scores     {both.matched['score']}")
-    voice.say(f"images prepared as in {both.matched['preprocess']}")
+    how = both.matched["preprocess"]
+    voice.say(
+        f"images prepared as in {how}" if both.reference.about.preprocess else f"inputs     {how}"
+    )
 
 
 def warn_of_noise(run: Comparison) -> None:
@@ -41,9 +46,24 @@ def warn_of_noise(run: Comparison) -> None:
 
 
 def conclude(
-    results: Results, thresholds: Policy, places: Places, json_: bool, located: Located | None
+    results: Results,
+    thresholds: Policy,
+    places: Places,
+    json_: bool,
+    located: Located | OnnxcamError | None,
 ) -> None:
-    """Judge, write, print; leave with 3 where a threshold is broken."""
+    """Judge, write, print; leave with 3 where a threshold is broken.
+
+    Args:
+        results: what was found.
+        thresholds: by which it is judged.
+        places: what is written.
+        json_: whether JSON is printed.
+        located: where the models diverge, or why that was not found; ``None``: it was not asked.
+
+    Raises:
+        OnnxcamError: ``located``, after all else.
+    """
     from onnxcam.compare.comparison import summary
     from onnxcam.compare.policy import judge
 
@@ -58,7 +78,9 @@ def conclude(
         save_junit(places.junit, results, thresholds, verdict)
     if json_:
         found = summary(results, thresholds, verdict)
-        if located is not None:
+        if isinstance(located, OnnxcamError):
+            found["located"] = {"error": shown(located)}
+        elif located is not None:
             found["located"] = {
                 "first": located.first and vars(located.first),
                 "nodes_to_exclude": list(located.exclude),
@@ -67,8 +89,12 @@ def conclude(
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         _table(results, thresholds, verdict)
-        if located is not None:
+        if located is not None and not isinstance(located, OnnxcamError):
             _tell(located)
+    if isinstance(located, OnnxcamError) and verdict.passed:
+        raise located
+    if isinstance(located, OnnxcamError):
+        voice.complain(f"onnxcam: error: {located}")
     if not verdict.passed:
         if json_:
             names = ", ".join(row.image for row in verdict.worst)
@@ -102,13 +128,20 @@ def _table(results: Results, thresholds: Policy, verdict: Verdict) -> None:
 
 
 def _tell(located: Located) -> None:
+    count = len(located.steps)
+    if count < FEW:
+        voice.say(
+            f"layer by layer: {count} tensor(s) of both models go together, which is too few to "
+            "tell whether and where they diverge"
+        )
+        return
     voice.say("layer by layer: signal-to-noise ratio in dB, cosine, node")
     for step in located.steps:
         mark = " <- first below 20 dB" if step == located.first else ""
         name = step.node or step.tensor
         voice.say(f"  {step.sqnr:6.1f}  {step.cosine:7.4f}  {name} ({step.operator}){mark}")
     if located.first is None:
-        voice.say("no layer is below 20 dB: the models do not diverge")
+        voice.say(f"none of {count} tensors is below 20 dB: there the models do not diverge")
     else:
         voice.say("sources of the error, for onnxruntime's quantize_static:")
         voice.say(f"  {located.to_python()}")

@@ -22,7 +22,7 @@ from onnxcam.compare.run import Run
 from onnxcam.compare.setup import Pair
 from onnxcam.compare.sides import Side
 from onnxcam.compare.totals import totals
-from onnxcam.errors import CompareError, ImageError, InputArrayError
+from onnxcam.errors import CompareError, ImageError, InputArrayError, OnnxcamError
 from onnxcam.files import shown
 
 WALKED = 4  # images with which layers are walked
@@ -60,6 +60,14 @@ class Comparison:
             self.rows = journal.resume(self._head())
         elif journal is not None:
             journal.begin(self._head())
+        try:
+            yield from self._run(journal)
+        except OnnxcamError:
+            if journal is not None and not self.rows:
+                journal.end()  # there is nothing to go on with
+            raise
+
+    def _run(self, journal: Journal | None) -> Iterator[Row]:
         yield from self.rows
         self._reference = self.pair.reference
         if self.places.save is not None:

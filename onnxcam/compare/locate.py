@@ -58,7 +58,7 @@ class Located:
     """Where two models diverge.
 
     Attributes:
-        steps: in the graph's order.
+        steps: in the graph's order; none where no tensors fit.
         first: the first step whose ratio is below the limit; ``None`` where there is none.
         exclude: nodes that ONNX Runtime's quantizer should leave alone, the worst first.
     """
@@ -92,7 +92,8 @@ def locate(
     if not pairs:
         raise CompareError(
             f"{reference.name} and {candidate.name} have no tensors that go together by name or "
-            "shape, so there are no layers to walk. Compare their maps, without --locate."
+            "shape, so there are no layers to walk. The measures of their maps stand without "
+            "--locate."
         )
     own = _Fetch(first, reference, [p[0] for p in pairs])
     other = _Fetch(second, candidate, [p[1] for p in pairs])
@@ -104,7 +105,8 @@ def locate(
             b = other.fetch([p[1] for p in part], fed_too)
             for place, (x, y) in enumerate(zip(a, b, strict=True)):
                 sums[start + place] += _sums(x, y)
-    return _judged(first, pairs, sums)
+    fit = ~np.isnan(sums[:, 3])
+    return _judged(first, [p for p, good in zip(pairs, fit, strict=True) if good], sums[fit])
 
 
 def _judged(
@@ -166,7 +168,7 @@ def _ratio(signal: float, noise: float) -> float:
 
 
 def _sums(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-    """Return signal, noise, product and the other's size; of tensors that do not fit, nothing."""
+    """Return signal, noise, product and the other's size; of tensors that do not fit, NaN."""
     if x.shape != y.shape and x.ndim == y.ndim == 4:
         y = (
             np.moveaxis(y, -1, 1)
@@ -174,7 +176,7 @@ def _sums(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
             else np.moveaxis(y, 1, -1)
         )
     if x.size != y.size:
-        return np.zeros(4)
+        return np.full(4, np.nan)
     a, b = np.asarray(x, np.float64).ravel(), np.asarray(y, np.float64).ravel()
     a, b = np.nan_to_num(a), np.nan_to_num(b)
     return np.array([a @ a, (a - b) @ (a - b), a @ b, b @ b])

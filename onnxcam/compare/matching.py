@@ -75,6 +75,7 @@ def match_layer(
     found: Inspection,
     path: Path,
     values: Callable[[Sequence[str]], tuple[NDArray[Any], dict[str, NDArray[Any]]]] | None,
+    recorded: bool = False,
 ) -> tuple[str, str]:
     """Return the candidate's layer, and how it was found.
 
@@ -83,7 +84,8 @@ def match_layer(
         found: what is known of the candidate with its score.
         path: the candidate's file.
         values: returns the reference's layer and the candidate's tensors by name on one image;
-            ``None`` where the reference was recorded.
+            ``None`` where the reference was recorded, or no image can be read.
+        recorded: whether the reference was recorded, so that its layer and method are settled.
 
     Raises:
         CompareError: no layer has the shape of the reference's.
@@ -95,7 +97,7 @@ def match_layer(
     if same is not None:
         return same.tensor.name, "by name"
     if not fits:
-        raise CompareError(_none(reference, found, path))
+        raise CompareError(_none(reference, found, path, recorded))
     if values is not None:
         own, found_values = values([c.tensor.name for c in fits[-MOST:]])
         scored = [(likeness(own, found_values[c.tensor.name]), c) for c in fits[-MOST:]]
@@ -149,11 +151,17 @@ def _alike(shape: Sequence[Dim] | None, other: Sequence[Dim]) -> bool:
     return same or (len(own) > 2 and isinstance(channels, int) and own[0] == channels)
 
 
-def _none(reference: About, found: Inspection, path: Path) -> str:
+def _none(reference: About, found: Inspection, path: Path, recorded: bool) -> str:
     shape = list(reference.layer_shape or ())
     near = ", ".join(f"'{c.tensor}'" for c in found.layers[-3:]) or "none"
+    way_out = (
+        "--candidate-layer NAME names one whose maps show the same places; or record the reference "
+        "again with --method saliency, which explains the image input, and compare with it."
+        if recorded
+        else "--layer NAME and --candidate-layer NAME name two whose maps show the same places, or "
+        "--method saliency explains the image input of both."
+    )
     return (
         f"{path}: no layer goes with the reference's '{reference.layer}' of shape {shape}; its "
-        f"last ones are {near}. --layer NAME and --candidate-layer NAME name two whose maps "
-        "show the same places, or --method saliency explains the image input of both."
+        f"last ones are {near}. {way_out}"
     )

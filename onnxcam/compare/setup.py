@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from onnxcam.compare.ends import quantized_input
 from onnxcam.compare.facts import About
 from onnxcam.compare.feeding import Feeding
 from onnxcam.compare.matching import match_layer, match_score
-from onnxcam.compare.sides import ModelSide, Side
+from onnxcam.compare.sides import ModelSide, Side, check_inputs
 from onnxcam.errors import (
     CompareError,
     ImageError,
     InputArrayError,
     NoImageInputError,
+    PreprocessError,
     ScoreError,
     naming,
 )
@@ -104,6 +106,7 @@ def pair(reference: Side, path: Path, options: Options, images: Sequence[Path]) 
     found = inspect(path, options.candidate_score)
     if found.image is None:
         raise NoImageInputError(f"{path.name}: {found.problems[0]}")
+    check_inputs(path, found.facts, found.image)
     ends = quantized_input(path, found.image)
     own = _own(path, found, options.candidate_preprocess)
     with naming(path, CompareError):
@@ -113,16 +116,18 @@ def pair(reference: Side, path: Path, options: Options, images: Sequence[Path]) 
         found = inspect(path, score)
     layer, said = options.candidate_layer, "as given"
     if layer == "auto":
-        values = None
-        if isinstance(reference, ModelSide):
+        values, recorded = None, not isinstance(reference, ModelSide)
+        if not recorded:
             tensors = _first(feeding, images)
             values = None if tensors is None else _Values(about, path, score, options, tensors)
-        layer, said = match_layer(about, found, path, values)
+        layer, said = match_layer(about, found, path, values, recorded)
     candidate = _candidate(path, about, options, layer, score)
+    if options.preprocess == "auto" and own is None:
+        _warn_of_card(path, found, about, feeding, images)
     matched = {
         "layer": f"{about.layer} and {candidate.about.layer}, {said}",
         "score": f"{about.score} and {candidate.about.score}",
-        "preprocess": f"{about.preprocess_from}; the candidate's images {feeding.said}",
+        "preprocess": _prepared(about, feeding),
     }
     return Pair(reference, candidate, feeding, matched)
 
@@ -146,6 +151,49 @@ def _candidate(path: Path, about: About, options: Options, layer: str, score: st
 
         return ModelSide(explainer, openvino_program(explainer, layer, score), OPENVINO)
     return ModelSide(explainer)
+
+
+def _prepared(about: About, feeding: Feeding) -> str:
+    if about.preprocess is None:
+        return f"arrays, taken as they are; the candidate's {feeding.said}"
+    return f"{about.preprocess_from}; the candidate's images {feeding.said}"
+
+
+def _warn_of_card(
+    path: Path, found: Inspection, about: About, feeding: Feeding, images: Sequence[Path]
+) -> None:
+    """Warn where the candidate's own card gives other numbers than the reference's preprocessing.
+
+    The numbers of one image are compared: forms of one network are described in different words.
+    """
+    assert found.image is not None
+    try:
+        at_hand = cards.all_cards(cards.given_cards("auto", path, False), found.facts)
+        how, where, guessed = cards.find_preprocess(at_hand, path, found.image)
+    except PreprocessError:  # it is not used
+        return
+    if about.preprocess is None or how is None or guessed:
+        return
+    fed = _first(feeding, images)
+    own = _first(Feeding(about, found.image, None, how), images)
+    if fed is None or own is None or not _differ(fed[1], own[1]):
+        return
+    warnings.warn(
+        f"{path.name}: is fed images prepared as in {about.preprocess_from}, and its own {where} "
+        "prepares them otherwise. If it was trained so: --candidate-preprocess auto.",
+        stacklevel=3,
+    )
+
+
+def _differ(fed: NDArray[Any], own: NDArray[Any]) -> bool:
+    """Whether two forms of an image differ by more than 2 % of what its numbers span."""
+    if fed.shape != own.shape:
+        return True
+    a, b = np.asarray(fed, np.float64), np.asarray(own, np.float64)
+    return bool(np.abs(a - b).mean() > _OTHER * np.ptp(b))
+
+
+_OTHER = 0.02
 
 
 def _own(path: Path, found: Inspection, asked: str | None) -> Preprocess | None:

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from onnxcam.compare.ends import quantized_input
 from onnxcam.compare.facts import About
-from onnxcam.errors import CompareError, ScoreError
+from onnxcam.errors import CompareError, ScoreError, quoted
 from onnxcam.explainer import Explainer
 from onnxcam.feeds import feeds_of
 from onnxcam.finishing import finish
 from onnxcam.methods.base import Method
+from onnxcam.model.facts import ModelFacts
 from onnxcam.notes import Note, note_at_input, note_on
 from onnxcam.runner import BATCH, Program
-from onnxcam.surgeon.plan import RANKS, TARGETS
+from onnxcam.surgeon.plan import RANKS, TARGETS, ImageInput, Plan, of_images
 
 Array = NDArray[Any]
 
@@ -70,15 +71,14 @@ class ModelSide:
 
         Raises:
             ScoreError: the model has no class scores.
-            CompareError: the method takes many runs, or there are several layers.
+            CompareError: the method takes many runs, there are several layers, or the model takes
+                other inputs besides the image.
         """
         self.explainer, plan = explainer, explainer.plan
         self.program = program or explainer.program
+        check_inputs(explainer.path, plan.facts, plan.image)
         if plan.refusal:
-            raise ScoreError(
-                f"{explainer.path.name}: compare needs class scores. {plan.refusal} "
-                "--score NAME and --candidate-score NAME name them."
-            )
+            raise _no_classes(explainer.path, plan)
         self._method = one_run(explainer)
         if len(plan.layers) > 1:
             raise CompareError(f"{explainer.path.name}: compare takes one layer, --layer NAME.")
@@ -152,6 +152,36 @@ class ModelSide:
             heat = heat.max(axis=0) if heat.ndim > axes else heat
         heat = np.zeros_like(heat) if note else heat
         return Seen(scores.astype(np.float32), heat, note)
+
+
+def check_inputs(path: Path, facts: ModelFacts, image: ImageInput) -> None:
+    """Refuse a model with inputs besides the image that are not fed from it.
+
+    Raises:
+        CompareError: it takes others.
+    """
+    others = [t for t in facts.inputs if t.name != image.name and not of_images(t)]
+    if others:
+        raise CompareError(
+            f"{path}: besides the image '{image.name}' it takes {', '.join(map(str, others))}, and "
+            "models with further inputs are not compared yet. 'onnxcam explain' takes them with "
+            "--input."
+        )
+
+
+def _no_classes(path: Path, plan: Plan) -> ScoreError:
+    """Return why a model is refused; of the plan's own ways out compare has none."""
+    if plan.detector is not None:
+        return ScoreError(
+            f"{path}: compare needs the scores of an image's classes, and the model is a detector, "
+            f"whose scores are of boxes. onnxcam explain IMAGE -m {quoted(str(path))} -t box:0 "
+            "explains its first detection."
+        )
+    return ScoreError(
+        f"{path}: compare needs the scores of an image's classes, [N, classes], and "
+        f"'{plan.element}' is not sure to hold them. --score NAME names them, and of the candidate "
+        "--candidate-score NAME."
+    )
 
 
 def one_run(explainer: Explainer) -> Method:
