@@ -85,6 +85,6 @@ def default_photograph() -> Path:
 
 
 def _embedded(name: str) -> Path:
-    from importlib.resources import files
+    from onnxcam.files import packed
 
-    return Path(str(files("onnxcam") / "models" / name))
+    return Path(str(packed("models") / name))

@@ -44,11 +44,19 @@ def aim_of(
         return None, lambda _: AnyClass(required)
     kinds = list(dict.fromkeys(map(kind_of, wanted)))
     if len(kinds) > 1:
+        first, other = (next(t for t in wanted if kind_of(t) == k) for k in kinds[:2])
         raise TargetError(
-            "the targets are of several tensors, and a portable model explains numbers of one. "
-            "Write a file for each."
+            f"the targets are of several kinds or tensors ({_named(first)} and {_named(other)}), "
+            "and a portable model holds one: write a file for each, with one of them after -t and "
+            "a name of its own after -o."
         )
     return kinds[0], lambda plan: _aim(wanted, plan)
+
+
+def _named(target: Wanted) -> str:
+    if not isinstance(target, ClassTarget):
+        return f"'{target}'"
+    return f"class {target.index}" if target.rank is None else f"rank:{target.rank + 1}"
 
 
 def _aim(wanted: Sequence[Wanted], plan: Plan) -> Aim:

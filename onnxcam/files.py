@@ -1,10 +1,12 @@
-"""Write files so that a killed run leaves no half of one; where the cache lies."""
+"""Write files so that a killed run leaves no half of one; where the cache and packed files lie."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 WEBP_LIMIT = 16383
+
+
+def packed(folder: str) -> Traversable:
+    """Return a folder that a build packs; a source tree has it beside the package."""
+    inside = files("onnxcam") / folder
+    return inside if inside.is_dir() else Path(__file__).parents[1] / folder
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:

@@ -128,6 +128,8 @@ def export(
             there already or cannot be written.
     """
     out = Path(out)
+    if out.is_dir():
+        raise OutputError(f"{out}: is a folder. Name a file in it: -o '{out / 'model.cam.onnx'}'.")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: is there already. --overwrite replaces it.")
     _check_methods(method)

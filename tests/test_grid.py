@@ -9,6 +9,7 @@ import pytest
 
 import onnxcam
 from onnxcam.errors import LayerError
+from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.lengths import MOST_OTHERS, fits, likely_grid
 
 from .conftest import parse
@@ -266,3 +267,39 @@ def test_where_channels_are_is_said_of_four_axes(save) -> None:
     path = save(transformer("20,24"))
     with pytest.raises(LayerError, match="'norm' .* has no four axes"):
         onnxcam.Explainer(path, layer="norm:last", preprocess="unit")
+
+
+def test_tokens_of_a_signal_have_no_grid(save) -> None:
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,1,64] signal) => (float[N,4] scores) {
+            c = Conv <kernel_shape = [4], strides = [4]> (signal, conv)
+            r = Relu(c)
+            t = Transpose <perm = [0, 2, 1]> (r)
+            norm = LayerNormalization(t, scale, shift)
+            q = MatMul(norm, wq)
+            k = MatMul(norm, wk)
+            v = MatMul(norm, wv)
+            kt = Transpose <perm = [0, 2, 1]> (k)
+            qk = MatMul(q, kt)
+            a = Softmax <axis = 2> (qk)
+            y = MatMul(a, v)
+            m = ReduceMean <axes = [1], keepdims = 0> (y)
+            scores = MatMul(m, wc)
+        }
+        """,
+        {
+            "conv": np.random.default_rng(5).normal(size=(K, 1, 4)).astype("f"),
+            **{n: w.astype("f") for n, w in WEIGHTS.items() if w.dtype == float},
+        },
+    )
+    path = save(model)
+    with pytest.raises(LayerError, match="'signal' takes signals: leave out --grid"):
+        onnxcam.Explainer(path, grid=(4, 4))
+    found = inspect(path)
+    explainer = onnxcam.Explainer(path)
+    assert not found.problems and found.default == "norm"
+    assert explainer.plan.layer is not None and explainer.plan.layer.name.startswith("norm")
+    [best] = explainer.explain(np.random.default_rng(6).normal(size=(1, 64)).astype("f"))
+    assert best.heatmap.shape == (64,)

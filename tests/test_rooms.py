@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "targets": {"errors"},
     "methods": {"errors", "gradient", "kernels", "graph", "surgeon"},
-    "inputs": {"errors", "imaging", "kernels", "model", "surgeon"},
+    "inputs": {"errors", "files", "imaging", "kernels", "model", "surgeon"},
     "cache": {"_version", "files", "surgeon"},
     "notebook": {"errors", "imaging"},
     "feeds": {"surgeon"},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -211,29 +214,29 @@ def explain(
     from onnxcam.explainer import Explainer
     from onnxcam.image_files import explain_files
     from onnxcam.imaging.style import Style
-    from onnxcam.inputs.files import find_images
     from onnxcam.inputs.others import read_others
     from onnxcam.outputs import Outputs
 
     voice.tune(verbose=verbose, quiet=quiet)
-    find_images(images, out)  # a wrong name is told before a model is loaded
+    ready = _are_ready(images, out, reference)  # a wrong name is told before a model is loaded
     marked, of_map = [b for b in boxes or [] if b != "map"], "map" in (boxes or [])
     looks: Any = {"smooth": smooth, "caption": caption, "side_by_side": side_by_side}
     style = Style(alpha, colormap, map_box=of_map, **looks)
     Outputs(out, format_.value, arrays)
-    explainer = Explainer(
-        model or default_model(),
-        layer=layer or "auto",
-        score=score,
-        preprocess=preprocess,
-        labels=labels,
-        providers=provider,
-        cache=cache,
-        engine=engine.value,
-        method=_methods(method or [], against),
-        pixel_range=_range(range_),
-        grid=read_grid(grid),
-    )
+    with _no_guess(ready):
+        explainer = Explainer(
+            model or default_model(),
+            layer=layer or "auto",
+            score=score,
+            preprocess=preprocess,
+            labels=labels,
+            providers=provider,
+            cache=cache,
+            engine=engine.value,
+            method=_methods(method or [], against),
+            pixel_range=_range(range_),
+            grid=read_grid(grid),
+        )
     others = read_others(input_ or [], explainer.others.texts)
     targets: list[Any] = list(target or [])
     if mask or at:
@@ -247,7 +250,7 @@ def explain(
     looks |= {"out": out, "inputs": others, "annotations": marked}
     run = explain_files(explainer, images, targets or None, **looks)
     if not json_:
-        _introduce(explainer)
+        _introduce(explainer, ready)
     failed, best = 0, set()
     bar = voice.watched(run, len(run.paths), "Explaining") if len(run.paths) > FEW else run
     for result in bar:
@@ -264,6 +267,26 @@ def explain(
     if failed:
         voice.complain(f"{failed} of {len(run.paths)} images failed.")
         raise typer.Exit(1)
+
+
+def _are_ready(images: list[str], out: Path, reference: Path | None) -> bool:
+    """Whether all that is read are ready arrays, which no preprocessing touches."""
+    from onnxcam.inputs.arrays import is_taken_as_it_is
+    from onnxcam.inputs.files import find_images
+
+    paths = find_images(images, out)
+    return all(map(is_taken_as_it_is, paths if reference is None else [*paths, reference]))
+
+
+@contextmanager
+def _no_guess(ready: bool) -> Iterator[None]:
+    """Where arrays are ready, leave out the warning of how photographs would be prepared."""
+    from onnxcam.inputs.cards import GUESSED
+
+    with warnings.catch_warnings():
+        if ready:
+            warnings.filterwarnings("ignore", f".*{GUESSED}", UserWarning)
+        yield
 
 
 def _doubt(explainer: Explainer) -> None:
@@ -304,14 +327,14 @@ def read_grid(text: str | None) -> tuple[int, int] | None:
     return int(rows), int(columns)
 
 
-def _introduce(explainer: Explainer) -> None:
+def _introduce(explainer: Explainer, ready: bool) -> None:
     plan = explainer.plan
     voice.say(f"model  {shown(explainer.path)}")
     if not plan.refusal:
         voice.say(f"score  {plan.score} ({plan.score_note})")
     for layer in plan.layers or ("none",):
         voice.say(f"layer  {layer}")
-    known = explainer.preprocess is not None
+    known = explainer.preprocess is not None and not ready
     how = f"images prepared as in {explainer.preprocess_from}"
     voice.say(how if known else "input  taken as it is")
     if explainer.providers[0] != "CPUExecutionProvider":

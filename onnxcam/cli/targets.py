@@ -11,11 +11,7 @@ def targets() -> None:
 
 
 def _page() -> bytes:
-    """Return the page in UTF-8: a build packs it, a source tree has it beside the package."""
-    from importlib.resources import files
-    from pathlib import Path
+    """Return the page in UTF-8."""
+    from onnxcam.files import packed
 
-    packed = files("onnxcam") / "docs" / "targets.md"
-    if packed.is_file():
-        return packed.read_bytes()
-    return (Path(__file__).parents[2] / "docs" / "targets.md").read_bytes()
+    return (packed("docs") / "targets.md").read_bytes()

@@ -83,6 +83,16 @@ def is_array_file(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def is_taken_as_it_is(path: Path) -> bool:
+    """Whether a file holds no pixels that would be prepared as a photograph's are."""
+    if path.suffix.lower() != ".npy":
+        return is_array_file(path)
+    try:
+        return bool(np.load(path, mmap_mode="r", allow_pickle=False).dtype != np.uint8)
+    except (OSError, ValueError):  # the run will say so
+        return False
+
+
 def read_array(path: Path) -> NDArray[Any] | Sound | Volume:
     """Return what such a file holds.
 

@@ -25,6 +25,7 @@ from onnxcam.model.facts import ModelFacts
 from onnxcam.surgeon.plan import ImageInput, Plan
 
 MOST_PIXELS = 1 << 26
+GUESSED = "guessed that its images are"
 _SIDE = 640  # of a detector's images, where the model does not say it
 _NOTHING = ("background", "unlabeled", "unlabelled", "none", "n/a", "???")
 _TABLES = {"card", "match", "preprocess", "labels", "model", "inputs"}
@@ -263,7 +264,7 @@ def find_preprocess(
     if detector:
         guess = replace(guess, size=(image.height or _SIDE, image.width or _SIDE))
     warning = (
-        f"{model.name}: guessed that its images are {what}. If not: --preprocess NAME|FILE.\n"
+        f"{model.name}: {GUESSED} {what}. If not: --preprocess NAME|FILE.\n"
         "Nothing says how they are prepared, and a wrong guess gives wrong predictions and "
         f"heatmaps. Known names: {', '.join(known_cards())}; 'onnxcam inspect {model.name} --try "
         "IMAGE' tries them.\n"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from onnxcam.errors import LabelsError, nearest
+from onnxcam.files import packed
 
-MODELS: Traversable = files("onnxcam") / "models"
+MODELS: Traversable = packed("models")
 # Name: file, and classes before its own. TensorFlow's ImageNet classifiers have the background
 # as class 0.
 KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -269,6 +269,11 @@ def _places(
 ) -> tuple[Place, ...]:
     """Return the layers, and how each is read."""
     source = names(graph)[image.name]
+    if grid is not None and len(image.axes) != 2:
+        raise LayerError(
+            f"a grid of {grid[0]}x{grid[1]} is said for tokens of images, and '{image.name}' takes "
+            f"{image.kind}s: leave out --grid."
+        )
     layouts = Layouts(graph, source, len(image.axes), grid)
     found = find_layers(graph, source, score, layers, layouts)
     places = tuple(_place(layouts, image, value, kind, score) for value, kind in found)

@@ -19,6 +19,7 @@ from onnxcam.model.read import read_model
 from onnxcam.surgeon.find.detectors import find_head, head_layers
 from onnxcam.surgeon.find.image import find_image_input, first_floating
 from onnxcam.surgeon.find.layer import candidates, find_layer
+from onnxcam.surgeon.find.layouts import Layouts
 from onnxcam.surgeon.find.score import find_score
 from onnxcam.surgeon.plan import ImageInput, of_images
 
@@ -102,7 +103,8 @@ def inspect(path: str | Path, score: str = "auto") -> Inspection:
             source = names(graph)[image.name]
             found = find_score(graph, score, (dims(source) or [None])[0])
             layers = _candidates(graph, source, found.value, image)
-            default = find_layer(graph, source, found.value)
+            layouts = Layouts(graph, source, len(image.axes))
+            default = find_layer(graph, source, found.value, layouts=layouts)
     except ScoreError as error:
         head = find_head(graph, facts.metadata) if score == "auto" else None
         if head is None or image is None:

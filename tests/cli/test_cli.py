@@ -186,6 +186,19 @@ def test_a_guess_is_a_warning_with_the_way_out(folder: Path, call) -> None:
     assert "'onnxcam inspect model.onnx --try IMAGE' tries them" in err
 
 
+def test_no_guess_where_only_ready_arrays_are_given(folder: Path, call) -> None:
+    (folder / "model.toml").unlink()
+    np.save(folder / "ready.npy", np.zeros((3, 16, 16), np.float32))
+    np.save(folder / "pixels.npy", np.zeros((16, 16, 3), np.uint8))
+    code, out, err = call("explain", "ready.npy", "-m", "model.onnx")
+    assert code == 0 and err == ""
+    assert "input  taken as it is" in out and "prepared" not in out
+    for prepared in (["pixels.npy"], ["ready.npy", "photos/a.png"]):
+        code, out, err = call("explain", *prepared, "-m", "model.onnx")
+        assert code == 0 and "guessed that its images are RGB" in err
+        assert "images prepared as in guess" in out
+
+
 def test_inspect(folder: Path, call) -> None:
     code, out, _ = call("inspect", "model.onnx")
     assert code == 0

@@ -42,6 +42,8 @@ def test_a_region_and_a_reference(tmp_path: Path) -> None:
         tmp_path / "a", "-t", "region:9", code=2,
     )  # fmt: skip
     assert "count from 0 to 2" in message
+    message = cli("export", CASES / "embedding.onnx", "-o", tmp_path / "no.onnx", code=2)
+    assert "onnxcam explain --reference IMAGE" in message
     [found] = explained("embedding.onnx", tmp_path / "b", "--reference", CASES / "other.png")
     assert found["target"] == f"similarity to {CASES / 'other.png'}"
 

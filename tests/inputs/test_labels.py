@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +109,36 @@ def test_labels_with_the_word_are_listed() -> None:
         resolve("x", 15, [f"x {i}" for i in range(15)])
     with pytest.raises(TargetError, match="no such label. Nearest: tabby"):
         resolve("tabbyy", 1000, labels)
+
+
+def test_a_source_tree_that_shadows_an_installed_package(tmp_path: Path) -> None:
+    """Models and the page of targets lie beside the package, where no build has packed them."""
+    source = Path(onnxcam.__file__).parent
+    (tmp_path / "onnxcam").mkdir()
+    for entry in source.iterdir():
+        if entry.name not in ("models", "docs", "__pycache__"):
+            (tmp_path / "onnxcam" / entry.name).symlink_to(entry)
+    models, page = onnxcam.default_model().parent, source.parent / "docs"
+    (tmp_path / "models").symlink_to(models)
+    (tmp_path / "docs").symlink_to(page if page.is_dir() else source / "docs")
+    script = """
+        import onnxcam
+        from onnxcam.cli.targets import targets
+        print(onnxcam.default_model(), onnxcam.default_photograph())
+        made = onnxcam.Explainer(onnxcam.default_model())
+        print(made.labels[made.explain(onnxcam.default_photograph())[0].target])
+        targets()
+    """
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=textwrap.dedent(script),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    where, label, title = done.stdout.splitlines()[:3]
+    beside = tmp_path / "models"
+    assert where == f"{beside / 'efficientnet-lite0.onnx'} {beside / 'chelsea.png'}"
+    assert label == "tiger cat" and title.startswith("# ")

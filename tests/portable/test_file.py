@@ -71,6 +71,13 @@ def test_mistakes_leave_the_file(options, message, cnn, monkeypatch, capsys) -> 
     assert not list(cnn.parent.glob(".*.part"))
 
 
+def test_a_folder_is_told_with_a_file_in_it(cnn, tmp_path) -> None:
+    with pytest.raises(OutputError, match="is a folder. Name a file in it") as told:
+        onnxcam.export(cnn, tmp_path, overwrite=True)
+    out = Path(str(told.value).split("-o '")[1].split("'")[0])
+    assert out.parent == tmp_path and onnxcam.export(cnn, out).path == out
+
+
 def test_places_that_cannot_be_written(cnn, tmp_path) -> None:
     with pytest.raises(OutputError, match="is the model's own file"):
         onnxcam.export(cnn, cnn, overwrite=True)

@@ -74,8 +74,13 @@ def test_what_a_run_only_tells_is_refused(tmp_path) -> None:
         onnxcam.export(CASES / "crnn.onnx", out, targets="text/0:1,2")
     with pytest.raises(TargetError, match="which box that is"):
         onnxcam.export(CASES / "detector-yolo8.onnx", out, targets="box:2")
-    with pytest.raises(TargetError, match="several tensors"):
+    with pytest.raises(TargetError, match="several kinds or tensors .'region:1' and"):
         onnxcam.export(CASES / "segmentation.onnx", out, targets=["region:1", "logits[1,3,4]"])
+    both = ["2 - 1", 2]
+    with pytest.raises(TargetError, match="'2 - 1' and class 2.*write a file for each"):
+        onnxcam.export(CASES / "boxes-first.onnx", out, targets=both)
+    for one in both:
+        onnxcam.export(CASES / "boxes-first.onnx", tmp_path / f"{one}.onnx", targets=one)
     with pytest.raises(LayerError, match="--layer '/Mul_3_output_0'"):
         onnxcam.export(CASES / "detector-yolo8.onnx", out, raw=True)
     onnxcam.export(CASES / "detector-yolo8.onnx", out, raw=True, layer="/Mul_3_output_0")

@@ -138,7 +138,7 @@ def _unlikely(found: list[Head], batch: Batch) -> ScoreError:
 def _similar(found: list[Head]) -> str:
     if not any(has_unit_length(h.output) for h in found):
         return ""
-    return " To explain how similar it is to another image's: --reference IMAGE."
+    return " To explain how similar it is to another image's: onnxcam explain --reference IMAGE."
 
 
 def _region(graph: ir.Graph) -> str:
