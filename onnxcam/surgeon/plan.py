@@ -132,7 +132,6 @@ class DetectorFacts:
     Attributes:
         objectness: whether the first score says that there is anything, and the others what.
         final: whether there is one score, and after it the class.
-        given: whether the score as the model gives it stands after the class.
         classes: how many classes there are, ``None``: all numbers that are left.
         squashed: what follows the scores in the model: ``"Sigmoid"``, ``"Softmax"`` or nothing.
         corners: whether boxes are corners; ``None``: what the run gives decides.
@@ -143,11 +142,11 @@ class DetectorFacts:
         relative: whether boxes are in parts of the image; ``None``: what the run gives decides.
         first: the number of the first class, where the model gives classes by number.
         guess: what of this is a guess, for the reader; ``""`` for nothing.
+        given: whether the score as the model gives it stands after the class.
     """
 
     objectness: bool = False
     final: bool = False
-    given: bool = False
     classes: int | None = None
     squashed: str = ""
     corners: bool | None = None
@@ -158,6 +157,7 @@ class DetectorFacts:
     relative: bool | None = None
     first: int = 0
     guess: str = ""
+    given: bool = False
 
 
 @dataclass(frozen=True)
