@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxcam.cli import voice
+from onnxcam.cli import common, voice
 from onnxcam.files import shown
 
 if TYPE_CHECKING:
@@ -72,14 +72,7 @@ def explain(
             metavar="NAME",
         ),
     ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            help="Rows and columns of patches among a transformer's tokens, where the model does "
-            "not tell.",
-            metavar="HxW",
-        ),
-    ] = None,
+    grid: common.Grid = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="How to explain, see 'onnxcam methods'; repeatable.", metavar="NAME"),
@@ -119,10 +112,8 @@ def explain(
             metavar="NAME=FILE.npy|zeros|NUMBER|TEXT",
         ),
     ] = None,
-    score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
-    preprocess: Annotated[
-        str, typer.Option(help="Name or file of a card that says how images are prepared.")
-    ] = "auto",
+    score: common.Score = "auto",
+    preprocess: common.Preprocess = "auto",
     range_: Annotated[
         str | None,
         typer.Option(
@@ -131,13 +122,7 @@ def explain(
             metavar="LOW:HIGH",
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of class names, one a line or JSON; or imagenet-1k, imagenet-1001.",
-            metavar="FILE|NAME",
-        ),
-    ] = None,
+    labels: common.Labels = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Directory to write to.")] = Path(
         "onnxcam-out"
     ),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from onnxcam.cli import voice
+from onnxcam.cli import common, voice
 from onnxcam.cli.explain import read_grid
 from onnxcam.errors import PageError
 
@@ -53,15 +53,8 @@ def export(
     layer: Annotated[
         str, typer.Option(help="Tensor or node to explain, or -1, -2... back from the default.")
     ] = "auto",
-    score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            help="Rows and columns of patches among a transformer's tokens, where the model does "
-            "not tell.",
-            metavar="HxW",
-        ),
-    ] = None,
+    score: common.Score = "auto",
+    grid: common.Grid = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Maps at the layer's size, rectified, not scaled.")
     ] = False,
@@ -94,16 +87,8 @@ def export(
             metavar="N",
         ),
     ] = None,
-    preprocess: Annotated[
-        str, typer.Option(help="Name or file of a card that says how images are prepared.")
-    ] = "auto",
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of class names, one a line or JSON; or imagenet-1k, imagenet-1001.",
-            metavar="FILE|NAME",
-        ),
-    ] = None,
+    preprocess: common.Preprocess = "auto",
+    labels: common.Labels = None,
     web: Annotated[
         Path | None,
         typer.Option(

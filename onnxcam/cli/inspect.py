@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnxcam.cli import common
+
 if TYPE_CHECKING:
     from onnxcam.surgeon.inspect import Inspection
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="The .onnx file.", metavar="MODEL")],
-    score: Annotated[str, typer.Option(help="Tensor of the class scores.")] = "auto",
+    score: common.Score = "auto",
     try_: Annotated[
         str | None,
         typer.Option(
