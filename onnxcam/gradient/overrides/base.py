@@ -9,6 +9,7 @@ of them, and none to those between, has them left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import onnx_ir as ir
@@ -30,6 +31,18 @@ class Override(Protocol):
 
     def rule_for(self, node: ir.Node, where: Where, beneath: Rule) -> Rule | None:
         """Return the rule to take in place of ``beneath``; ``None`` leaves that one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Over(Rule):
+    """A rule in place of another, which it may use."""
+
+    beneath: Rule
+
+
+def listed(text: str) -> frozenset[str]:
+    """Return the operators that a text names."""
+    return frozenset(text.split())
 
 
 def laid_over(table: Callable[[ir.Node], Rule | None], overrides: Sequence[Override]) -> FindRule:

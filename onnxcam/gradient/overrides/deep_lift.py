@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxcam.gradient.backward import Backward, Cotangents, Where
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.kinds import Expansion, Pairs, Rule, Stop
+from onnxcam.gradient.overrides.base import Over, listed
 from onnxcam.gradient.overrides.rectifiers import opens
 
 _REFUSAL = "DeepLIFT's rescale rule has no form for it"
@@ -48,8 +49,7 @@ class DeepLift:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Override(Rule):
-    beneath: Rule
+class _Override(Over):
     of: Callable[[ir.Value], ir.Value]
 
     def divided(
@@ -126,17 +126,13 @@ class _Product(_Override):
         yield from self.beneath.back(walk, node, gs, carrying)
 
 
-def _listed(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_CURVED = _listed(
+_CURVED = listed(
     "Relu LeakyRelu Elu Selu Celu ThresholdedRelu Clip Sigmoid HardSigmoid Tanh HardSwish Swish "
     "Mish Gelu FastGelu QuickGelu Softplus Softsign Erf Exp Sqrt Log Abs Reciprocal Max Min"
 )
-_WINNERS = _listed("MaxPool GlobalMaxPool")
-_PRODUCTS = _listed("Conv ConvTranspose Gemm MatMul Einsum Mul Div")
-_LINEAR = _listed(
+_WINNERS = listed("MaxPool GlobalMaxPool")
+_PRODUCTS = listed("Conv ConvTranspose Gemm MatMul Einsum Mul Div")
+_LINEAR = listed(
     "Add Sub Sum Mean Neg BatchNormalization AveragePool GlobalAveragePool ReduceMean ReduceSum "
     "Resize Identity Dropout Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Concat Pad "
     "Gather Expand Tile DepthToSpace SpaceToDepth Cast CastLike QuantizeLinear DequantizeLinear"

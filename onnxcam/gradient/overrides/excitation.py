@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxcam.gradient.backward import Backward, Cotangents, Where
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.kinds import Expansion, Pairs, Rule, Stop
+from onnxcam.gradient.overrides.base import Over
 from onnxcam.gradient.walker import unbroadcast
 from onnxcam.graph.builder import PREFIX, shaped
 from onnxcam.graph.operators import Trait, has
@@ -60,18 +61,13 @@ class Excitation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Override(Rule):
-    beneath: Rule
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Refused(_Override):
+class _Refused(Over):
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
         raise Call(node, walk, self.refuses).refuse(_REFUSAL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Passed(_Override):
+class _Passed(Over):
     """An activation hands on what it has."""
 
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
@@ -81,7 +77,7 @@ class _Passed(_Override):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Linear(_Override):
+class _Linear(Over):
     """``P(x) = x+ W+^T (P(y) / (W+ x+))``, by the derivative of a copy with positive weights."""
 
     negated: bool = False
@@ -120,7 +116,7 @@ class _Dual(_Linear):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shared(_Override):
+class _Shared(Over):
     """A sum hands each term its share of what is positive; a constant takes no part."""
 
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
@@ -139,7 +135,7 @@ class _Shared(_Override):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scaled(_Override):
+class _Scaled(Over):
     """A layer of one weight each: it hands on where both weight and activation are positive.
 
     Right after a linear operator it is part of that, which then looks at the weight's sign.
@@ -265,7 +261,7 @@ def _notice_negative(walk: Backward, node: ir.Node, x: ir.Value) -> None:
     walk.findings[name] = found if before is None else builder.op("Or", before, found)
 
 
-def _table(names: dict[type[_Override] | None, str]) -> dict[str, type[_Override] | None]:
+def _table(names: dict[type[Over] | None, str]) -> dict[str, type[Over] | None]:
     return {name: kind for kind, listed in names.items() for name in listed.split()}
 
 

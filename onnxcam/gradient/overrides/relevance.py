@@ -21,6 +21,7 @@ from onnxcam.gradient.backward import Backward, Cotangents, Where
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.kinds import Expansion, Pairs, Rule, Stop
 from onnxcam.gradient.overrides.affine import Affine, affine_of
+from onnxcam.gradient.overrides.base import Over, listed
 from onnxcam.gradient.overrides.contributions import Contributions, Epsilon, Flat, stabilized
 from onnxcam.gradient.overrides.rectifiers import opens
 from onnxcam.graph.operators import Trait, has
@@ -75,18 +76,13 @@ class Relevance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Override(Rule):
-    beneath: Rule
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Refused(_Override):
+class _Refused(Over):
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
         raise Call(node, walk, self.refuses).refuse(_REFUSAL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Activation(_Override):
+class _Activation(Over):
     """``G y / x``: the relevance of an activation is that of what it reads."""
 
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
@@ -99,7 +95,7 @@ class _Activation(_Override):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Linear(_Override):
+class _Linear(Over):
     """Sums of products: with weights, with a gate, or of two computed tensors."""
 
     how: Relevance
@@ -119,7 +115,7 @@ class _Linear(_Override):
             yield from self.beneath.back(walk, node, gs, carrying)  # a factor, a constant
             return
         beneath = walk.rule_for(affine.node)
-        rule = beneath.beneath if isinstance(beneath, _Override) else beneath
+        rule = beneath.beneath if isinstance(beneath, Over) else beneath
         assert isinstance(rule, Rule)
         contributions = self.how.of(affine, walk.where(affine.node))
         head = Call(affine.node, walk, self.refuses)
@@ -157,7 +153,7 @@ def _scales(factor: ir.Value | None, x: ir.Value | None) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Normalized(_Override):
+class _Normalized(Over):
     """The deviation is taken as a constant, so that a normalization is linear."""
 
     def back(self, walk: Backward, node: ir.Node, gs: Cotangents, carrying: set[ir.Value]) -> Pairs:
@@ -185,18 +181,14 @@ class _Normalized(_Override):
         yield x, found
 
 
-def _listed(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_ACTIVATIONS = _listed(
+_ACTIVATIONS = listed(
     "LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Clip Sigmoid HardSigmoid Tanh HardSwish Swish "
     "Mish Gelu FastGelu QuickGelu Softplus Softsign Erf"
 )
-_ADDING = _listed("Add Sub Sum")
-_AFFINE = _ADDING | _listed("Conv ConvTranspose Gemm MatMul Einsum Mul Div BatchNormalization")
-_NORMS = _listed("LayerNormalization InstanceNormalization RMSNormalization")
-_BY_DERIVATIVE = _listed(
+_ADDING = listed("Add Sub Sum")
+_AFFINE = _ADDING | listed("Conv ConvTranspose Gemm MatMul Einsum Mul Div BatchNormalization")
+_NORMS = listed("LayerNormalization InstanceNormalization RMSNormalization")
+_BY_DERIVATIVE = listed(
     "Relu Softmax AveragePool GlobalAveragePool ReduceMean ReduceSum Mean Resize Identity Dropout "
     "Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Concat Pad Gather Expand Tile Neg "
     "DepthToSpace SpaceToDepth MaxPool GlobalMaxPool Max Min ReduceMax Cast CastLike Where If Loop "
