@@ -29,6 +29,7 @@ import onnxruntime
 from PIL import Image
 
 import onnxcam
+from onnxcam.compare.measures import spearman
 from onnxcam.imaging.sheets import sheet
 
 DATA = Path(os.environ.get("ONNXCAM_TEST_DATA", "../shared/data"))
@@ -44,18 +45,6 @@ ASKED = {
     "what color is the shape?": ["blue", "green", "red"],
     "what shape is in the image?": ["circle", "rectangle", "triangle"],
 }
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place.ravel()]
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    x, y = (ranks(v) - ranks(v).mean() for v in (a, b))
-    norm = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / norm) if norm else 0.0
 
 
 def cells(image: np.ndarray) -> np.ndarray:
@@ -132,7 +121,7 @@ def measure(model: Path, count: int) -> None:
         for e in maps:
             x, y = (int(min(v, 63)) for v in e.peak or (0, 0))
             seen = cells(np.asarray(e.heatmap, float))
-            agreement = (rank_correlation(seen, drop), rank_correlation(seen, np.abs(drop)))
+            agreement = (spearman(seen, drop), spearman(seen, np.abs(drop)))
             found[e.method, e.layer].append((float(shape[y, x]), float(named), *agreement))
     print(f"{count} questions, {right} answered rightly. The shape covers {np.mean(area):.2f} of")
     print(f"the picture; the picture's centre lies on it in {np.mean(centre):.2f}.\n")

@@ -101,10 +101,6 @@ class Recorded:
             )
         return [self._seen[key] for key in keys]
 
-    def holds(self, key: str) -> bool:
-        """Whether an image was recorded."""
-        return key in self._seen
-
 
 def _seen(arrays: Any, head: dict[str, Any]) -> Iterator[Seen]:
     for number, note in enumerate(head["notes"]):

@@ -20,6 +20,17 @@ import onnxcam
 SIZE, CLASSES = 24, 7
 
 
+def export(model: nn.Module, images: torch.Tensor, path: Path, **options: Any) -> None:
+    """Write a network with tensors ``input`` and ``output``, of any number of images."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (images,), str(path), dynamo=False, opset_version=17,
+            input_names=["input"], output_names=["output"],
+            dynamic_axes={"input": {0: "N"}, "output": {0: "N"}}, **options,
+        )  # fmt: skip
+
+
 class Plus(nn.Module):
     """A sum that a test may replace by a module that others know how to explain."""
 
@@ -91,7 +102,7 @@ class Network:
         target: the class that is explained.
     """
 
-    def __init__(self, name: str, biases: bool = True, **export: Any) -> None:
+    def __init__(self, name: str, biases: bool = True, **options: Any) -> None:
         torch.manual_seed(4)
         self.name = name
         self.model, split = NETWORKS[name]()
@@ -115,13 +126,7 @@ class Network:
         with torch.no_grad():
             self.target = int(self.model(self.images).min(dim=0).values.argmax())
         self.path = Path(mkdtemp(prefix="seeded-")) / f"{name}.onnx"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                self.model, (self.images,), str(self.path), dynamo=False, opset_version=17,
-                input_names=["input"], output_names=["output"],
-                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}}, **export,
-            )  # fmt: skip
+        export(self.model, self.images, self.path, **options)
         self.layer = self.named(self.features)
 
     def named(self, features: nn.Sequential) -> str:

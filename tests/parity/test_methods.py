@@ -25,6 +25,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa:
 
 import onnxcam  # noqa: E402
 
+from .seeded import export  # noqa: E402
+
 SIZE, CLASSES = 64, 10
 
 
@@ -83,13 +85,7 @@ class Network:
         with torch.no_grad():  # a class that both images have: SqueezeNet's scores are rectified
             self.target = int(self.model(self.images).min(dim=0).values.argmax())
         self.path, self.layer = folder / f"{name}.onnx", LAYERS[name]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                self.model, (self.images,), str(self.path), dynamo=False, opset_version=17,
-                input_names=["input"], output_names=["output"],
-                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
-            )  # fmt: skip
+        export(self.model, self.images, self.path)
 
     def ours(self, method: str, layer: str = "") -> np.ndarray:
         """Return signed maps ``[N, ...]``."""

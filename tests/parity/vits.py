@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 from torch import nn
 
 import onnxcam
+
+from .seeded import export
 
 SIZE, PATCH, WIDTH, HEADS, CLASSES = 24, 6, 12, 3, 5
 GRID = SIZE // PATCH
@@ -119,13 +120,7 @@ class Transformer:
         with torch.no_grad():
             self.target = int(self.model(self.images).min(dim=0).values.argmax())
         self.path = Path(mkdtemp(prefix="seeded-")) / f"{name}.onnx"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                self.model, (self.images,), str(self.path), dynamo=False, opset_version=17,
-                input_names=["input"], output_names=["output"],
-                dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
-            )  # fmt: skip
+        export(self.model, self.images, self.path)
         for block in self.model.blocks:
             block.attention = None  # of the export, which could not be copied
 

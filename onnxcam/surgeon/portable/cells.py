@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxcam.graph.builder import Builder
 
-# Strides of scales, and boxes a cell; see onnxcam.targets.detections.
+# Strides of scales, and boxes a cell; the same as in onnxcam.targets.corners.
 GRIDS = (
     ((8, 16, 32), (1, 1, 1)),
     ((8, 16, 32, 64), (1, 1, 1, 1)),
