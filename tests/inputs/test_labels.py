@@ -122,6 +122,9 @@ def test_a_source_tree_that_shadows_an_installed_package(tmp_path: Path) -> None
     (tmp_path / "models").symlink_to(models)
     (tmp_path / "docs").symlink_to(page if page.is_dir() else source / "docs")
     script = """
+        import sys
+        # An editable install finds its package before the path is looked at.
+        sys.meta_path[:] = [it for it in sys.meta_path if "_editable" not in type(it).__module__]
         import onnxcam
         from onnxcam.cli.targets import targets
         print(onnxcam.default_model(), onnxcam.default_photograph())
