@@ -19,6 +19,7 @@ from onnxcam.surgeon.plan import CLASSES
 
 from ..conftest import runtime, wanted
 from ..instrumented import ACTIVATIONS, GRADIENTS, instrument
+from ..surgeon.light import skip_large
 from . import needs_training
 from .networks import NETWORKS, write
 
@@ -49,6 +50,7 @@ def close(ours: np.ndarray, theirs: np.ndarray, bound: float = 1e-4) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_maps_of_the_default_layer(name: str, folder: Path) -> None:
+    skip_large(name)
     path = write(name, folder)
     card = "cntk-mnist" if name == "mnist-cntk" else "unit"
     ours = onnxcam.Explainer(path, preprocess=card)
@@ -100,6 +102,7 @@ def test_gradients_to_the_input(name: str, folder: Path) -> None:
     """Through the whole network. The forward passes are equal bit by bit: one rectifier decided
     otherwise shows in the third digit.
     """
+    skip_large(name)
     path = write(name, folder)
     found = inspect(path)
     assert found.score is not None and found.image is not None

@@ -7,10 +7,12 @@ neither vanish nor explode.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ..conftest import LIGHT, runtime
@@ -26,6 +28,13 @@ NAMES = [
     "vgg19",
     "zfnet512",
 ]
+LARGE = ("vgg19", "zfnet512", "bvlc_alexnet")  # chains of layers, of 550, 350 and 240 MB
+
+
+def skip_large(name: str) -> None:
+    """Leave the largest networks to the sweep that takes long."""
+    if name in LARGE and "ONNXCAM_TEST_ALL" not in os.environ:
+        pytest.skip("takes minutes (set ONNXCAM_TEST_ALL)")
 
 
 def light(name: str) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,10 +14,9 @@ from onnxcam.surgeon.plan import CLASSES, Plan
 
 from ..conftest import parse, runtime, shared, small_cnn, wanted
 from ..instrumented import ACTIVATIONS, GRADIENTS, SIGNED, instrument
-from .light import NAMES, seeded
+from .light import NAMES, seeded, skip_large
 
 RNG = np.random.default_rng(6)
-LARGE = ("vgg19", "zfnet512", "bvlc_alexnet")  # chains of layers, of 550, 350 and 240 MB
 REAL = [
     "efficientnet-lite0-torch",
     "mobilenetv2-torch-dynamo",
@@ -117,8 +114,7 @@ def instrumented_well(path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_light_networks_with_weights_that_make_a_difference(name: str, save) -> None:
-    if name in LARGE and "ONNXCAM_TEST_ALL" not in os.environ:
-        pytest.skip("takes minutes (set ONNXCAM_TEST_ALL)")
+    skip_large(name)
     path = save(seeded(name))
     instrumented_well(path)
 
