@@ -32,9 +32,7 @@ def score_cam(runs: Runs) -> NDArray[np.float32]:
     cost="35 for each channel, and 1",
     drives=True,
 )
-def ss_cam(
-    runs: Runs, samples: int = 35, noise: float = 2.0, seed: int = 0
-) -> NDArray[np.float32]:
+def ss_cam(runs: Runs, samples: int = 35, noise: float = 2.0, seed: int = 0) -> NDArray[np.float32]:
     """score-cam with y averaged over masks to which normal noise is added.
 
     The noise of a channel is the same whatever the number of images in one run.

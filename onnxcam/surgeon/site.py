@@ -213,7 +213,7 @@ class Site:
         """Return the targets' Hessian at the layer times a vector ``[N, K, *S]``.
 
         Returns:
-            ``[T, N, K, *S]``; ``None`` where the gradient does not depend on the layer, or in steps.
+            ``[T, N, K, *S]``; ``None`` where the gradient depends on the layer in steps only.
 
         Raises:
             MethodError: second derivatives are not to be had.
