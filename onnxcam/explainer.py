@@ -127,7 +127,7 @@ class Explainer:
         if engine not in get_args(Engine):
             raise EngineError(f"engine '{engine}': choose one of {', '.join(get_args(Engine))}.")
         self._engine: Engine = engine
-        self._layers = read_layers(layer)
+        self._layers = read_layers(layer, any(m.joins for m in self.methods))
         self._runner = Runner(
             self.path,
             layers=self._layers.wanted,
@@ -143,7 +143,8 @@ class Explainer:
         if of_boxes is not None and self.plan.detector is not None:
             self.methods = of_boxes
         at_input = next((m.name for m in self.methods if m.space != "layer"), None)
-        several = len(self.plan.layers) > 1 and self.plan.detector is None
+        groups = self._layers.groups(len(self.plan.layers))
+        several = any(g.places != (0,) for g in groups) and self.plan.detector is None
         if at_input is not None and several:
             raise MethodError(
                 f"method '{at_input}' explains the image input, so it goes with one layer; "

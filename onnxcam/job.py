@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from onnxcam.feeds import feeds_of
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
-from onnxcam.layers import SCALE, Group, Layers, channels_of
+from onnxcam.layers import SCALE, Group, Layers, channels_of, joined_group
 from onnxcam.methods.base import Method
 from onnxcam.notes import note_at_input, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, reading
@@ -98,8 +97,11 @@ class Job:
         self.setup, self.element, self.others = setup, element, others
         self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
-        self.places = range(max(1, len(self.plan.layers)))
-        self.groups = setup.layers.groups(len(self.plan.layers), scales=self.plan.scales)
+        found, methods = len(self.plan.layers), setup.methods
+        groups = setup.layers.groups(found, scales=self.plan.scales)
+        self.groups = [(g, m) for g in groups for m in methods if not m.joins]
+        with naming(self.path, LayerError):
+            self.groups += [(joined_group(m.name, m.joins, found), m) for m in methods if m.joins]
 
     def explain(
         self,
@@ -205,16 +207,17 @@ class Job:
         if any(m.space == "layer" or "layer" in m.needs for m in self.setup.methods):
             with naming(self.path, LayerError):
                 self.program.verify(values, self._size(batch))
-        maps = []
+        maps = {}
         for m in self.setup.methods:
+            places = self._places(m)
             once = m.drive is not None and m.space == "input"  # the same at each layer
-            found = [self._maps(m, p, values, batch) for p in self.places[: 1 if once else None]]
-            maps.append(found * len(self.places) if once else found)
-        wanted = list(product(self.groups, zip(self.setup.methods, maps, strict=True)))
+            found = [self._maps(m, p, values, batch) for p in places[: 1 if once else None]]
+            maps[m.label] = dict(zip(places, found * (len(places) if once else 1), strict=True))
         explained = []
         for n in range(len(batch.items)):
             mine: list[Explanation] = []
-            for group, (method, at) in wanted:
+            for group, method in self.groups:
+                at = maps[method.label]
                 for t, target in zip(batch.rows[n], batch.targets[n], strict=True):
                     signed = [at[p][0][n][t] for p in group.places]
                     one = self._explanation(method, group, signed, values, batch, n, t, target)
@@ -225,6 +228,10 @@ class Job:
             explained.append(mine)
         return explained
 
+    def _places(self, method: Method) -> list[int]:
+        """Return at which layers a method's maps are wanted."""
+        return sorted({p for g, m in self.groups if m is method for p in g.places})
+
     def _size(self, batch: Batch) -> tuple[int, ...]:
         """Return the spatial lengths of a run's images."""
         return tuple(self.plan.image.channels_first(batch.tensor[:1]).shape[2:])
@@ -234,7 +241,7 @@ class Job:
         written = [m for m in self.setup.methods if m.drive is None]
         record = [VALUES] if self.element is not None else [self.plan.scores, CLASSES]
         record += [c.output for c in self.plan.checks]
-        parts = [(m.label, p) for m in written for p in self.places]
+        parts = [(m.label, p) for m in written for p in self._places(m)]
         outputs = [*record, *(o for part in parts for o in self.program.names(*part))]
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
             flags = [self.plan.part(*part).outputs.get("negative", "") for part in parts]

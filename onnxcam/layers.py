@@ -14,7 +14,7 @@ from onnxcam.kernels.space import upsample
 from onnxcam.kernels.view import Axis
 from onnxcam.model.facts import TensorFacts
 from onnxcam.notes import Note
-from onnxcam.surgeon.words import SWEEP
+from onnxcam.surgeon.words import STAGES, SWEEP
 
 Map = NDArray[np.float32]
 _HOW = ("mean", "max", "product")
@@ -86,7 +86,8 @@ class Layers:
 
     Attributes:
         wanted: each layer by itself, see :class:`onnxcam.surgeon.request.Request`.
-        written: the groups of these, as they were written.
+        written: the groups of these, as they were written; none of a sweep or of stages, whose
+            layers are a group each.
     """
 
     wanted: tuple[str, ...]
@@ -99,15 +100,34 @@ class Layers:
         """
         if scales and found > 1 and self.wanted == ("auto",):
             return (Group(tuple(range(found)), SCALE),)
-        if self.wanted == (SWEEP,) or not found:
+        if not self.written or not found:
             return tuple(Group((n,)) for n in range(max(found, 1)))
         return self.written
 
 
-def read_layers(layer: str | int | Sequence[str | int]) -> Layers:
+def joined_group(method: str, how: str, found: int) -> Group:
+    """Return the group of a method that joins the maps of all layers.
+
+    Raises:
+        LayerError: there is one layer only.
+    """
+    if found < 2:
+        raise LayerError(
+            f"method '{method}' joins the maps of several layers, and there is one: name several, "
+            f"as --layer -2 --layer 0, or take --layer {SWEEP}; grad-cam++ explains one."
+        )
+    return Group(tuple(range(found)), how)
+
+
+def read_layers(layer: str | int | Sequence[str | int], joins: bool = False) -> Layers:
     """Read ``"auto"``, a name, a number, ``"mean:a,b"``, ``"max:a,b"``, ``"sweep"``, or a list.
 
-    ``"product:a,b"`` is a third way to join several.
+    ``"product:a,b"`` is a third way to join several; ``"stages"`` the last layer of each size.
+
+    Args:
+        layer: what was written.
+        joins: whether a method joins the maps of several layers: ``"auto"`` then is the stages for
+            it and the default layer for others.
 
     Raises:
         LayerError: there is none, or a sweep has company.
@@ -115,6 +135,8 @@ def read_layers(layer: str | int | Sequence[str | int]) -> Layers:
     listed = [layer] if isinstance(layer, (str, int)) else list(layer)
     if not listed:
         raise LayerError("no layer given: the list is empty.")
+    if joins and listed == ["auto"]:
+        return Layers((STAGES,), (Group((0,)),))
     wanted: list[str] = []
     groups = []
     for text in map(str, listed):
@@ -126,8 +148,10 @@ def read_layers(layer: str | int | Sequence[str | int]) -> Layers:
             if name not in wanted:
                 wanted.append(name)
         groups.append(Group(tuple(wanted.index(n) for n in mine), how if several else ""))
-    if SWEEP in wanted and len(wanted) > 1:
-        raise LayerError(f"layer '{SWEEP}' stands alone: it is every layer from deep to shallow.")
+    for word in {SWEEP, STAGES} & {*wanted}:
+        if len(wanted) > 1:
+            raise LayerError(f"layer '{word}' stands alone: it is several from deep to shallow.")
+        return Layers((word,), ())
     return Layers(tuple(wanted), tuple(groups))
 
 

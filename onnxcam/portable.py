@@ -211,7 +211,7 @@ def _check_methods(wanted: str | Method | Sequence[str | Method]) -> None:
 
 
 def _is_held(method: Method) -> bool:
-    return method.drive is None and method.finish is None
+    return method.drive is None and method.finish is None and not method.joins
 
 
 def _named(target: Wanted) -> str:

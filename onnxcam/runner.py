@@ -28,7 +28,7 @@ from onnxcam.runtime.session import Providers, Session, choose_providers
 from onnxcam.surgeon.lengths import Grid
 from onnxcam.surgeon.plan import WEIGHTS, Plan
 from onnxcam.surgeon.request import Cut, Request
-from onnxcam.surgeon.words import DETECTIONS, SWEEP, WEIGHTED
+from onnxcam.surgeon.words import DETECTIONS, STAGES, SWEEP, WEIGHTED
 
 Array = NDArray[Any]
 BATCH = 8  # images in one run where the model allows it
@@ -153,9 +153,9 @@ class Runner:
 
         Args:
             place: which of the layers.
-            name: its name in the plan; of a sweep nothing else is known.
+            name: its name in the plan; of a sweep or stages nothing else is known.
         """
-        layer = name if self._layers == (SWEEP,) else self._layers[place]
+        layer = name if self._layers[0] in (SWEEP, STAGES) else self._layers[place]
         if self._layers == (layer,):
             return self
         with self._lock:

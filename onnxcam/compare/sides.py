@@ -188,12 +188,12 @@ def one_run(explainer: Explainer) -> Method:
     """Return the explainer's method.
 
     Raises:
-        CompareError: there are several, or it takes many runs.
+        CompareError: there are several, or it takes many runs or layers.
     """
     method, *others = explainer.methods
-    if others or method.drive is not None:
+    if others or method.drive is not None or method.joins:
         raise CompareError(
-            f"compare takes one method of one run, not '{method.label}'"
+            f"compare takes one method of one run and layer, not '{method.label}'"
             f"{' and others' if others else ''}. Choose grad-cam, hires-cam or layer-cam."
         )
     return method

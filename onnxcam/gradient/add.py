@@ -68,26 +68,39 @@ def walk_back(
     walk: Backward, of: ir.Value, seed: ir.Value, to: Sequence[ir.Value]
 ) -> list[ir.Value]:
     """As :func:`add_gradient`, by a walk that its caller has made and may ask afterwards."""
+    made = []
+    for value, g in zip(to, walk_where_it_leads(walk, of, seed, to), strict=True):
+        if g is None:
+            raise NoGradientError(
+                f"'{of.name}' does not depend on '{value.name}' in a differentiable way, so "
+                f"there is no gradient between them.{_why_none(walk.builder.graph, of, value)}"
+            )
+        made.append(g)
+    return made
+
+
+def walk_where_it_leads(
+    walk: Backward, of: ir.Value, seed: ir.Value, to: Sequence[ir.Value]
+) -> list[ir.Value | None]:
+    """As :func:`walk_back`, with ``None`` for what ``of`` does not depend on differentiably."""
     builder = walk.builder
     nodes, last = list(builder.graph), last_node(builder.graph)
     walk.places = places(path_nodes(nodes, [of], to))
     walk.length = length_of_t(builder, seed)
     counting = appended(builder.graph, last)
     found = pull_back(walk, nodes, {of: seed}, to)
-    for value, g in zip(to, found, strict=True):
-        if g is None:
-            raise NoGradientError(
-                f"'{of.name}' does not depend on '{value.name}' in a differentiable way, so "
-                f"there is no gradient between them.{_why_none(builder.graph, of, value)}"
-            )
-    made = [g for g in found if g is not None]
-    for index, value in enumerate(to):
-        if 0 in (dims(value) or ()):
-            made[index] = _empty(builder, walk.length, value)
+    reached = [n for n, g in enumerate(found) if g is not None]
+    for n in reached:
+        if 0 in (dims(to[n]) or ()):
+            found[n] = _empty(builder, walk.length, to[n])
     if not walk.length.uses():
         builder.graph.remove(counting, safe=True)
         walk.length = None
-    return widen(builder, appended(builder.graph, last), made, to)
+    made = [g for g in found if g is not None]
+    wide = widen(builder, appended(builder.graph, last), made, [to[n] for n in reached])
+    for n, g in zip(reached, wide, strict=True):
+        found[n] = g
+    return found
 
 
 def _empty(builder: Builder, T: ir.Value, value: ir.Value) -> ir.Value:

@@ -66,12 +66,23 @@ def _backward(
     assert rule is not None
     try:
         for value, g in rule.back(walk, node, gs, carrying):
+            _tell_rank(g, value)
             cotangents.setdefault(value, []).append(g)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise ContradictionError(
             f"{describe(node, walk.builder.opset)} cannot be differentiated, since its graph "
             f"contradicts itself ({type(error).__name__}: {first_line(error)})."
         ) from error
+
+
+def _tell_rank(g: ir.Value, value: ir.Value) -> None:
+    """Say what shape inference may not find where only the run knows lengths: second derivatives.
+
+    Rules ask for ranks, and a cotangent may be differentiated in its turn.
+    """
+    if g.shape is None and value.shape is not None and value.dtype is not None and is_float(value):
+        g.shape = ir.Shape([None] * (1 + len(value.shape)))
+        g.type = g.type or ir.TensorType(value.dtype)
 
 
 def _total(

@@ -87,6 +87,7 @@ class Method:
         proportional: whether its maps are proportional to the score or its gradient.
         builtin: whether it comes with onnxcam; others are not cached.
         boxes: whether it drives runs for a detector's boxes, and for nothing else.
+        joins: how its maps of several layers become one, as ``"product"``; ``""``: they do not.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Method:
     proportional: bool = False
     builtin: bool = False
     boxes: bool = False
+    joins: str = ""
 
     @property
     def label(self) -> str:

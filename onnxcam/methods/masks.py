@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,57 @@ from onnxcam.methods.registry import register
     drives=True,
 )
 def score_cam(runs: Runs) -> NDArray[np.float32]:
-    """sum_k w_k A_k, w = softmax_k(y of the image times A_k, resized and scaled to 0..1).
+    """sum_k w_k A_k, w = softmax_k(y of the image times A_k, resized and scaled to 0..1)."""
+    return _by_scores("score-cam", runs, lambda _, masks: [masks])
+
+
+@register(
+    "ss-cam",
+    "Wang et al. 2020 (SS-CAM), section 3",
+    cost="35 for each channel, and 1",
+    drives=True,
+)
+def ss_cam(runs: Runs, samples: int = 35, noise: float = 2.0, seed: int = 0) -> NDArray[np.float32]:
+    """score-cam with y averaged over masks to which normal noise is added.
+
+    The noise of a channel is the same whatever the number of images in one run.
+    """
+    positive("ss-cam", samples=samples)
+
+    def ways(first: int, masks: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        channels = [np.random.default_rng([int(seed), first + n]) for n in range(len(masks))]
+        for _ in range(int(samples)):
+            drawn = [rng.standard_normal(masks.shape[1:], np.float32) for rng in channels]
+            yield masks + np.float32(noise) * np.stack(drawn)
+
+    return _by_scores("ss-cam", runs, ways)
+
+
+@register(
+    "is-cam",
+    "Naidu et al. 2020, section 3",
+    cost="10 for each channel, and 1",
+    drives=True,
+)
+def is_cam(runs: Runs, steps: int = 10) -> NDArray[np.float32]:
+    """score-cam with y averaged over masks times 1/n, 2/n, ..., 1 in n steps."""
+    positive("is-cam", steps=steps)
+    shares = np.arange(1, int(steps) + 1, dtype=np.float32) / np.float32(steps)
+    return _by_scores("is-cam", runs, lambda _, masks: (masks * share for share in shares))
+
+
+def _by_scores(
+    method: str,
+    runs: Runs,
+    ways: Callable[[int, NDArray[np.float32]], Iterable[NDArray[np.float32]]],
+) -> NDArray[np.float32]:
+    """Return sum_k w_k A_k, w = softmax_k of the mean score of the image under mask k.
+
+    Args:
+        method: who asks.
+        runs: gives scores.
+        ways: returns what the image is multiplied with, of the number of the first channel and of
+            masks ``[B, *S]``; the scores of several are averaged.
 
     Raises:
         MethodError: the layer's places are not the image's.
@@ -30,7 +80,7 @@ def score_cam(runs: Runs) -> NDArray[np.float32]:
     a, image = runs.activations, runs.image
     if a.ndim != image.ndim:
         raise MethodError(
-            f"score-cam masks the image with maps of its layer, which have {a.ndim - 1} spatial "
+            f"{method} masks the image with maps of its layer, which have {a.ndim - 1} spatial "
             f"axes, the image {image.ndim - 1}. ablation-cam masks the layer itself."
         )
     found = []
@@ -39,7 +89,11 @@ def score_cam(runs: Runs) -> NDArray[np.float32]:
         axes = tuple(range(1, masks.ndim))
         masks -= masks.min(axis=axes, keepdims=True)
         masks /= masks.max(axis=axes, keepdims=True) + 1e-8
-        found.append(runs.forward((image * masks[:, None]).astype(image.dtype)))
+        scores = [
+            runs.forward((image * given[:, None]).astype(image.dtype))
+            for given in ways(start, masks)
+        ]
+        found.append(np.mean(scores, axis=0))
     y = np.concatenate(found)  # [K, T]
     weights = np.exp(y - y.max(axis=0))
     weights /= weights.sum(axis=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import MethodError
 from onnxcam.kernels import kernels_for
 from onnxcam.methods.base import Arrays, Runs
 from onnxcam.methods.registry import register
@@ -50,15 +51,67 @@ def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
     else:
         _, vectors = np.linalg.eigh(centred @ centred.T)
         projected = vectors[:, -1] @ centred
-    if projected @ centred.mean(axis=0) < 0:
-        projected = -projected
-    return np.asarray(projected.reshape(a.shape[1:]))
+    return _upright(projected, centred).reshape(a.shape[1:])
+
+
+def _upright(projected: NDArray[np.float64], centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a component of places with the sign of the mean over channels."""
+    return -projected if projected @ centred.mean(axis=0) < 0 else projected
 
 
 @register("eigen-cam", "Muhammad and Yeasin 2020, eq. 4-6", finish=principal)
 def eigen_cam(s: Site) -> dict[str, Term]:
     """v^T A, with v the first principal component of the activations."""
     return {"activations": s.per_target(s.activations)}
+
+
+_PLACES = 4096  # of a layer, so that the kernel's matrix and its eigenvectors take seconds
+
+
+def _kernel_principal(arrays: Arrays, gamma: float = 0.0) -> NDArray[np.float64]:
+    """Project places of maps ``[N, 1, K, *S]`` on the first component of their kernel.
+
+    Its sign is that of :func:`principal`.
+
+    Raises:
+        MethodError: there are too many places.
+    """
+    [maps] = arrays.values()
+    places = int(np.prod(maps.shape[3:]))
+    if places > _PLACES:
+        raise MethodError(
+            f"method 'kpca-cam' compares all places of its layer with each other: at most "
+            f"{_PLACES}, and the layer has {places}. --layer auto is the last one; eigen-cam takes "
+            "any."
+        )
+    return np.stack([[_kernel_component(a.astype(np.float64), gamma) for a in t] for t in maps])
+
+
+def _kernel_component(a: NDArray[np.float64], gamma: float) -> NDArray[np.float64]:
+    flat = a.reshape(len(a), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    kernel = np.tanh((gamma or 1 / len(a)) * (flat.T @ flat) + 1)
+    mean = kernel.mean(axis=0)  # of rows and of columns: the kernel is symmetric
+    values, vectors = np.linalg.eigh(kernel - mean - mean[:, None] + mean.mean())
+    return _upright(np.sqrt(max(values[-1], 0)) * vectors[:, -1], flat).reshape(a.shape[1:])
+
+
+@register("kpca-cam", "Karmani et al. 2024, eq. 3-5", finish=_kernel_principal)
+def kpca_cam(s: Site) -> dict[str, Term]:
+    """The first kernel principal component of places, tanh(gamma a.b + 1); gamma=0: 1/K."""
+    return {"activations": s.per_target(s.activations)}
+
+
+@register("fem", "Fuad et al. 2020, eq. 1-3")
+def fem(s: Site, k: float = 2.0) -> Term:
+    """sum_k mean_S(A_k) (A_k > mean_S(A_k) + k std_S(A_k)), the same for every target."""
+    from onnxcam.graph.terms import sqrt, where
+
+    a = s.activations
+    mean = s.mean_space(a, keepdims=True)
+    away = a - mean
+    deviation = sqrt(s.mean_space(away * away, keepdims=True))
+    return s.per_target(s.sum_channels(where(away > deviation * k, mean, 0.0)))
 
 
 @register("eigen-grad-cam", "pytorch-grad-cam; after Muhammad and Yeasin 2020", finish=principal)

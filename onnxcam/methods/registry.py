@@ -33,6 +33,7 @@ def register(
     on_device: bool = False,
     proportional: bool = False,
     boxes: bool = False,
+    joins: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as a method.
 
@@ -52,6 +53,7 @@ def register(
         proportional: whether its maps are proportional to the score's gradient, so that rounding
             noise can be told by their size.
         boxes: whether it drives runs for a detector's boxes, and for nothing else.
+        joins: how its maps of several layers become one, ``"mean"``, ``"max"`` or ``"product"``.
 
     Raises:
         MethodError: the name could not be typed, the space is unknown, a parameter no number.
@@ -83,6 +85,7 @@ def register(
             on_device=on_device,
             proportional=proportional,
             boxes=boxes,
+            joins=joins,
             builtin=(function.__module__ or "").startswith(f"{onnxcam.methods.__name__}."),
         )
         return function

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxcam.errors import MethodError
 from onnxcam.kernels.space import resized
 from onnxcam.methods.base import Method, Runs
-from onnxcam.methods.cams import grad_cam
+from onnxcam.methods.cams import grad_cam, grad_cam_plus_plus
 from onnxcam.methods.others import principal
 from onnxcam.methods.registry import METHODS, WRAPPERS, register
 
@@ -100,5 +100,20 @@ def _augmentation(method: Method) -> Method:
     )  # fmt: skip
 
 
+@register(
+    "refine-cam",
+    "Domeniconi et al. 2026; around another as refine-cam@layer-cam",
+    needs="several layers of maps", proportional=True, joins="product",
+)  # fmt: skip
+def refine_cam(s: Site) -> Weighted:
+    """The product of the maps of grad-cam++ at several layers, rectified and scaled to 0..1."""
+    return cast("Weighted", grad_cam_plus_plus(s))
+
+
+def _refined(method: Method) -> Method:
+    return replace(method, joins="product")
+
+
+WRAPPERS["refine-cam"] = _refined
 WRAPPERS["eigen-smoothing"] = _eigen
 WRAPPERS["augmentation-smoothing"] = _augmentation

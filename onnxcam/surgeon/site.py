@@ -19,9 +19,10 @@ from onnxcam.surgeon.find.biases import bias_of, channels_of
 from onnxcam.surgeon.find.image import first_floating
 from onnxcam.surgeon.find.layouts import Layout
 from onnxcam.surgeon.reference import beside
+from onnxcam.surgeon.second import hessian_product
 from onnxcam.surgeon.seeds.built import BuiltSeeds
 from onnxcam.surgeon.seeds.classes import ClassSeeds
-from onnxcam.surgeon.seeds.compared import ComparedSeeds
+from onnxcam.surgeon.seeds.compared import ComparedSeeds, ResidualSeeds
 from onnxcam.surgeon.seeds.head import Cotangent, score_cotangent
 from onnxcam.surgeon.seeds.pooled import averages_space, summed_gradient
 from onnxcam.surgeon.tokens import Tokens
@@ -184,14 +185,45 @@ class Site:
         Raises:
             MethodError: the targets are no classes, or there is one only.
         """
+        return self._of(ComparedSeeds(self._classes(), alpha, count))
+
+    def residual(self) -> Site:
+        """Return the site of the targets' classes with their log-probabilities added.
+
+        See :class:`onnxcam.surgeon.seeds.compared.ResidualSeeds`.
+
+        Raises:
+            MethodError: the targets are no classes, or there is one only.
+        """
+        return self._of(ResidualSeeds(self._classes()))
+
+    def _classes(self) -> ClassSeeds:
         if not isinstance(self._seeds, ClassSeeds):
             raise MethodError(
                 "it compares classes, so its target is a class, as -t 281. grad-cam takes any."
             )
         if isinstance(self._seeds, BuiltSeeds):
             raise EngineError("engine 'ort' compares no classes; engine 'rules' does.")
-        seeds = ComparedSeeds(self._seeds, alpha, count)
+        return self._seeds
+
+    def _of(self, seeds: Seeds) -> Site:
         return Site(self.b, seeds, self._layer, self._image, self._why)
+
+    def bent(self, along: Term) -> Term | None:
+        """Return the targets' Hessian at the layer times a vector ``[N, K, *S]``.
+
+        Returns:
+            ``[T, N, K, *S]``; ``None`` where the gradient depends on the layer in steps only.
+
+        Raises:
+            MethodError: second derivatives are not to be had.
+        """
+        if isinstance(self._seeds, BuiltSeeds):
+            raise EngineError("engine 'ort' has no second derivatives; engine 'rules' has.")
+        unclipped = self._seeds.start(self.layer).unclipped
+        gradient = self.gradient().value
+        found = hessian_product(self.b, gradient, self.layer, along.value, unclipped)
+        return None if found is None else self.term(found)
 
     def head(self) -> Term:
         """Return the weights of the last linear layer for each target, ``[T, N, K]``.

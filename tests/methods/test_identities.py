@@ -17,7 +17,7 @@ from onnxcam.kernels import reference
 from onnxcam.methods.registry import METHODS as KNOWN
 from onnxcam.methods.registry import methods
 
-from .networks import ATTENTION, BOXES, ELEMENTS, IMAGES, INNER, METHODS, explain, network
+from .networks import ATTENTION, BOXES, ELEMENTS, IMAGES, INNER, LAYERS, METHODS, explain, network
 
 TARGETS = ["top:2", 3]
 
@@ -40,7 +40,7 @@ def close(a: np.ndarray, b: np.ndarray, bound: float = 1e-5) -> None:
 
 
 def test_every_method_is_tried_here() -> None:
-    assert {m.split(":")[0] for m in METHODS + ATTENTION + BOXES} == set(methods())
+    assert {m.split(":")[0] for m in METHODS + ATTENTION + BOXES + LAYERS} == set(methods())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -92,6 +92,63 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Sequential, int]]] = {
 }
 
 
+class Squeezed(nn.Module):
+    """Squeeze-and-excitation: channels times the Sigmoid of what their means say."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 4, 1), nn.ReLU(),
+            nn.Conv2d(4, channels, 1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x)
+
+
+class Attending(nn.Module):
+    """Self-attention of one head between places, layer normalization before, GELU behind it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm, self.qkv = nn.LayerNorm(channels), nn.Linear(channels, 3 * channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 20), nn.GELU(), nn.Linear(20, channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(self.norm(tokens)).chunk(3, dim=-1)
+        shares = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1)
+        return self.mlp(tokens + shares @ v).mean(dim=1)
+
+
+def smooth() -> tuple[nn.Sequential, int]:
+    """In the way of EfficientNet's stages, of SiLU; explained after its second."""
+    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.SiLU(), nn.Conv2d(8, 10, 3, padding=1), nn.SiLU()]
+    layers += [nn.Conv2d(10, 12, 3, stride=2), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(12, CLASSES)), 4
+
+
+def squeezed() -> tuple[nn.Sequential, int]:
+    """In the way of MobileNetV3: rectifiers, and a gate behind the layer."""
+    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 10, 3, padding=1), nn.ReLU()]
+    layers += [Squeezed(10), nn.Conv2d(10, 12, 3, stride=2), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(12 * 25, CLASSES)), 4
+
+
+def attending() -> tuple[nn.Sequential, int]:
+    """Convolutions, then a block of a transformer; explained between them."""
+    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2), nn.ReLU()]
+    return nn.Sequential(*layers, Attending(12), nn.Linear(12, CLASSES)), 4
+
+
+# Networks whose second derivatives are not 0.
+CURVED: dict[str, Callable[[], tuple[nn.Sequential, int]]] = {
+    "smooth": smooth,
+    "squeezed": squeezed,
+    "attending": attending,
+}
+
+
 class Network:
     """A network, split where it is explained, its file, two images.
 
@@ -105,7 +162,7 @@ class Network:
     def __init__(self, name: str, biases: bool = True, **options: Any) -> None:
         torch.manual_seed(4)
         self.name = name
-        self.model, split = NETWORKS[name]()
+        self.model, split = {**NETWORKS, **CURVED}[name]()
         for module in self.model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)

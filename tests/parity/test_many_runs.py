@@ -17,6 +17,7 @@ from .networks import torchvision_models  # noqa: E402
 torchvision_models()  # before others import it
 cams = pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
 captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+torchcam = pytest.importorskip("torchcam.methods", reason="torch-cam is not installed")
 
 from captum.attr._core.gradient_shap import InputBaselineXGradient  # noqa: E402
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
@@ -57,6 +58,81 @@ def test_score_cam_is_pytorch_grad_cams_with_half_pixel_centres(
     close(scaled(ours), theirs(network, "ScoreCAM"))
     differs(network, ours)
     assert np.abs(scaled(ours) - before).max() < 0.5  # alike, but not the same
+
+
+SMOOTHED = {"samples": 3, "noise": 0.7, "seed": 5}
+
+
+def torch_cams(network: Network, kind: str, **options: float) -> np.ndarray:
+    """Return torch-cam's maps of one image after the other.
+
+    Its masks are scaled to 0..1 before they are enlarged, which between pixels loses the ends; here
+    once more afterwards, as Score-CAM's eq. 5 says.
+    """
+
+    class Ordered(getattr(torchcam, kind)):
+        def _upsample(self, activation: torch.Tensor) -> torch.Tensor:
+            return self._normalize(super()._upsample(activation), 2)
+
+    found = []
+    with Ordered(network.model, network.module, **options) as cam:
+        for image in network.images:
+            with torch.no_grad():
+                network.model(image[None])
+            found.append(cam(network.target)[0][0].numpy())
+    return np.stack(found)
+
+
+def test_ss_cam_equals_torch_cams_on_the_same_draws(network: Network, monkeypatch) -> None:
+    space = network.images.shape[2:]
+
+    class Draws:
+        """Stands for the normal distribution: the draws of each channel, one after another."""
+
+        def __init__(self, mean: float, std: float) -> None:
+            self.std, self.channels = std, []
+
+        def sample(self, size: torch.Size) -> torch.Tensor:
+            assert size[0] == 1 and size[2:] == space
+            if len(self.channels) != size[1] or self.left == 0:
+                self.channels = [np.random.default_rng([5, k]) for k in range(size[1])]
+                self.left = SMOOTHED["samples"]
+            self.left -= 1
+            drawn = [rng.standard_normal(space, np.float32) for rng in self.channels]
+            return torch.from_numpy(np.stack(drawn))[None] * self.std
+
+    monkeypatch.setattr(torch.distributions.normal, "Normal", Draws)
+    expected = torch_cams(network, "SSCAM", num_samples=3, std=0.7)
+    ours = network.ours("ss-cam:" + ",".join(f"{k}={v}" for k, v in SMOOTHED.items()))
+    close(scaled(ours), expected)
+    differs(network, ours)
+    assert np.abs(scaled(network.ours("ss-cam:samples=3,noise=0.7")) - expected).max() > 1e-3
+
+
+def test_is_cam_is_a_mean_up_to_the_mask_and_torch_cams_goes_beyond(network: Network) -> None:
+    """As in the authors' code; torch-cam adds the shares up: 1/n, 3/n, 6/n, ..., (n + 1) / 2."""
+
+    def integrated(shares: np.ndarray) -> np.ndarray:
+        maps = []
+        for image in network.images:
+            with torch.no_grad():
+                a = network.features(image[None])
+                masks = interpolate(a, image.shape[1:], mode="bilinear", align_corners=False)[0]
+                masks = masks - masks.amin(dim=(1, 2), keepdim=True)
+                masks = masks / (masks.amax(dim=(1, 2), keepdim=True) + 1e-8)
+                scores = [network.scores((s * masks[:, None] * image).numpy()) for s in shares]
+            y = np.mean(scores, axis=0)
+            weights = np.exp(y - y.max()) / np.exp(y - y.max()).sum()
+            maps.append(np.tensordot(weights, a[0].numpy(), 1))
+        return np.stack(maps)
+
+    shares = np.arange(1, 6, dtype="f") / 5
+    ours = network.ours("is-cam:steps=5")
+    close(ours, integrated(shares))
+    differs(network, ours)
+    theirs = torch_cams(network, "ISCAM", num_samples=5)
+    close(theirs, scaled(integrated(np.cumsum(shares))))
+    assert np.abs(theirs - scaled(ours)).max() > 1e-3
 
 
 def test_recipro_cam_is_one_run_a_place(network: Network) -> None:

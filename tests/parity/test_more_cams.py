@@ -142,3 +142,36 @@ def test_a_product_of_layers_is_refine_cam(network: Network) -> None:
     close(ours, theirs)
     mean = scaled(network.ours("grad-cam", f"mean:{network.layer},{name}"))
     assert np.abs(ours - mean).max() > 0.05
+
+
+def test_kpca_cam_equals_pytorch_grad_cams_up_to_sign(network: Network) -> None:
+    ours = network.ours("kpca-cam")
+    for signed, one in zip(ours, theirs(network, "KPCA_CAM"), strict=True):
+        assert min(np.abs(scaled(s * signed[None])[0] - one).max() for s in (1, -1)) <= 1e-3
+    differs(network, ours)
+    a = network.features(network.images)
+    with cams.KPCA_CAM(network.model, [network.module], gamma=0.03) as cam:
+        expected = cam.get_cam_image(None, None, None, a.detach().numpy(), None, False)
+    for signed, one in zip(network.ours("kpca-cam:gamma=0.03"), expected, strict=True):
+        close(np.abs(signed), np.abs(one))
+        assert np.corrcoef(signed.ravel(), one.ravel())[0, 1] ** 2 > 0.999
+    assert np.abs(scaled(np.abs(expected)) - scaled(np.abs(ours))).max() > 0.01
+
+
+def test_fem_weighs_masks_by_means_and_pytorch_grad_cam_activations_by_shares(
+    network: Network,
+) -> None:
+    """Theirs is not the paper's, which xplique has: sum_k mean_k (A_k > mean_k + 2 std_k)."""
+    a, _ = network.gradients(network.images)
+    paper, other = np.zeros((2, len(a), *a.shape[2:]))
+    for n, maps in enumerate(a):
+        for one in maps:
+            mask = one > one.mean() + 2 * one.std()
+            paper[n] += one.mean() * mask
+            other[n] += mask.mean() * one
+    ours = network.ours("fem")
+    close(ours, paper)
+    differs(network, ours)
+    found = theirs(network, "FEM")
+    close(found, scaled(other))
+    assert np.abs(found - scaled(paper)).max() > 0.05

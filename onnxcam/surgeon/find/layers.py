@@ -12,9 +12,10 @@ from onnxcam.graph.values import dims, names
 from onnxcam.surgeon.find.attention import attended, attention
 from onnxcam.surgeon.find.layer import candidates, find_layer
 from onnxcam.surgeon.find.layouts import Kind, Layouts
-from onnxcam.surgeon.words import SWEEP
+from onnxcam.surgeon.words import STAGES, SWEEP
 
 MOST = 8  # layers of a sweep
+SIZES = 4  # of maps in stages: those of ResNet, without its first convolution
 _SIDES = {"first": Kind.MAPS, "last": Kind.LAST}
 
 
@@ -29,14 +30,21 @@ def find_layers(
         score: the score tensor.
         requested: each as :func:`onnxcam.surgeon.find.layer.find_layer` takes it, and after a name
             perhaps ``":first"`` or ``":last"``, where its channels are; or ``"sweep"`` alone,
-            candidates from the default back to the first, evenly picked.
+            candidates from the default back to the first, evenly picked; or ``"stages"`` alone, the
+            last of each size, the default first.
         layouts: those of the graph.
 
     Raises:
         LayerError: one does not fit, or two are the same.
     """
     if list(requested) == [SWEEP]:
-        return [(value, None) for value in _sweep(graph, image, score, layouts)]
+        every = _from_first(graph, image, score, layouts)
+        count = min(MOST, len(every))
+        return [(every[round(i)], None) for i in np.linspace(len(every) - 1, 0, count)]
+    if list(requested) == [STAGES]:
+        every = _from_first(graph, image, score, layouts)
+        last = {tuple((dims(value) or [])[2:]): value for value in every}
+        return [(v, None) for v in sorted(last.values(), key=every.index)[: -SIZES - 1 : -1]]
     known = {*names(graph), *(n.name for n in graph)}
     found: dict[ir.Value, str] = {}
     kinds = []
@@ -54,8 +62,10 @@ def find_layers(
     return list(zip(found, kinds, strict=True))
 
 
-def _sweep(graph: ir.Graph, image: ir.Value, score: ir.Value, layouts: Layouts) -> list[ir.Value]:
-    """Return the maps of convolutions, and what attention reads, the default first."""
+def _from_first(
+    graph: ir.Graph, image: ir.Value, score: ir.Value, layouts: Layouts
+) -> list[ir.Value]:
+    """Return the maps of convolutions, and what attention reads, the default last."""
     default = find_layer(graph, image, score, layouts=layouts)
     maps = [c.value for c in candidates(graph, image, score) if c.place <= 0]
     tokens = [attended(n, layouts) for n in attention(graph, (maps or [image])[-1], score)]
@@ -66,6 +76,4 @@ def _sweep(graph: ir.Graph, image: ir.Value, score: ir.Value, layouts: Layouts) 
         channels = shape[1] if len(shape) == 4 and isinstance(shape[1], int) else 0
         if channels >= most:  # fewer: inside a bottleneck
             found, most = [*found, value], channels
-    every = list(dict.fromkeys([*found, *tokens, default]))
-    count = min(MOST, len(every))
-    return [every[round(i)] for i in np.linspace(len(every) - 1, 0, count)]
+    return list(dict.fromkeys([*found, *(t for t in tokens if t is not None), default]))
