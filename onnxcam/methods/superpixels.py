@@ -111,7 +111,7 @@ class _Without:
         self._count = count
 
     def __getitem__(self, part: slice) -> NDArray[np.bool_]:
-        return np.arange(self._count) != np.arange(self._count)[part, None]
+        return ~np.eye(self._count, dtype=np.bool_)[part]
 
 
 class _Joining:
@@ -121,11 +121,11 @@ class _Joining:
         self._places = np.argsort(orders, axis=1)
 
     def __len__(self) -> int:
-        return len(self._places) * (self._places.shape[1] - 1)
+        return len(self._places) * (len(self._places[0]) - 1)
 
     def __getitem__(self, part: slice) -> NDArray[np.bool_]:
-        order, last = np.divmod(np.arange(len(self))[part], self._places.shape[1] - 1)
-        return self._places[order] <= last[:, None]
+        order, last = np.divmod(np.arange(len(self))[part], len(self._places[0]) - 1)
+        return np.asarray(self._places[order] <= last[:, None])
 
 
 def _scores(
