@@ -44,8 +44,8 @@ def extremal_perturbation(
 ) -> NDArray[np.float64]:
     """argmax_m y(blur(x, m)) - 300 mean((sort(m) - r)^2), r of area ones behind zeros.
 
-    The image is mirrored at every second step. A twentieth of a mask, or more, may lie outside:
-    as in TorchRay it reaches ``sigma`` pixels beyond the image, and its area counts there too.
+    The image is mirrored at every second step. As in TorchRay the mask reaches beyond the image by
+    ``sigma`` pixels or more, and ``area`` is a share of all of it.
     """
     positive("extremal-perturbation", steps=steps, cell=cell)
     if not 0 < area < 1 or sigma <= 0 or blur <= 0:
@@ -68,7 +68,7 @@ def _found(
     runs: Runs, target: int, blurred: Blurred, masks: SmoothMasks, area: float, steps: int
 ) -> NDArray[np.float64]:
     """Return the mask ``[H, W]`` of one target."""
-    cells, speed, weight = np.ones(masks.cells), np.zeros(masks.cells), _AREA
+    cells, speed, weight = masks.first(), np.zeros(masks.cells), _AREA
     seen, wanted = np.zeros(runs.image.shape[1:]), np.ones(int(np.prod(masks.size)))
     wanted[: int(len(wanted) * (1 - area))] = 0
     for step in range(steps):
@@ -137,7 +137,7 @@ class SmoothMasks:
 
     Attributes:
         cells: how many there are along each axis.
-        size: of a mask, which reaches ``sigma`` pixels beyond the image.
+        size: of a mask, which reaches beyond the image by ``sigma`` pixels or more.
         inside: where the image is in that.
     """
 
@@ -155,6 +155,10 @@ class SmoothMasks:
         shares = np.exp(-2 * np.square(np.maximum(far - 0.5, 0)))
         self._shares = shares.reshape(cell, cell, -1).astype(np.float32)
         self._slopes: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+    def first(self) -> NDArray[np.float64]:
+        """Return the cells to begin with: all of the image is kept."""
+        return np.ones(self.cells)
 
     def made(self, cells: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the mask of cells, and remember its slopes."""

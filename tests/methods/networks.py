@@ -28,6 +28,7 @@ METHODS = [
     *("attn-lrp", "deep-lift:baseline=0.1"),
     *("integrated-gradients:steps=6", "occlusion:size=5,stride=3"),
     *("feature-ablation:segments=9", "shapley:samples=4,segments=9"),
+    "extremal-perturbation:steps=3,cell=3,sigma=4",
 ]
 # At a transformer's tokens only, see tests/methods/test_transformers.py.
 ATTENTION = ["attention-rollout", "attention-gradient", "le-grad"]
