@@ -36,7 +36,7 @@ Item = dict[str, Any]
 
 # At the image, with a sign that says for or against.
 SIGNED = ("input-x-gradient", "lrp", "attn-lrp", "deep-lift", "integrated", "gradient-shap")
-SIGNED += ("occlusion", "rise")
+SIGNED += ("occlusion", "rise", "feature-ablation", "shapley")
 
 
 def heat(explanation: onnxcam.Explanation) -> NDArray[np.float32]:

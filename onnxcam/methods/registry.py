@@ -150,7 +150,7 @@ def _around(wrapper: str, method: Method) -> Method:
         MethodError: there is none of that name, or the method is none of a layer and one run.
     """
     if wrapper not in WRAPPERS:
-        raise MethodError(f"'{wrapper}' goes around no method; {' and '.join(WRAPPERS)} do.")
+        raise MethodError(f"'{wrapper}' goes around no method; {', '.join(WRAPPERS)} do.")
     if method.space != "layer" or method.write is None:
         raise MethodError(
             f"method '{wrapper}@{method.name}': it goes around a method of a layer and one run; "

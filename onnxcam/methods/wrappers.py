@@ -77,15 +77,15 @@ def _augmented(method: Method, runs: Runs) -> NDArray[np.float32]:
     given = np.stack([(image[..., ::-1] if m else image) * f for m, f in ways])
     maps = method.finished(runs.given(method, given.astype(image.dtype)))  # [6, T, *s]
     count, targets = maps.shape[:2]
-    found = _scaled(np.maximum(maps.reshape(count * targets, *maps.shape[2:]), 0))
+    found = scaled(np.maximum(maps.reshape(count * targets, *maps.shape[2:]), 0))
     if found.ndim - 1 == len(space):
-        found = _scaled(resized(found, space))
+        found = scaled(resized(found, space))
     found = found.reshape(count, targets, *found.shape[1:])
     turned = [one[..., ::-1] if m else one for one, (m, _) in zip(found, ways, strict=True)]
     return np.asarray(np.mean(turned, axis=0), np.float32)
 
 
-def _scaled(maps: NDArray[Any]) -> NDArray[np.float32]:
+def scaled(maps: NDArray[Any]) -> NDArray[np.float32]:
     """Bring maps ``[B, *S]`` to 0..1."""
     axes = tuple(range(1, maps.ndim))
     less = maps - maps.min(axis=axes, keepdims=True)

@@ -151,6 +151,14 @@ class Site:
         """The explained numbers, ``[T, N]``."""
         return self.term(self._once(("value",), lambda: self._seeds.value))
 
+    @property
+    def share(self) -> Term:
+        """The explained classes' probabilities, ``[T, N]``; of other targets the numbers."""
+        seeds = self._seeds
+        if not isinstance(seeds, ClassSeeds):
+            return self.value
+        return self.term(self._once(("share",), lambda: seeds.share))
+
     def gradient(self, at: Term | None = None, policy: str | Override = STANDARD) -> Term:
         """Return the gradient at the layer, ``[T, N, K, *S]``, or at another tensor.
 

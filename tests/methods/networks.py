@@ -24,17 +24,21 @@ METHODS = [
     *("input-x-gradient", "smooth-grad:samples=3", "smooth-grad-squared:samples=3"),
     *("var-grad:samples=3", "gradient-shap:samples=3", "rise:masks=30,cells=4"),
     *("full-grad", "c-mwp", "lrp", "lrp-epsilon", "lrp-gamma", "lrp-z-plus", "lrp-alpha-beta"),
-    *("eigen-smoothing", "augmentation-smoothing", "shapley-cam", "shapley-cam:rest=1"),
+    *("eigen-smoothing", "augmentation-smoothing", "sess:scales=3"),
+    *("shapley-cam", "shapley-cam:rest=1"),
     *("fem", "kpca-cam", "ss-cam:samples=2,noise=0.3", "is-cam:steps=2"),
     *("attn-lrp", "deep-lift:baseline=0.1"),
     *("integrated-gradients:steps=6", "occlusion:size=5,stride=3"),
+    *("feature-ablation:segments=9", "shapley:samples=4,segments=9"),
+    "extremal-perturbation:steps=3,cell=3,sigma=4",
 ]
 # At a transformer's tokens only, see tests/methods/test_transformers.py.
 ATTENTION = ["attention-rollout", "attention-gradient", "le-grad"]
 LAYERS = ["refine-cam"]  # of several, see tests/methods/test_wrappers.py
 BOXES = ["d-rise"]  # of detectors only, see tests/test_boxes.py
 INNER = [m for m in METHODS if m != "cam"]  # at a layer that is not simply averaged
-ELEMENTS = [m for m in INNER if m not in ("finer-cam", "shapley-cam:rest=1")]  # of any target
+# Whose target may be anything, a class being the element of the scores (sess weighs by probability).
+ELEMENTS = [m for m in INNER if m not in ("finer-cam", "shapley-cam:rest=1", "sess:scales=3")]
 
 
 def weights(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:

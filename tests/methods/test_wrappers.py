@@ -26,9 +26,10 @@ def test_parameters_are_those_of_the_method_inside(save) -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("smoothing@grad-cam", "refine-cam and eigen-smoothing and augmentation-smoothing do"),
+        ("smoothing@grad-cam", "refine-cam, eigen-smoothing, augmentation-smoothing, sess do"),
         ("eigen-smoothing@saliency", "eigen-smoothing@grad-cam is one"),
         ("augmentation-smoothing@ablation-cam", "augmentation-smoothing@grad-cam is one"),
+        ("sess@rise", "sess@grad-cam is one"),
         ("eigen-smoothing@gradcam", "Nearest: grad-cam"),
         ("eigen-smoothing@grad-cam:size=3", "no parameter 'size'"),
     ],

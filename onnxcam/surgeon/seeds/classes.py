@@ -38,9 +38,20 @@ class ScoreSeeds:
     @property
     def value(self) -> ir.Value:
         """The explained scores, ``[T, N]``."""
+        return self._picked(self.scores)
+
+    @property
+    def share(self) -> ir.Value:
+        """The explained classes' probabilities, ``[T, N]``: by Sigmoid where the model says so."""
+        single = self.score.classes == 1 or "Sigmoid" in self.score.passed
+        squashing: dict[str, Any] = {} if single else {"axis": -1}
+        return self._picked(self.b.op("Sigmoid" if single else "Softmax", self.scores, **squashing))
+
+    def _picked(self, scores: ir.Value) -> ir.Value:
+        """Return of scores ``[N, C]`` those of the classes, ``[T, N]``."""
         b = self.b
         index = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
-        picked = b.op("GatherND", self.scores, index, batch_dims=1)  # [N, T]
+        picked = b.op("GatherND", scores, index, batch_dims=1)  # [N, T]
         return b.op("Transpose", picked, perm=[1, 0])
 
     def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
