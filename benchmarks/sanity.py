@@ -17,6 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from PIL import Image, ImageDraw
 from randomised import from_the_top, layers, randomised, ssim
 
 import onnxcam
-from onnxcam.compare.measures import spearman
+from onnxcam.compare.measures import pearson, ranks
 from onnxcam.imaging.colour import colour_table
 from onnxcam.kernels.space import resized
 from onnxcam.methods.base import Method
@@ -84,6 +85,7 @@ def explained(
     return first | second
 
 
+@cache
 def _card(path: Path) -> Any:
     """Return how the trained file's photographs are prepared."""
     return onnxcam.Explainer(path, providers="cpu").preprocess
@@ -97,15 +99,24 @@ def shown(one: onnxcam.Explanation) -> np.ndarray:
     return np.asarray(raw / max(float(raw.max()), 1e-30))
 
 
-def alike(a: onnxcam.Explanation, b: onnxcam.Explanation | None) -> tuple[float, float, float]:
-    """Return the rank correlation of sizes, that of signed values, and the SSIM of two maps."""
-    if b is None:
-        return (np.nan,) * 3
-    return (
-        spearman(a.raw.astype(np.float64), b.raw.astype(np.float64)),
-        spearman(a.signed.astype(np.float64), b.signed.astype(np.float64)),
-        ssim(shown(a), shown(b)),
-    )
+class Ranked:
+    """What is compared of a map: the ranks of its sizes and of its signed values, the picture."""
+
+    def __init__(self, one: onnxcam.Explanation) -> None:
+        self.sizes = ranks(one.raw.astype(np.float64))
+        self.signed = ranks(one.signed.astype(np.float64))
+        self.shown = shown(one)
+
+    def alike(self, one: onnxcam.Explanation | None) -> tuple[float, float, float]:
+        """Return both rank correlations (Spearman's) with another map, and the SSIM."""
+        if one is None:
+            return (np.nan,) * 3
+        other = Ranked(one)
+        return (
+            pearson(self.sizes, other.sizes),
+            pearson(self.signed, other.signed),
+            ssim(self.shown, other.shown),
+        )
 
 
 class Check:
@@ -114,7 +125,7 @@ class Check:
     Attributes:
         counts: how many layers were random, from the top, step by step.
         singles: which layers were random alone.
-        cascade: ``[steps, methods, photographs, 3]``, what ``alike`` returns.
+        cascade: ``[steps, methods, photographs, 3]``, what ``Ranked.alike`` returns.
         independent: the same of single layers.
         sheet: maps of the first photograph by method: trained, then of each step of the cascade.
     """
@@ -133,6 +144,7 @@ class Check:
         targets = [plain.explain(p)[0].target for p in photos]
         trained = explained(model, path, self.methods, photos, targets)
         self.sheet = {label: [found[0]] for label, found in trained.items()}
+        before = {label: [Ranked(one) for one in found] for label, found in trained.items()}
 
         def compared(names: list[str], keep: bool) -> list[list[tuple[float, float, float]]]:
             other = randomised(model, names, seed=0, shuffle=given.shuffle)
@@ -141,7 +153,7 @@ class Check:
             for label, found in maps.items() if keep else ():
                 self.sheet[label].append(found[0])
             return [
-                [alike(a, b) for a, b in zip(trained[m.label], maps[m.label], strict=True)]
+                [a.alike(b) for a, b in zip(before[m.label], maps[m.label], strict=True)]
                 for m in self.methods
             ]
 
@@ -225,9 +237,11 @@ def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
     paths = [Path(m) for m in given.models or [DATA / "models" / m for m in MODELS]]
     photos = [DATA / "images" / "two_objects" / p for p in PHOTOGRAPHS[: given.photographs]]
-    checks = [Check(path, False, photos, given.steps, given) for path in paths]
-    if chosen(True, given.methods):
-        checks.append(Check(paths[-1], True, photos, given.many_steps, given))
+    checks = []
+    for path, many in [*((p, False) for p in paths), (paths[-1], True)]:
+        if chosen(many, given.methods):
+            steps = given.many_steps if many else given.steps
+            checks.append(Check(path, many, photos, steps, given))
     text = "\n".join(line for check in checks for line in check.tables())
     print(text)
     if given.write:
