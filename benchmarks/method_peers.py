@@ -146,14 +146,14 @@ def measured(on: Any, given: Any) -> dict[tuple[str, str], float]:
             return model(images)
 
     eight = x.repeat(8, 1, 1, 1)
-    _, ratio = paired(plain, lambda: plain(eight), 3, given.seconds)
+    _, ratio = paired(plain, lambda: plain(eight), 3, given.seconds, given.clock)
     found = {}
     tried = [p for tools in (grad_cams, captums, zennits) for p in tools(model, on.name, x)]
     for peer in tried:
         if given.methods and peer.method not in given.methods:
             continue
         try:
-            _, taken = paired(plain, peer.run, given.repeats, given.seconds)
+            _, taken = paired(plain, peer.run, given.repeats, given.seconds, given.clock)
         except Exception as error:  # a tool's own failure on this network
             print(f"{on.name}: {peer.tool}, {peer.method}: {error}"[:200], flush=True)
             continue
@@ -162,6 +162,8 @@ def measured(on: Any, given: Any) -> dict[tuple[str, str], float]:
     peer = dianna(on.path, x)
     if peer and on.name == "mobilenet_v2" and (not given.methods or peer.method in given.methods):
         image = x.numpy()  # it runs the file, so ONNX Runtime's pass is what it is measured by
-        _, taken = paired(lambda: on.plain(image), peer.run, given.repeats, given.seconds)
+        _, taken = paired(
+            lambda: on.plain(image), peer.run, given.repeats, given.seconds, given.clock
+        )
         found[peer.method, peer.tool] = taken / (peer.passes * on.best)
     return found

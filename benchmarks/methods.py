@@ -1,7 +1,8 @@
 """Every method over the plain forward pass of the same model in ONNX Runtime, peers beside them.
 
     python benchmarks/methods.py [--models resnet50,vit_tiny_patch16_224] [--methods grad-cam,rise]
-        [--batch 1,8] [--repeats 5] [--seconds 2] [--no-memory] [--no-peers] [--write]
+        [--batch 1,8] [--repeats 5] [--seconds 2] [--processor] [--no-memory]
+        [--no-peers] [--write]
 
 A method of one run is timed by turns with the forward pass of as many images. One of many runs is
 timed on one image, over the images that it puts through the network, or through what lies behind
@@ -122,21 +123,23 @@ def images(count: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(count, 3, 224, 224)).astype(np.float32)
 
 
-def network(name: str, repeats: int, seconds: float) -> Network:
+def network(name: str, given: argparse.Namespace) -> Network:
     """Export a network and time its forward pass by batch size."""
     path = exports.export(name)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0].name
+    fed = session.get_inputs()[0].name
 
     def plain(some: np.ndarray) -> object:
-        return session.run(None, {given: some})
+        return session.run(None, {fed: some})
 
     one, found = images(1), []
     for size in SIZES:
         some = images(size)
-        taken, ratio = paired(lambda: plain(one), lambda s=some: plain(s), repeats, seconds)
+        taken, ratio = paired(
+            lambda: plain(one), lambda s=some: plain(s), given.repeats, given.seconds, given.clock
+        )
         found.append((ratio / size, size, taken / ratio))
     best, size, single = min(found)
     return Network(name, path, plain, single, best, size)
@@ -179,6 +182,7 @@ def _timed(
             lambda s=some: explainer.explain_batch(s),
             given.repeats,
             given.seconds,
+            given.clock,
         )
         yield batch, ratio
 
@@ -247,6 +251,8 @@ def report(networks: list[Network], given: argparse.Namespace) -> str:
         for n in networks
     )
     text = [f"The forward pass of one image: {passes}; {os.cpu_count()} cores.", ""]
+    if given.clock is time.process_time:
+        text[0] += " Ratios are of processor time: others used the machine."
     header = ["of one run", *(f"{n}, {b}" for n in names for b in given.batch)]
     text += [table(header, list(one_run(networks, given.batch))), ""]
     columns = [c for n in names for c in (f"{n}, images", "times", "aim")]
@@ -287,6 +293,10 @@ def run(arguments: list[str] | None = None) -> str:
     parser.add_argument("--batch", type=lambda t: [int(b) for b in t.split(",")], default=[1, 8])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="for one method and batch")
+    parser.add_argument(
+        "--processor", dest="clock", action="store_const", default=time.perf_counter,
+        const=time.process_time, help="processor time, where others use the machine",
+    )  # fmt: skip
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     parser.add_argument("--write", action="store_true")
@@ -296,7 +306,7 @@ def run(arguments: list[str] | None = None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ONNXCAM_CACHE"] = str(Path(folder) / "cache")
         for name in given.models:
-            on = network(name, given.repeats, given.seconds)
+            on = network(name, given)
             networks.append(on)
             for method in methods().values():
                 if given.methods is None or method.name in given.methods:
