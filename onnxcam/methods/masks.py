@@ -39,7 +39,7 @@ def score_cam(runs: Runs) -> NDArray[np.float32]:
         axes = tuple(range(1, masks.ndim))
         masks -= masks.min(axis=axes, keepdims=True)
         masks /= masks.max(axis=axes, keepdims=True) + 1e-8
-        found.append(runs.forward((image * masks[:, None]).astype(image.dtype)))
+        found.append(runs.forward((image * masks[:, None]).astype(image.dtype, copy=False)))
     y = np.concatenate(found)  # [K, T]
     weights = np.exp(y - y.max(axis=0))
     weights /= weights.sum(axis=0)
@@ -137,7 +137,7 @@ def _weighted(
     weighted = scores = total = np.zeros(1)
     for start, stop in chunks(int(masks), runs.batch):
         given = drawn[start:stop]
-        y = score((image * given[:, None]).astype(image.dtype))
+        y = score((image * given[:, None]).astype(image.dtype, copy=False))
         weighted = weighted + np.tensordot(y, given, ([0], [0]))
         scores, total = scores + y.sum(axis=0), total + given.sum(axis=0, dtype=np.float64)
     mean = (scores / masks).reshape(-1, *[1] * total.ndim)
