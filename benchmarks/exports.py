@@ -1,4 +1,4 @@
-"""Export torchvision architectures for the benchmarks: seeded weights, dynamic batch.
+"""Export architectures of torchvision and timm for the benchmarks: seeded weights, dynamic batch.
 
 Speed does not depend on the weights' values, so none are downloaded.
 """
@@ -25,7 +25,14 @@ NAMES = ["resnet50", "mobilenet_v2", "efficientnet_b0", "squeezenet1_1", "vgg16"
 def network(name: str) -> nn.Module:
     """Return a seeded architecture in inference mode, without in-place activations."""
     torch.manual_seed(0)
-    model = getattr(torchvision_models(), name)(weights=None)
+    if name.startswith("vit_"):
+        torchvision_models()  # timm imports torchvision
+        import timm
+
+        timm.layers.set_fused_attn(False)  # attention stays readable in the graph
+        model = timm.create_model(name, pretrained=False)
+    else:
+        model = getattr(torchvision_models(), name)(weights=None)
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False

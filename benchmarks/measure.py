@@ -36,6 +36,42 @@ def side_by_side(
     return {name: statistics.median(values) for name, values in times.items()}, ratios
 
 
+def paired(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    repeats: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Return the median seconds of the second function, and of its ratios to the first by turns.
+
+    A turn runs each for 0.05 seconds at least. There are ``repeats`` turns, or fewer once
+    ``seconds`` have passed; where one run takes as long as that there is one, without warming up.
+    On a machine that others use, ``time.process_time`` is the better clock, though not the same.
+    """
+    ratios, times, start = [], [], time.perf_counter()
+    while not ratios or (len(ratios) < repeats and time.perf_counter() - start < seconds):
+        turn = [_turn(function, seconds / 20, clock) for function in (first, second)]
+        ratios.append(turn[1] / turn[0])
+        times.append(turn[1])
+    return statistics.median(times), statistics.median(ratios)
+
+
+def _turn(function: Callable[[], object], warm: float, clock: Callable[[], float]) -> float:
+    """Return the median of a function's runs; the first does not count if it is short."""
+    time.sleep(PAUSE)
+    block: list[float] = []
+    short = False
+    while not block or sum(block) < 0.05:
+        start = clock()
+        function()
+        taken = clock() - start
+        if short or taken > warm:
+            block.append(taken)
+        short = True
+    return statistics.median(block)
+
+
 def quickest(
     functions: Mapping[str, Callable[[], object]], rounds: int, seconds: float = 0.1
 ) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 pip install -e '.[cpu,test]' torch==2.13.0 onnxscript opencv-python-headless
 pip install --no-deps torchvision==0.28.0 grad-cam==1.5.7 ttach==0.0.3 captum==0.9.0 torchcam==0.5.0
-pip install --no-deps onnx-ad==0.3.0
+pip install --no-deps onnx-ad==0.3.0 timm==1.0.31 zennit==0.5.1
+pip install --no-deps dianna==1.8.1 scikit-image xarray pandas lazy_loader
 pip install tqdm scikit-learn matplotlib
 python benchmarks/run.py
 """
@@ -28,7 +29,7 @@ import kernels
 NOTES = Path(__file__).with_name("notes.md")
 PACKAGES = (
     "onnxcam", "onnxruntime", "onnx", "onnx-ir", "numpy", "pillow", "typer", "torch",
-    "torchvision", "grad-cam", "captum", "torchcam", "opencv-python-headless",
+    "torchvision", "grad-cam", "captum", "torchcam", "timm", "zennit", "opencv-python-headless",
 )  # fmt: skip
 
 

@@ -37,7 +37,11 @@ same does not know of classes.*
 * **Formula**: `A_k` is channel k of the layer, `G_k` the score's gradient there, `x` the image, `y`
   the score, `mean_S` and `sum_S` go over places. Maps of a layer are rectified when they are painted.
 * **Passes**: what it costs, in forward passes of the whole network for one image and target, as
-  the methods declare it; measured: [performance.md](performance.md).
+  the methods declare it. **Measured**: the same as a run showed, of ResNet-50 (of methods for
+  transformers ViT-Ti) on a CPU; of methods of many runs the time of each of their images, where
+  a gradient at the image takes that of several passes. All networks, batches and memory:
+  [performance.md](performance.md).
+* Whether a map changes when the network's weights are made random: [sanity.md](sanity.md).
 * **Compared with**: what a test holds it against, and the largest difference that this test passes,
   in parts of the map's maximum: each on small or torchvision networks with seeded weights.
 * **Own class**: the share of cases in which the map is larger, in the mean, on the boxes of its own
@@ -79,11 +83,21 @@ def share(found: Notes, name: str) -> str:
     return ""
 
 
-def overview(known: dict[str, Method], found: Notes) -> Iterator[str]:
-    yield from (cells("Method", "Map of", "Passes", "Own class"), "|---|---|---|---|")
+def measured(method: Method, cost: Notes) -> str:
+    """Return the ratio to the forward pass, of one image or of each of many."""
+    found = cost.get(method.name, {})
+    ratio = found.get("resnet50", found.get("vit_tiny_patch16_224"))
+    if ratio is None:
+        return ""
+    return f"{ratio:.2f}{'' if method.drive is None else ' each'}"
+
+
+def overview(known: dict[str, Method], found: Notes, cost: Notes) -> Iterator[str]:
+    yield cells("Method", "Map of", "Passes", "Measured", "Own class")
+    yield "|---|---|---|---|---|"
     for name, method in known.items():
         place = "a layer" if method.space == "layer" else "the image"
-        yield cells(f"`{name}`", place, method.cost, share(found, name))
+        yield cells(f"`{name}`", place, method.cost, measured(method, cost), share(found, name))
 
 
 def described(method: Method, notes: Notes) -> Iterator[str]:
@@ -112,7 +126,7 @@ def page() -> str:
         ValueError: a method has no notes, or notes have no method.
     """
     notes = tomllib.loads(NOTES.read_text("utf-8"))
-    found = notes.pop("discrimination")
+    found, cost = notes.pop("discrimination"), notes.pop("cost", {})
     known = {n: m for n, m in methods().items() if m.builtin}
     if set(known) != set(notes):
         raise ValueError(
@@ -128,7 +142,7 @@ def page() -> str:
         first=some["grad-cam"] / some["cases"],
     )
     around = " and ".join(f"`{name}`" for name in WRAPPERS)
-    lines = [head.rstrip(), "", *overview(known, found), ""]
+    lines = [head.rstrip(), "", *overview(known, found, cost), ""]
     lines.append(f"{around} go around other methods of a layer and one run: `NAME@METHOD`.")
     for name, method in known.items():
         lines += described(method, notes[name])

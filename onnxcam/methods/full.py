@@ -13,28 +13,39 @@ from onnxcam.methods.registry import register
 
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
-    from onnxcam.surgeon.site import Site
+    from onnxcam.surgeon.site import Bias, Site
 
 _LEAST = 1e-7  # added to denominators, as in pytorch-grad-cam
 
 
 def _summed(arrays: Arrays) -> NDArray[np.float32]:
-    """Scale the sizes of each channel to 0..1, resize them, and add, ``[N, T, *S]``.
+    """Scale the sizes at the image as those of biases are, resize all, and add, ``[N, T, *S]``.
 
     They are above 0 everywhere, so the map begins at its least value, as pytorch-grad-cam's does.
     """
     count, targets, _, *space = arrays["image"].shape
     total = np.zeros((count * targets, *space), np.float32)
     for key, found in arrays.items():
-        sizes = np.abs(found.reshape(count * targets, *found.shape[2:]))
-        if key.endswith("last") and sizes.shape[1:] != arrays["image"].shape[2:]:
-            sizes = np.moveaxis(sizes, -1, 1)
-        axes = tuple(range(2, sizes.ndim))
-        sizes = sizes - sizes.min(axis=axes, keepdims=True)
-        sizes /= sizes.max(axis=axes, keepdims=True) + _LEAST
-        total += resized(sizes.sum(axis=1), tuple(space))
+        sizes = found.reshape(count * targets, *found.shape[2:])
+        if key == "image":
+            sizes = np.abs(sizes)
+            axes = tuple(range(2, sizes.ndim))
+            sizes = sizes - sizes.min(axis=axes, keepdims=True)
+            sizes = (sizes / (sizes.max(axis=axes, keepdims=True) + _LEAST)).sum(axis=1)
+        total += resized(sizes, tuple(space))
     least = total.min(axis=tuple(range(1, total.ndim)), keepdims=True)
     return np.asarray((total - least).reshape(count, targets, *space))
+
+
+def _scaled(s: Site, bias: Bias) -> Term:
+    """Return a bias's sizes, each channel scaled to 0..1, summed over channels, ``[T, N, *S]``."""
+    channel, axes = -bias.rank + 1, list(range(2 - bias.rank, 0))
+    if bias.axis != 1:
+        channel, axes = -1, list(range(1 - bias.rank, -1))
+    sizes = abs(bias.contribution)
+    sizes = sizes - s.term(s.b.reduced("ReduceMin", sizes.value, axes, keepdims=True))
+    largest = s.term(s.b.reduced("ReduceMax", sizes.value, axes, keepdims=True))
+    return s.term(s.b.sum((sizes / (largest + _LEAST)).value, [channel]))
 
 
 @register(
@@ -49,7 +60,7 @@ def full_grad(s: Site) -> dict[str, Term]:
     """|x G_x| and |b G_b| of all biases of maps, channels scaled to 0..1, resized and added."""
     biases = s.biases()
     found = {"image": s.gradient(s.input) * s.input}
-    for n, (contribution, rank, axis) in enumerate(biases):
-        if rank > 2 and axis in (1, rank - 1):
-            found[f"bias {n}{'' if axis == 1 else ' last'}"] = contribution
+    for n, bias in enumerate(biases):
+        if bias.rank > 2 and bias.axis in (1, bias.rank - 1):
+            found[f"bias {n}"] = _scaled(s, bias)
     return found

@@ -90,7 +90,7 @@ def _by_scores(
         masks -= masks.min(axis=axes, keepdims=True)
         masks /= masks.max(axis=axes, keepdims=True) + 1e-8
         scores = [
-            runs.forward((image * given[:, None]).astype(image.dtype))
+            runs.forward((image * given[:, None]).astype(image.dtype, copy=False))
             for given in ways(start, masks)
         ]
         found.append(np.mean(scores, axis=0))
@@ -191,7 +191,7 @@ def _weighted(
     weighted = scores = total = np.zeros(1)
     for start, stop in chunks(int(masks), runs.batch):
         given = drawn[start:stop]
-        y = score((image * given[:, None]).astype(image.dtype))
+        y = score((image * given[:, None]).astype(image.dtype, copy=False))
         weighted = weighted + np.tensordot(y, given, ([0], [0]))
         scores, total = scores + y.sum(axis=0), total + given.sum(axis=0, dtype=np.float64)
     mean = (scores / masks).reshape(-1, *[1] * total.ndim)

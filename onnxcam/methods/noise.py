@@ -29,7 +29,9 @@ def noisy(runs: Runs, samples: int, noise: float, seed: int) -> Iterator[NDArray
     deviation = noise * float(image.max() - image.min())
     for start, stop in chunks(int(samples), runs.batch):
         drawn = rng.standard_normal((stop - start, *image.shape))
-        yield (image + deviation * drawn).astype(image.dtype)
+        drawn *= deviation  # in place, which takes half the time
+        drawn += image
+        yield drawn.astype(image.dtype)
 
 
 def _moments(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onnxcam.errors import MethodError
 from onnxcam.kernels import kernels_for
-from onnxcam.methods.base import Arrays, Runs
+from onnxcam.methods.base import Arrays, Runs, chunks
 from onnxcam.methods.registry import register
 
 if TYPE_CHECKING:
@@ -46,17 +46,41 @@ def _component(a: NDArray[np.float64]) -> NDArray[np.float64]:
     centred = flat - flat.mean(axis=1, keepdims=True)
     channels, positions = centred.shape
     if positions < channels:  # the smaller of two matrices with the same values other than 0
-        values, vectors = np.linalg.eigh(centred.T @ centred)  # ascending
-        projected = np.sqrt(max(values[-1], 0)) * vectors[:, -1]
+        value, vector = leading(centred.T @ centred)
+        projected = np.sqrt(max(value, 0)) * vector
     else:
-        _, vectors = np.linalg.eigh(centred @ centred.T)
-        projected = vectors[:, -1] @ centred
+        projected = leading(centred @ centred.T)[1] @ centred
     return _upright(projected, centred).reshape(a.shape[1:])
 
 
 def _upright(projected: NDArray[np.float64], centred: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a component of places with the sign of the mean over channels."""
     return -projected if projected @ centred.mean(axis=0) < 0 else projected
+
+
+def leading(m: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the largest eigenvalue of a symmetric matrix without negative ones, and its vector.
+
+    Powers of the matrix find it in a fraction of the time of all eigenvectors; where two values
+    are too close for that, all are computed.
+    """
+    size = float(np.abs(m).max())
+    if size > 0:
+        power = m / size
+        for _ in range(5):
+            power = power @ power
+            power /= np.abs(power).max()
+        vector = power[:, np.argmax(np.diagonal(power))]
+        for _ in range(6):  # each is 320 steps of the power iteration
+            for _ in range(10):
+                vector = power @ vector
+                vector /= np.linalg.norm(vector)
+            moved = m @ vector
+            value = float(vector @ moved)
+            if np.linalg.norm(moved - value * vector) <= 1e-10 * value:
+                return value, vector
+    values, vectors = np.linalg.eigh(m)  # ascending
+    return float(values[-1]), vectors[:, -1]
 
 
 @register("eigen-cam", "Muhammad and Yeasin 2020, eq. 4-6", finish=principal)
@@ -144,12 +168,12 @@ def random_cam(s: Site) -> dict[str, Term]:
 )
 def ablation_cam(runs: Runs) -> NDArray[np.float32]:
     """sum_k w_k A_k, w = (y - y without channel k) / y."""
-    a = runs.activations
-    without = np.repeat(a[None], len(a), axis=0)
-    for k in range(len(a)):
-        without[k, k] = 0
-    y = runs.value
-    drops = (y - runs.tail(without)) / np.where(y == 0, 1, y)  # [K, T]
+    a, y, found = runs.activations, runs.value, []
+    for start, stop in chunks(len(a), runs.batch):
+        without = np.repeat(a[None], stop - start, axis=0)
+        without[np.arange(stop - start), np.arange(start, stop)] = 0
+        found.append(runs.tail(without))
+    drops = (y - np.concatenate(found)) / np.where(y == 0, 1, y)  # [K, T]
     weights = np.ascontiguousarray(drops.T[None], np.float32)
     maps = kernels_for(a).combine_weighted(np.ascontiguousarray(a[None], np.float32), weights)
     return np.asarray(maps[0])

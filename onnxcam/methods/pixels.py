@@ -16,7 +16,7 @@ from onnxcam.errors import MethodError
 from onnxcam.kernels import kernels_for
 from onnxcam.kernels.space import upsample
 from onnxcam.kernels.view import Axis
-from onnxcam.methods.base import Arrays, Runs, positive
+from onnxcam.methods.base import Arrays, Runs, chunks, positive
 from onnxcam.methods.registry import register
 
 if TYPE_CHECKING:
@@ -139,9 +139,11 @@ def integrated_gradients(runs: Runs, steps: int = 50, baseline: float = 0.0) -> 
     nodes, weights = np.polynomial.legendre.leggauss(int(steps))
     away = runs.image - np.asarray(baseline, runs.image.dtype)
     shares = ((nodes + 1) / 2).reshape(-1, *[1] * runs.image.ndim).astype(runs.image.dtype)
-    gradients = runs.gradient(baseline + shares * away)
-    found: NDArray[np.float64] = away * np.tensordot(weights / 2, gradients, axes=1)
-    return found
+    mean = np.zeros(1)
+    for start, stop in chunks(int(steps), runs.batch):
+        gradients = runs.gradient(baseline + shares[start:stop] * away)
+        mean = mean + np.tensordot(weights[start:stop] / 2, gradients, axes=1)
+    return np.asarray(away * mean)
 
 
 @register(
@@ -162,13 +164,15 @@ def occlusion(
     starts = [_starts(length, size, int(stride)) for length in space]
     patches: list[Any] = [tuple(slice(c, c + size) for c in corner) for corner in product(*starts)]
     total, count = np.zeros((len(runs.value), *space)), np.zeros(space)
-    masked = np.repeat(runs.image[None], len(patches), axis=0)
-    for n, patch in enumerate(patches):
-        masked[(n, slice(None), *patch)] = value
-    drops = runs.value - runs.forward(masked)
-    for drop, patch in zip(drops, patches, strict=True):
-        total[(slice(None), *patch)] += drop.reshape(-1, *[1] * len(space))
-        count[patch] += 1
+    for start, stop in chunks(len(patches), runs.batch):
+        some = patches[start:stop]
+        masked = np.repeat(runs.image[None], len(some), axis=0)
+        for n, patch in enumerate(some):
+            masked[(n, slice(None), *patch)] = value
+        drops = runs.value - runs.forward(masked)
+        for drop, patch in zip(drops, some, strict=True):
+            total[(slice(None), *patch)] += drop.reshape(-1, *[1] * len(space))
+            count[patch] += 1
     return total / np.maximum(count, 1)
 
 

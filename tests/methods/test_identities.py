@@ -14,6 +14,7 @@ from onnx import numpy_helper
 import onnxcam
 from onnxcam.errors import EngineError, LayerError, MethodError, TargetError
 from onnxcam.kernels import reference
+from onnxcam.methods.others import leading
 from onnxcam.methods.registry import METHODS as KNOWN
 from onnxcam.methods.registry import methods
 
@@ -347,3 +348,25 @@ def test_an_element_before_the_layer_is_refused(dense: Path) -> None:
 def test_the_second_engine_says_what_it_cannot(dense: Path) -> None:
     with pytest.raises(EngineError, match="engine 'ort'"):
         explain(dense, "saliency", IMAGES[:1], engine="ort")
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.05, 0.9, 0.99, 0.999999, 1.0])
+@pytest.mark.parametrize("size", [1, 49, 196])
+def test_the_leading_vector_is_that_of_all_eigenvectors(size: int, ratio: float) -> None:
+    """Also where the second value is as large, when any vector of both is right."""
+    rng = np.random.default_rng(size)
+    basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    values = np.sort(rng.uniform(0, ratio, size))
+    values[-2:] = [ratio, 1][-size:]
+    m = 7 * (basis * values) @ basis.T
+    value, vector = leading((m + m.T) / 2)
+    assert value == pytest.approx(7, rel=1e-9)
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    np.testing.assert_allclose(m @ vector, 7 * vector, atol=1e-8)
+    if size > 1 and ratio < 0.9999:
+        assert abs(vector @ basis[:, -1]) == pytest.approx(1, abs=1e-9)
+
+
+def test_the_leading_vector_of_nothing_is_of_unit_length() -> None:
+    value, vector = leading(np.zeros((3, 3)))
+    assert value == 0 and np.linalg.norm(vector) == pytest.approx(1)
