@@ -119,7 +119,8 @@ class Job:
             def prepared(start: int) -> list[Batch]:
                 some = images[start : start + size]
                 pairs = (self.setup.inputs.prepare(i, self.setup.preprocess) for i in some)
-                return self.batches(*zip(*pairs, strict=True), targets[start : start + size])
+                tensors, items = zip(*pairs, strict=True)
+                return self.batches(tensors, items, targets[start : start + size])
 
             # The next batch is decoded (and uploaded) while the present one runs.
             batches = ahead(starts, prepared)
@@ -138,7 +139,7 @@ class Job:
         items: Sequence[Item],
         targets: Sequence[Sequence[Wanted]],
     ) -> list[Batch]:
-        """Return the runs of at most :attr:`size` images, ``[1, ...]`` each as the model takes it."""
+        """Return the runs of at most :attr:`size` images, ``[1, ...]`` as the model takes them."""
         if len({t.shape for t in tensors}) > 1:  # a dynamic size: one at a time
             singles = zip(tensors, items, targets, strict=True)
             return [self._batch(tensor, [item], [wanted]) for tensor, item, wanted in singles]
