@@ -44,7 +44,7 @@ class About:
         ends: how the input's integers are read, where it is quantized.
         preprocess: how photographs are prepared; ``None`` where it takes none.
         preprocess_from: where that was found.
-        score: the score tensor.
+        score: the score tensor; of a detector, what is said of its scores.
         shares: ``"Softmax"``, ``"Sigmoid"`` or ``""``, see :class:`onnxcam.surgeon.plan.Plan`.
         classes: how many classes there are, when known before the run.
         layer: the explained tensor, or the image input.

@@ -142,7 +142,7 @@ def pair(reference: Side, path: Path, options: Options, images: Sequence[Path]) 
         _warn_of_card(path, found, about, feeding, images)
     matched = {
         "layer": f"{about.layer} and {candidate.about.layer}, {said}",
-        "score": f"{about.score} and {candidate.about.score}",
+        "score": about.score if about.boxes else f"{about.score} and {candidate.about.score}",
         "preprocess": _prepared(about, feeding),
     }
     others = _others(reference, candidate)

@@ -119,7 +119,7 @@ class ModelSide:
             ends=quantized_input(explainer.path, plan.image),
             preprocess=explainer.preprocess,
             preprocess_from=explainer.preprocess_from,
-            score=plan.score,
+            score="the scores of boxes" if boxes else plan.score,
             shares=plan.shares,
             classes=plan.detector.classes if plan.detector is not None else plan.classes,
             layer=", ".join(layer.name for layer in layers) or plan.image.name,
