@@ -130,7 +130,9 @@ def memory(source: Path, candidate: Path, data: Path, count: str) -> None:
     calibrate, photos, labelled = photographs(data)
     paths = [*photos, *calibrate, *labelled][: int(count)]
     assert len(compared(source, candidate, paths).rows) == len(paths) == int(count)
-    print(f"{count} photographs: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(
+        f"{count} photographs: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def row_of(
     counts = None
     if a.boxes is not None and b.boxes is not None:
         measures, counts = compare_boxes(a.boxes, b.boxes)
-        answers = _boxed(a, a.boxes), _boxed(b, b.boxes)
+        nothing = a.boxes.one is None
+        answers = _boxed(a, a.boxes, nothing), _boxed(b, b.boxes, nothing)
     else:
         measures, target = compare_scores(a.scores, b.scores), best(a.scores)[0]
         answers = _answer(first.about, a, target), _answer(second.about, b, target, first.about)
@@ -166,14 +167,14 @@ def _answer(about: About, seen: Seen, target: int, named: About | None = None) -
     )
 
 
-def _boxed(seen: Seen, boxes: Boxes) -> Answer:
-    """Return the explained box; where a side has no such box, what it says in its place."""
-    one = boxes.one
+def _boxed(seen: Seen, boxes: Boxes, nothing: bool) -> Answer:
+    """Return the explained box; where the reference sees nothing, the side's surest."""
+    one = next(iter(boxes.every), None) if nothing else boxes.one
     return Answer(
         target=None if one is None else one.index,
-        label=None if one is None else one.label,
+        label=one.label if one is not None else "nothing" if nothing else None,
         score=float(seen.scores[0]),
-        probability=boxes.confidence,
+        probability=boxes.confidence if one is None else one.probability,
         note=seen.note if boxes.explained else "",
         heat=_packed(seen.heat),
         box=None if one is None else one.box,

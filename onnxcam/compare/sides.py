@@ -145,8 +145,9 @@ class ModelSide:
         for start in range(0, len(fed), self.job.size):
             stop = start + self.job.size
             tensors, items = zip(*fed[start:stop], strict=True)
-            for batch in self.job.batches(tensors, items, wanted[start:stop]):
-                found += self._run(batch)
+            with np.errstate(invalid="ignore"):  # what is not finite is told of its image
+                for batch in self.job.batches(tensors, items, wanted[start:stop]):
+                    found += self._run(batch)
         return found
 
     def _wanted(self, like: Seen | None) -> Wanted:

@@ -19,6 +19,7 @@ RNG = np.random.default_rng(0)
 
 
 def two_inputs() -> onnx.ModelProto:
+    rng = np.random.default_rng(1)
     return parse(
         """
         <ir_version: 7, opset_import: ["" : 13]>
@@ -32,8 +33,8 @@ def two_inputs() -> onnx.ModelProto:
         }
         """,
         {
-            "w1": RNG.normal(size=(4, 3, 3, 3)).astype("f"),
-            "w2": RNG.normal(size=(4, 5)).astype("f"),
+            "w1": rng.normal(size=(4, 3, 3, 3)).astype("f"),
+            "w2": rng.normal(size=(4, 5)).astype("f"),
         },
     )
 
