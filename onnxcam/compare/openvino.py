@@ -116,8 +116,11 @@ def _name_targets(graph: Any) -> None:
             node.input.append(TARGETS)
 
 
+_FRAME = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't", "-- ")
+
+
 def _reason(error: Exception) -> str:
     """Return the line of OpenVINO's message that says something."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    said = [line for line in lines if line and not line.startswith(_FRAME)]
     return said[0] if said else first_line(error)

@@ -21,11 +21,13 @@ from onnxcam.compare.sides import ModelSide, Side
 from onnxcam.errors import (
     CompareError,
     ImageError,
+    InferenceError,
     InputArrayError,
     NoImageInputError,
     PreprocessError,
     ScoreError,
     naming,
+    quoted,
 )
 from onnxcam.explainer import Explainer
 from onnxcam.feeds import feeds_of
@@ -168,8 +170,26 @@ def _candidate(path: Path, reference: Side, options: Options, layer: str, score:
     if options.runtime == "openvino":
         from onnxcam.compare.openvino import OPENVINO, OpenVinoRunner
 
-        return ModelSide(explainer, inputs, OpenVinoRunner(path, layer, score), OPENVINO)
+        try:
+            return ModelSide(explainer, inputs, OpenVinoRunner(path, layer, score), OPENVINO)
+        except InferenceError as error:
+            raise InferenceError(f"{error}{_with_fixed_lengths(explainer, about)}") from error
     return ModelSide(explainer, inputs)
+
+
+def _with_fixed_lengths(explainer: Explainer, reference: About) -> str:
+    """Return how to fix the lengths of images that a file leaves open, where it does."""
+    image, how = explainer.plan.image, reference.preprocess
+    if None not in image.space or how is None or how.size is None:
+        return ""
+    sizes = {"N": 1, "C": image.channels, "H": how.size[0], "W": how.size[1]}
+    shape = ",".join(str(sizes[axis]) for axis in image.layout)
+    path = explainer.path
+    return (
+        " If that is for the lengths that the file leaves open, fix them: python -m "
+        f"onnxruntime.tools.make_dynamic_shape_fixed --input_name {quoted(image.name)} "
+        f"--input_shape {shape} {quoted(str(path))} {quoted(f'{path.stem}-fixed.onnx')}"
+    )
 
 
 def _check_boxes(reference: About, candidate: About) -> None:
