@@ -61,7 +61,7 @@ class Reader:
 def tensors(paths: list[Path]) -> list[np.ndarray]:
     about = reference_side(SOURCE, Options()).about
     feeding = Feeding(about, about.image, about.ends)
-    return [feeding.prepare(path)[0] for path in paths]
+    return [feeding.prepare(path)[0].tensor for path in paths]
 
 
 def make(data: Path, folder: Path) -> None:
@@ -261,7 +261,7 @@ def speed(data: Path, folder: Path, rounds: int = 3) -> None:
         from onnxcam.runtime.batching import ahead
 
         def ready(some: list[Path]) -> np.ndarray:
-            return np.concatenate([both.feeding.prepare(p)[0] for p in some])
+            return np.concatenate([both.feeding.prepare(p)[0].tensor for p in some])
 
         chunks = [paths[i : i + 8] for i in range(0, len(paths), 8)]
         for batch in ahead(chunks, ready):

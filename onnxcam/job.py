@@ -10,12 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.checks import check_axes, check_finite, check_linear
-from onnxcam.errors import (
-    InferenceError,
-    LayerError,
-    TargetError,
-    naming,
-)
+from onnxcam.errors import InferenceError, LayerError, TargetError, naming
 from onnxcam.explanation import Explanation
 from onnxcam.feeds import feeds_of
 from onnxcam.finishing import finish
@@ -109,8 +104,7 @@ class Job:
         targets: Sequence[Sequence[Wanted]],
     ) -> Iterator[list[Explanation]]:
         """Yield for each image its explanations, in the order of layers, methods, targets."""
-        size = 1 if self.plan.single else self.plan.image.batch or BATCH
-        device = self.program.session.device
+        size, device = self.size, self.program.session.device
         starts = range(0, len(images), size)
         if isinstance(images, np.ndarray):
             item = self.setup.inputs.ready(images)
@@ -125,19 +119,29 @@ class Job:
         else:
 
             def prepared(start: int) -> list[Batch]:
-                return self._prepared(images[start : start + size], targets[start : start + size])
+                some = images[start : start + size]
+                pairs = (self.setup.inputs.prepare(i, self.setup.preprocess) for i in some)
+                tensors, items = zip(*pairs, strict=True)
+                return self.batches(tensors, items, targets[start : start + size])
 
             # The next batch is decoded (and uploaded) while the present one runs.
             batches = ahead(starts, prepared)
         for some in batches:
             for batch in some:
-                yield from self._run(batch)
+                yield from self.run(batch)[0]
 
-    def _prepared(
-        self, images: Sequence[ImageLike], targets: Sequence[Sequence[Wanted]]
+    @property
+    def size(self) -> int:
+        """How many images one run takes."""
+        return 1 if self.plan.single else self.plan.image.batch or BATCH
+
+    def batches(
+        self,
+        tensors: Sequence[NDArray[Any]],
+        items: Sequence[Item],
+        targets: Sequence[Sequence[Wanted]],
     ) -> list[Batch]:
-        pairs = (self.setup.inputs.prepare(i, self.setup.preprocess) for i in images)
-        tensors, items = zip(*pairs, strict=True)
+        """Return the runs of at most :attr:`size` images, ``[1, ...]`` as the model takes them."""
         if len({t.shape for t in tensors}) > 1:  # a dynamic size: one at a time
             singles = zip(tensors, items, targets, strict=True)
             return [self._batch(tensor, [item], [wanted]) for tensor, item, wanted in singles]
@@ -201,8 +205,8 @@ class Job:
             )
         return values
 
-    def _run(self, batch: Batch) -> list[list[Explanation]]:
-        """Run one batch and make its explanations."""
+    def run(self, batch: Batch) -> tuple[list[list[Explanation]], NDArray[Any]]:
+        """Run one batch; return each image's explanations, and its scores or explained numbers."""
         values = self._values(batch.feeds)
         if any(m.space == "layer" or "layer" in m.needs for m in self.setup.methods):
             with naming(self.path, LayerError):
@@ -226,7 +230,7 @@ class Job:
                         one = replace(one, on_device=raw[n, t])
                     mine.append(one)
             explained.append(mine)
-        return explained
+        return explained, values[VALUES if self.element is not None else self.plan.scores]
 
     def _places(self, method: Method) -> list[int]:
         """Return at which layers a method's maps are wanted."""

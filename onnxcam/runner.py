@@ -203,20 +203,22 @@ class Runner:
         request = self.request(written, element, cut, on_device, of_boxes)
         keys = [m.key() for part in (written, of_boxes or {}) for m in part.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
-        folder, name = self.path.absolute().parent, self.path.name
         try:
-            if isinstance(data, Path) and plan.outer:
-                # Loaded from a file, older runtimes look for outer weights beside that file only.
-                data = data.read_bytes()
-            return Program(Session(data, folder, self._providers, name), plan)
+            return self.load(data, plan)
         except (InferenceError, OSError):
             if isinstance(data, bytes):
                 raise
         # The entry is damaged, or another process made room between the look and the load.
         fresh, _ = instrumented(self.path, request, keys, cached=False)
-        session = Session(fresh, folder, self._providers, name)
         forget(data)
-        return Program(session, plan)
+        return self.load(fresh, plan)
+
+    def load(self, model: bytes | Path, plan: Plan) -> Program:
+        """Load an instrumented model, or the file that holds one."""
+        if isinstance(model, Path) and plan.outer:
+            model = model.read_bytes()  # older runtimes look for outer weights beside a file only
+        folder, name = self.path.absolute().parent, self.path.name
+        return Program(Session(model, folder, self._providers, name), plan)
 
 
 def _written(methods: Sequence[Method]) -> dict[str, Method]:

@@ -82,11 +82,11 @@ ROOMS["compare"] = {
         "explainer",
         "feeds",
         "files",
-        "finishing",
         "imaging",
         "inputs",
     ),
-    *("kernels", "methods", "model", "notes", "runner", "runtime", "surgeon", "targets"),
+    *("job", "kernels", "layers", "methods", "model", "notes", "runner", "runtime", "surgeon"),
+    "targets",
 }
 ROOMS["cli"] = {*ROOMS, "__init__"}
 ROOMS["__main__"] = {"cli"}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnxcam.compare.places import Places
     from onnxcam.compare.policy import Policy
     from onnxcam.compare.setup import Options
+    from onnxcam.compare.sides import Side
 
 
 class RuntimeName(StrEnum):
@@ -48,8 +49,22 @@ def compare(
     ] = "auto",
     candidate_score: Annotated[str, typer.Option(help="The candidate's.", metavar="NAME")] = "auto",
     method: Annotated[
-        str, typer.Option(help="How both are explained; a method of one run.", metavar="NAME")
-    ] = "grad-cam",
+        str,
+        typer.Option(
+            help="How both are explained, by a method of one run: auto is grad-cam, and of boxes "
+            "layer-cam.",
+            metavar="NAME",
+        ),
+    ] = "auto",
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="What both are fed in another input of this name; a text where a card tells its "
+            "vocabulary.",
+            metavar="NAME=FILE.npy|zeros|NUMBER|TEXT",
+        ),
+    ] = None,
     preprocess: Annotated[
         str, typer.Option(help="Card that says how images are prepared, for both.")
     ] = "auto",
@@ -132,8 +147,8 @@ def compare(
 ) -> None:
     """Does CANDIDATE give the same answers as REFERENCE, for the same reasons?
 
-    Both explain the class that the reference predicts, from images that are prepared as the
-    reference's.
+    Both explain the class that the reference predicts, or of detectors its surest box, from images
+    that are prepared as the reference's.
 
     Exit code 0: it keeps to the thresholds; 2: a mistake in the call; 3: it does not, or an image
     could not be compared; the worst images are named.
@@ -166,6 +181,7 @@ def compare(
         provider=provider,
         candidate_provider=candidate_provider,
         runtime=runtime.value,
+        inputs=tuple(input_ or ()),
         cache=cache,
     )
     models, images = _split(arguments or [])
@@ -205,7 +221,7 @@ def _compare(
         raise typer.BadParameter("needs REFERENCE, not a recorded run.", param_hint="--locate")
     paths = _find(images, places.results or Path())
     _check_places(places)
-    side = Recorded(recorded) if recorded else reference_side(models[0], options)
+    side: Side = Recorded(recorded) if recorded else reference_side(models[0], options)
     both = pair(side, models[-1], options, paths)
     run = Comparison(both, paths, thresholds, places, fail_fast)
     if not json_:
@@ -265,12 +281,14 @@ def _record(model: Path, images: list[str], options: Options, places: Places) ->
 
     from onnxcam.compare.comparison import record
     from onnxcam.compare.feeding import Feeding
+    from onnxcam.compare.inputs import check_names
     from onnxcam.compare.setup import reference_side
 
     assert places.save is not None
     paths = _find(images, places.save)
     replace(places, results=None).check()
     side = reference_side(model, options)
+    check_names(options.inputs, side.explainer.others.names)
     feeding = Feeding(side.about, side.about.image, side.about.ends)
     rows = record(side, feeding, paths, places.save)
     for _ in voice.watched(rows, len(paths), "Recording"):
@@ -279,11 +297,13 @@ def _record(model: Path, images: list[str], options: Options, places: Places) ->
 
 
 def _suggest(model: Path, images: list[str], options: Options) -> None:
+    from onnxcam.compare.inputs import check_names
     from onnxcam.compare.setup import reference_side
     from onnxcam.compare.suggest import LEVELS, against_itself, suggested
 
     paths = _find(images, Path("compare.json"))
     side = reference_side(model, options)
+    check_names(options.inputs, side.explainer.others.names)
     run = chain.from_iterable(against_itself(side, paths))
     rows = list(voice.watched(run, len(paths), "Comparing"))
     typer.echo(f"# {shown(model)} against itself under noise of {LEVELS:g} grey levels,")

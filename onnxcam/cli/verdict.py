@@ -31,9 +31,9 @@ def introduce(both: Pair) -> None:
     voice.say(f"layers     {both.matched['layer']}")
     voice.say(f"scores     {both.matched['score']}")
     how = both.matched["preprocess"]
-    voice.say(
-        f"images prepared as in {how}" if both.reference.about.preprocess else f"inputs     {how}"
-    )
+    voice.say(how if both.reference.about.preprocess else f"inputs     {how}")
+    if "inputs" in both.matched:
+        voice.say(f"fed, too   {both.matched['inputs']}")
 
 
 def warn_of_noise(run: Comparison) -> None:
@@ -105,13 +105,16 @@ def conclude(
 def _table(results: Results, thresholds: Policy, verdict: Verdict) -> None:
     from onnxcam.compare.junit import told
     from onnxcam.compare.policy import other_reason
-    from onnxcam.compare.results import MEASURES
+    from onnxcam.compare.results import meaning
     from onnxcam.compare.totals import totals
 
     voice.say(f"{len(results.rows)} images; means, and their 95 % confidence intervals")
     for name, total in totals(results.rows).items():
         reach = f"{total.low:.4f} to {total.high:.4f}"
-        voice.say(f"  {name:<17} {total.mean:7.4f}   {reach:<18} {MEASURES[name][0]}")
+        what = meaning(name, results.reference.boxes)
+        voice.say(f"  {name:<17} {total.mean:7.4f}   {reach:<18} {what}")
+    if boxes := results.boxes():
+        voice.say("  boxes" + "".join(f"  {kind}: {n}" for kind, n in boxes.items()))
     different = sum(other_reason(row, thresholds) for row in results.rows)
     voice.say(f"  same answer, different reason: {different}")
     voice.say("".join(f"  {s}: {n}" for s, n in results.counts().items()))

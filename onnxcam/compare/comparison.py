@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnxcam._version import __version__
 from onnxcam.compare.facts import About
 from onnxcam.compare.feeding import Feeding
@@ -17,10 +15,10 @@ from onnxcam.compare.locate import Located, locate
 from onnxcam.compare.places import Places
 from onnxcam.compare.policy import Policy, Verdict, lost, other_reason
 from onnxcam.compare.recorded import Recorder
-from onnxcam.compare.results import MEASURES, Results, Row
+from onnxcam.compare.results import Results, Row, meaning
 from onnxcam.compare.run import Run
 from onnxcam.compare.setup import Pair
-from onnxcam.compare.sides import Side
+from onnxcam.compare.sides import ModelSide, Side
 from onnxcam.compare.totals import totals
 from onnxcam.errors import CompareError, ImageError, InputArrayError, OnnxcamError
 from onnxcam.files import shown
@@ -125,6 +123,7 @@ def summary(results: Results, policy: Policy, verdict: Verdict) -> dict[str, Any
             if data[side] is not None:
                 del data[side]["map"]
         rows.append({**data, "different_reason": other_reason(row, policy)})
+    found = totals(results.rows)
     return {
         "onnxcam": __version__,
         "reference": _named(results.reference),
@@ -134,8 +133,9 @@ def summary(results: Results, policy: Policy, verdict: Verdict) -> dict[str, Any
             **results.counts(),
             "different_reason": sum(r["different_reason"] for r in rows),
         },
-        "totals": {name: vars(total) for name, total in totals(results.rows).items()},
-        "measures": {name: text for name, (text, _) in MEASURES.items()},
+        "boxes": results.boxes() or None,
+        "totals": {name: vars(total) for name, total in found.items()},
+        "measures": {name: meaning(name, results.reference.boxes) for name in found},
         "policy": {t: dict(getattr(policy, t)) for t in ("mean", "every", "reason")},
         "passed": verdict.passed,
         "stopped": results.stopped,
@@ -172,16 +172,14 @@ def walked(both: Pair, paths: Sequence[Path]) -> Located:
     Raises:
         CompareError: the models have no tensors in common.
     """
-    first, second = both.reference.about, both.candidate.about
+    assert isinstance(both.reference, ModelSide)
     feeds: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for path in paths:
         try:
             own, other = both.feeding.prepare(path)
         except (ImageError, InputArrayError):
             continue
-        own = np.repeat(own, first.image.batch or 1, 0)
-        other = np.repeat(other, second.image.batch or 1, 0)
-        feeds.append(({first.image.name: own}, {second.image.name: other}))
+        feeds.append((both.reference.feeds(own), both.candidate.feeds(other)))
         if len(feeds) == WALKED:
             break
-    return locate(Path(first.file), Path(second.file), feeds)
+    return locate(both.reference.explainer.path, both.candidate.explainer.path, feeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class About:
         ends: how the input's integers are read, where it is quantized.
         preprocess: how photographs are prepared; ``None`` where it takes none.
         preprocess_from: where that was found.
-        score: the score tensor.
+        score: the score tensor; of a detector, what is said of its scores.
         shares: ``"Softmax"``, ``"Sigmoid"`` or ``""``, see :class:`onnxcam.surgeon.plan.Plan`.
         classes: how many classes there are, when known before the run.
         layer: the explained tensor, or the image input.
@@ -52,6 +52,9 @@ class About:
         method: the method's name.
         runtime: what runs it.
         labels: names of the classes.
+        asked: the layer as it was asked for, ``"auto"`` for one.
+        boxes: whether it is a detector, whose boxes are compared.
+        others: sha256 of what its inputs besides the image are fed, by name.
     """
 
     file: str
@@ -68,6 +71,9 @@ class About:
     method: str
     runtime: str
     labels: tuple[str, ...] | None
+    asked: str = "auto"
+    boxes: bool = False
+    others: dict[str, str] = field(default_factory=dict)
 
     def label(self, index: int) -> str | None:
         """Return the name of a class."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,17 @@ from numpy.typing import NDArray
 from onnxcam.compare.facts import About, Quantized
 from onnxcam.errors import CompareError
 from onnxcam.imaging.preprocess import Preprocess
-from onnxcam.inputs.images import Inputs
+from onnxcam.inputs.images import Inputs, Item
 from onnxcam.surgeon.plan import ImageInput
 
 Array = NDArray[Any]
+
+
+class Fed(NamedTuple):
+    """An image as one side takes it, ``[1, ...]``, and where it lies there."""
+
+    tensor: Array
+    item: Item
 
 
 class Feeding:
@@ -115,17 +122,17 @@ class Feeding:
             parts.append(f"as {takes.dtype}")
         return "prepared as the reference's" + (f", {', '.join(parts)}" if parts else "")
 
-    def prepare(self, image: Path) -> tuple[Array, Array]:
-        """Return an image as each side takes it, ``[1, ...]``.
+    def prepare(self, image: Path) -> tuple[Fed, Fed]:
+        """Return an image as each side takes it.
 
         Raises:
             ImageError, InputArrayError, PreprocessError: the image cannot be read or does not fit.
         """
         first, item = self._inputs.prepare(image, self._reference.preprocess)
         if self._sized is None or item.photo is None:
-            return first, self.adapted(first)
-        second = self._sized.prepare(item.photo, self._preprocess)[0]
-        return first, second if self._own_way else self.adapted(second)
+            return _fed(first, item), _fed(self.adapted(first), item)
+        second, other = self._sized.prepare(item.photo, self._preprocess)
+        return _fed(first, item), _fed(second if self._own_way else self.adapted(second), other)
 
     def adapted(self, tensor: Array) -> Array:
         """Return what the reference takes, ``[N, ...]``, in the candidate's layout and type."""
@@ -141,6 +148,11 @@ class Feeding:
         if self._ends is not None:
             return np.ascontiguousarray(self._ends.quantized(tensor, takes.dtype))
         return np.ascontiguousarray(tensor, takes.dtype)
+
+
+def _fed(tensor: Array, item: Item) -> Fed:
+    """Leave out the photograph, which is large, and which nothing that waits to be run needs."""
+    return Fed(tensor, item._replace(photo=None, given=None))
 
 
 def look_like_noise(tensors: Sequence[Array], image: ImageInput) -> int:

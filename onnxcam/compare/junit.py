@@ -59,6 +59,8 @@ def told(row: Row) -> str:
         return row.error or row.status
     first, second = row.reference.name, row.candidate.name
     answer = f"both say {first}" if row.measures["agreement"] else f"{first}, candidate: {second}"
+    if row.boxes is not None:
+        answer += f" ({', '.join(f'{n} {kind}' for kind, n in row.boxes.items())})"
     if "correlation" not in row.measures or row.status != "compared":
         return f"{answer}; {row.status}"
     numbers = f"correlation {row.measures['correlation']:.3f}"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.compare.facts import About
+from onnxcam.compare.sides import Side
 from onnxcam.errors import CompareError
 from onnxcam.model.facts import Dim, TensorFacts
 from onnxcam.surgeon.inspect import Inspection
@@ -26,11 +27,32 @@ ALIKE = 0.5  # correlation of activations; of unrelated layers it is about 0 to 
 MOST = 12  # layers whose values are looked at
 
 
-def match_score(reference: About, found: Inspection, path: Path, given: str = "auto") -> str:
+def match_kind(reference: About, found: Inspection, path: Path) -> None:
+    """Refuse a detector beside a model of image classes.
+
+    Raises:
+        CompareError: so it is.
+    """
+    boxes = bool(found.detector)
+    if reference.boxes and not boxes:
+        what = f"'{found.score.name}' holds scores of classes" if found.score else found.problems[0]
+        raise CompareError(
+            f"{path}: the reference is a detector, and of the candidate no boxes are known: "
+            f"{what.rstrip('.')}. Compare two detectors."
+        )
+    if boxes and not reference.boxes:
+        raise CompareError(
+            f"{path}: is a detector, and the reference '{reference.file}' has scores of image "
+            "classes. Compare two detectors, or name the candidate's scores of classes, "
+            "--candidate-score NAME."
+        )
+
+
+def match_score(side: Side, found: Inspection, path: Path, given: str = "auto") -> str:
     """Return the candidate's score tensor, ``"auto"`` where it is found as in any model.
 
     Args:
-        reference: the reference.
+        side: the reference.
         found: what is known of the candidate with the given score.
         path: the candidate's file.
         given: the score that the user names.
@@ -38,8 +60,11 @@ def match_score(reference: About, found: Inspection, path: Path, given: str = "a
     Raises:
         CompareError: no tensor of the candidate has the reference's classes.
     """
+    reference = side.about
+    if reference.boxes:
+        return given
     if given != "auto":
-        _check_classes(reference, found.score, path)
+        _check_classes(side, found.score, path)
         return given
     if found.score is not None and _classes(found.score) in (None, reference.classes):
         return "auto"
@@ -50,19 +75,36 @@ def match_score(reference: About, found: Inspection, path: Path, given: str = "a
     for tensor in [*named, *others]:
         if reference.classes is not None and _classes(tensor) == reference.classes:
             return tensor.name
-    _check_classes(reference, found.score, path)
+    _check_classes(side, found.score, path)
     return given  # its own error says why there is no score
 
 
-def _check_classes(reference: About, score: TensorFacts | None, path: Path) -> None:
-    count = None if score is None else _classes(score)
-    if count is not None and reference.classes is not None and count != reference.classes:
+def _check_classes(side: Side, score: TensorFacts | None, path: Path) -> None:
+    count, own = None if score is None else _classes(score), side.about.classes
+    if count is not None and own is not None and count != own:
         assert score is not None
-        raise CompareError(
-            f"{path}: '{score.name}' has {count} classes, the reference's '{reference.score}' "
-            f"{reference.classes}: their answers cannot be compared. --score and "
-            "--candidate-score name other tensors."
-        )
+        raise other_classes(side, own, str(path), score.name, count)
+
+
+def other_classes(side: Side, own: int, candidate: str, score: str, count: int) -> CompareError:
+    """Return why scores of other classes cannot be compared.
+
+    Args:
+        side: the reference.
+        own: how many classes it has.
+        candidate: the candidate's file.
+        score: its scores.
+        count: how many classes these have.
+    """
+    way_out = (
+        "--candidate-score NAME names another tensor; or record the reference again with --score."
+        if side.recorded
+        else "--score and --candidate-score name other tensors."
+    )
+    return CompareError(
+        f"{candidate}: '{score}' has {count} classes, the reference's '{side.about.score}' {own}: "
+        f"their answers cannot be compared. {way_out}"
+    )
 
 
 def _classes(tensor: TensorFacts) -> int | None:
@@ -71,25 +113,24 @@ def _classes(tensor: TensorFacts) -> int | None:
 
 
 def match_layer(
-    reference: About,
+    side: Side,
     found: Inspection,
     path: Path,
     values: Callable[[Sequence[str]], tuple[NDArray[Any], dict[str, NDArray[Any]]]] | None,
-    recorded: bool = False,
 ) -> tuple[str, str]:
     """Return the candidate's layer, and how it was found.
 
     Args:
-        reference: the reference.
+        side: the reference.
         found: what is known of the candidate with its score.
         path: the candidate's file.
         values: returns the reference's layer and the candidate's tensors by name on one image;
             ``None`` where the reference was recorded, or no image can be read.
-        recorded: whether the reference was recorded, so that its layer and method are settled.
 
     Raises:
         CompareError: no layer has the shape of the reference's.
     """
+    reference = side.about
     if reference.layer == reference.image.name or reference.layer_shape is None:
         return "auto", "the default layer"
     fits = [c for c in found.layers if _alike(c.tensor.shape, reference.layer_shape)]
@@ -97,7 +138,7 @@ def match_layer(
     if same is not None:
         return same.tensor.name, "by name"
     if not fits:
-        raise CompareError(_none(reference, found, path, recorded))
+        raise CompareError(_none(reference, found, path, side.recorded))
     if values is not None:
         own, found_values = values([c.tensor.name for c in fits[-MOST:]])
         scored = [(likeness(own, found_values[c.tensor.name]), c) for c in fits[-MOST:]]

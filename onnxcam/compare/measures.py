@@ -21,6 +21,7 @@ REGION = 0.15  # of the peak: where a map counts as hot, Selvaraju et al. 2017, 
 TOP = 5
 
 ALIKE, ONE, BOTH = "compared", "one map says nothing", "both maps say nothing"
+UNSEEN, LOST = "nothing is detected", "the box is lost"  # of detectors
 # What stands for a map beside one that says nothing: no likeness at all.
 NOTHING_ALIKE = {
     "correlation": 0.0,

@@ -10,44 +10,41 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.cache import instrumented
 from onnxcam.errors import InferenceError, RuntimeMissingError, first_line
-from onnxcam.explainer import Explainer
-from onnxcam.runner import Program
+from onnxcam.runner import Program, Runner
 from onnxcam.runtime.device import Traffic
 from onnxcam.runtime.session import Session
-from onnxcam.surgeon.plan import CLASSES, RANKS, TARGETS
-from onnxcam.surgeon.request import Request
+from onnxcam.surgeon.plan import CLASSES, RANKS, TARGETS, Plan
 
 OPENVINO = "OpenVINO"
 
 
-def openvino_program(
-    explainer: Explainer, layer: str, score: str, grid: tuple[int, int] | None = None
-) -> Program:
-    """Return a program that OpenVINO runs on the CPU in float32.
+class OpenVinoRunner(Runner):
+    """Makes programs that OpenVINO runs on the CPU in float32."""
 
-    Args:
-        explainer: has the model and the method.
-        layer: as the explainer was given it.
-        score: likewise.
-        grid: likewise.
+    def __init__(self, path: Path, layer: str, score: str) -> None:
+        """Take the model's file, and layer and score as an explainer takes them.
 
-    Raises:
-        RuntimeMissingError: OpenVINO is not installed.
-        InferenceError: it refuses the model.
-    """
-    if importlib.util.find_spec("openvino") is None:
-        raise RuntimeMissingError(
-            "OpenVINO is not installed. Install it with 'pip install onnxcam[openvino]'."
+        Raises:
+            RuntimeMissingError: OpenVINO is not installed.
+        """
+        if importlib.util.find_spec("openvino") is None:
+            raise RuntimeMissingError(
+                "OpenVINO is not installed. Install it with 'pip install onnxcam[openvino]'."
+            )
+        super().__init__(
+            path, layers=(layer,), score=score, engine="rules", providers="cpu", cached=False
         )
-    written = {m.label: m for m in explainer.methods if m.drive is None}
-    request = Request(written, layers=(layer,), score=score, grid=grid)
-    keys = [m.key() for m in written.values()]
-    data, plan = instrumented(explainer.path, request, keys, cached=False)
-    assert isinstance(data, bytes)
-    session = OpenVinoSession(data, explainer.path.absolute().parent, explainer.path.name)
-    return Program(cast(Session, session), plan)
+
+    def load(self, model: bytes | Path, plan: Plan) -> Program:
+        """Load an instrumented model.
+
+        Raises:
+            InferenceError: OpenVINO refuses it.
+        """
+        data = model.read_bytes() if isinstance(model, Path) else model
+        session = OpenVinoSession(data, self.path.absolute().parent, self.path.name)
+        return Program(cast(Session, session), plan)
 
 
 class OpenVinoSession:
@@ -82,6 +79,10 @@ class OpenVinoSession:
         }
         self.outputs = list(self._places)
 
+    def upload(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the array: it stays on the host."""
+        return array
+
     def run(
         self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
@@ -115,8 +116,11 @@ def _name_targets(graph: Any) -> None:
             node.input.append(TARGETS)
 
 
+_FRAME = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't", "-- ")
+
+
 def _reason(error: Exception) -> str:
     """Return the line of OpenVINO's message that says something."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    said = [line for line in lines if line and not line.startswith(_FRAME)]
     return said[0] if said else first_line(error)

@@ -17,10 +17,11 @@ from onnxcam.compare.facts import About
 from onnxcam.compare.junit import told
 from onnxcam.compare.measures import ALIKE
 from onnxcam.compare.policy import Policy, Verdict, other_reason
-from onnxcam.compare.results import FAILED, MEASURES, Answer, Results, Row
+from onnxcam.compare.results import FAILED, Answer, Results, Row, meaning
 from onnxcam.compare.totals import totals
 from onnxcam.errors import ImageError, RuntimeMissingError
 from onnxcam.files import write_atomically
+from onnxcam.imaging.boxes import framed
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.decode import decode
 from onnxcam.imaging.preprocess import Geometry
@@ -31,7 +32,9 @@ from onnxcam.notes import CAPTIONS, Note
 TEMPLATE = Path(__file__).with_name("page.html")
 SIDE = 320  # pixels
 MOST = 24  # images with pictures
-_COLUMNS = ("agreement", "top5", "score_drift", "correlation", "iou", "peak_shift", "mass_moved")
+_OF_CLASSES = ("agreement", "top5", "score_drift")
+_OF_BOXES = ("agreement", "found", "extra", "box_iou", "confidence_drift")
+_OF_MAPS = ("correlation", "iou", "peak_shift", "mass_moved")
 
 
 def check_jinja() -> None:
@@ -73,16 +76,21 @@ def save_page(path: Path, results: Results, policy: Policy, verdict: Verdict) ->
         policy=policy.to_toml(),
         counts=results.counts(),
         different=sum(other_reason(r, policy) for r in results.rows),
-        measures=MEASURES,
+        boxes=results.boxes(),
+        meaning=meaning,
         totals=totals(results.rows),
         cards=[_card(results, row, policy) for row in ordered[:MOST]],
-        columns=_COLUMNS,
-        rows=[_line(row, policy) for row in ordered],
+        columns=_columns(results),
+        rows=[_line(results, row, policy) for row in ordered],
     )
     return write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def _line(row: Row, policy: Policy) -> dict[str, Any]:
+def _columns(results: Results) -> tuple[str, ...]:
+    return (*(_OF_BOXES if results.reference.boxes else _OF_CLASSES), *_OF_MAPS)
+
+
+def _line(results: Results, row: Row, policy: Policy) -> dict[str, Any]:
     kind = "same answer" if row.measures.get("agreement") else "different answer"
     reason = other_reason(row, policy)
     return {
@@ -92,7 +100,7 @@ def _line(row: Row, policy: Policy) -> dict[str, Any]:
         "state": row.error or (row.status if row.status != ALIKE else ""),
         "kind": FAILED if row.status == FAILED else kind,
         "reason": reason,
-        "values": [row.measures.get(name) for name in _COLUMNS],
+        "values": [row.measures.get(name) for name in _columns(results)],
     }
 
 
@@ -101,19 +109,21 @@ def _card(results: Results, row: Row, policy: Policy) -> dict[str, Any]:
     sides = [
         {
             "title": title,
-            "answer": "" if side is None else _said(side),
+            "answer": "" if side is None else _said(side, results.reference.boxes),
             "picture": None if side is None else _picture(photo, geometry, side),
         }
         for title, side in (("Reference", row.reference), ("Candidate", row.candidate))
     ]
     plain = None if photo is None else _packed(photo)
-    return {**_line(row, policy), "told": told(row), "plain": plain, "sides": sides}
+    return {**_line(results, row, policy), "told": told(row), "plain": plain, "sides": sides}
 
 
-def _said(side: Answer) -> str:
+def _said(side: Answer, boxes: bool) -> str:
     number = f"score {side.score:.3g}" if side.probability is None else f"{side.probability:.1%}"
     note: Note = side.note  # type: ignore[assignment]
     empty = f"; {CAPTIONS[note]}" if note else ""
+    if boxes:
+        return f"{side.name}, {number}{empty}"
     return f"predicts {side.name}; the explained class has {number}{empty}"
 
 
@@ -146,7 +156,12 @@ def painted(photo: NDArray[np.uint8], geometry: Geometry, side: Answer) -> NDArr
     """Return a side's map over the photograph, ``[H, W, 3]``."""
     view, heat = geometry.view(*side.heat.shape), side.heat.astype(np.float32)
     table = colour_table(USUAL.colours)
-    return kernels().paint(photo, heat, view, table, USUAL.alpha, USUAL.shade)
+    picture = kernels().paint(photo, heat, view, table, USUAL.alpha, USUAL.shade)
+    if side.box is None:
+        return picture
+    left, top, right, bottom = side.box
+    text = f"{side.name} {side.probability:.2f}"
+    return np.asarray(framed(Image.fromarray(picture), (left, top, right, bottom), text))
 
 
 def _packed(picture: NDArray[np.uint8]) -> str:

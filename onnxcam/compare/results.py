@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnxcam._version import __version__
 from onnxcam.compare.facts import About
-from onnxcam.compare.measures import ALIKE, BOTH, ONE
+from onnxcam.compare.measures import ALIKE, BOTH, LOST, ONE, UNSEEN
 from onnxcam.errors import ResultsError
 from onnxcam.files import write_atomically
 
@@ -25,6 +25,10 @@ MEASURES: dict[str, tuple[str, bool]] = {  # what it is, and whether more is bet
     "agreement": ("same predicted class", True),
     "top5": ("share of the five best classes that is the same", True),
     "score_drift": ("score drift, in standard deviations of the scores", False),
+    "found": ("share of the reference's boxes that are found again", True),
+    "extra": ("share of the candidate's boxes that the reference has not", False),
+    "box_iou": ("overlap (IoU) of the surest box in both, 0 where it is lost", True),
+    "confidence_drift": ("drift of the surest box's score, 0..1", False),
     "correlation": ("Pearson correlation of the maps", True),
     "rank_correlation": ("Spearman correlation of the maps", True),
     "rmse": ("root mean square difference of the maps, 0..1", False),
@@ -32,6 +36,14 @@ MEASURES: dict[str, tuple[str, bool]] = {  # what it is, and whether more is bet
     "peak_shift": ("distance of the peaks, as a fraction of the input's diagonal", False),
     "mass_moved": ("share of the map's mass that moved", False),
 }
+STATUSES = (ALIKE, ONE, BOTH, UNSEEN, LOST)
+
+
+def meaning(measure: str, boxes: bool) -> str:
+    """Return what a measure is, of detectors or of models of image classes."""
+    if boxes and measure == "agreement":
+        return "the surest box is found again, or neither sees any"
+    return MEASURES[measure][0]
 
 
 @dataclass(frozen=True)
@@ -39,25 +51,28 @@ class Answer:
     """What one side says of an image.
 
     Attributes:
-        target: its predicted class.
+        target: its predicted class; of a detector the class of the reference's surest box where it
+            has that box, too, else ``None``.
         label: the class's name.
-        score: of the reference's predicted class.
-        probability: of that class, where the model has probabilities.
+        score: of the reference's predicted class or box.
+        probability: of that class or box, where the model has probabilities.
         note: why its map says nothing, ``""`` where it says something.
         heat: its map over its maximum, ``[*S]`` uint8.
+        box: left, top, right, bottom in the photograph's pixels, of a detector that has the box.
     """
 
-    target: int
+    target: int | None
     label: str | None
     score: float
     probability: float | None
     note: str
     heat: NDArray[np.uint8] = field(repr=False)
+    box: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:
         """The predicted class's name, or its number."""
-        return self.label or f"class {self.target}"
+        return self.label or ("no such box" if self.target is None else f"class {self.target}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
@@ -71,6 +86,7 @@ class Answer:
         packed = data["map"]
         flat = np.frombuffer(base64.b64decode(packed["uint8"]), np.uint8)
         said = {key: value for key, value in data.items() if key != "map"}
+        said["box"] = None if said.get("box") is None else tuple(map(float, said["box"]))
         return Answer(**said, heat=flat.reshape(packed["shape"]))
 
 
@@ -87,6 +103,7 @@ class Row:
         reference: what the reference says.
         candidate: what the candidate says.
         error: why it failed.
+        boxes: how many boxes of two detectors are ``found`` again, ``missed`` and ``extra``.
     """
 
     image: str
@@ -96,6 +113,7 @@ class Row:
     reference: Answer | None = None
     candidate: Answer | None = None
     error: str | None = None
+    boxes: dict[str, int] | None = None
 
     @property
     def badness(self) -> tuple[float, ...]:
@@ -103,7 +121,7 @@ class Row:
         get = self.measures.get
         return (
             float(self.status == FAILED),
-            -get("correlation", 2.0 if self.status == BOTH else -2.0),
+            -get("correlation", 2.0 if self.status in (BOTH, UNSEEN) else -2.0),
             get("peak_shift", 0.0),
             -get("agreement", 0.0),
         )
@@ -131,12 +149,13 @@ class Row:
         measures = {str(k): float(v) for k, v in data["measures"].items()}
         if not all(map(math.isfinite, measures.values())) or not measures.keys() <= MEASURES.keys():
             raise ValueError("a measure is unknown or not finite")
-        if data["status"] not in (ALIKE, ONE, BOTH, FAILED):
+        if data["status"] not in (*STATUSES, FAILED):
             raise ValueError(f"status '{data['status']}'")
         return Row(**{**data, "measures": measures, **sides})
 
 
 FAILED = "failed"
+_OF_BOXES = (UNSEEN, LOST)
 
 
 @dataclass(frozen=True)
@@ -163,7 +182,13 @@ class Results:
 
     def counts(self) -> dict[str, int]:
         """Return how many images there are of each status."""
-        return {s: sum(r.status == s for r in self.rows) for s in (ALIKE, ONE, BOTH, FAILED)}
+        listed = (*(s for s in STATUSES if self.reference.boxes or s not in _OF_BOXES), FAILED)
+        return {s: sum(r.status == s for r in self.rows) for s in listed}
+
+    def boxes(self) -> dict[str, int]:
+        """Return how many boxes of detectors are found again, missed and extra, of all images."""
+        found = [row.boxes for row in self.rows if row.boxes is not None]
+        return {key: sum(one[key] for one in found) for key in (found[0] if found else ())}
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""

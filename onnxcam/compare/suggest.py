@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.compare.feeding import Feeding
+from onnxcam.compare.feeding import Fed, Feeding
 from onnxcam.compare.policy import Policy
 from onnxcam.compare.results import Row
 from onnxcam.compare.run import Run
@@ -32,14 +32,18 @@ class Noisy:
 
     def __post_init__(self) -> None:
         """Take what is known of the side."""
+        self.inputs: Mapping[str, NDArray[Any]] = self.side.inputs
+        self.recorded = False
         self.about = replace(self.side.about, runtime=f"noise of {self.levels:g} grey levels")
 
     def look(
-        self, keys: Sequence[str], tensors: Sequence[NDArray[Any]], targets: Sequence[int] | None
+        self, keys: Sequence[str], fed: Sequence[Fed], like: Sequence[Seen] | None
     ) -> list[Seen]:
         """Return what the side says of disturbed images."""
-        disturbed = [self._disturbed(k, t) for k, t in zip(keys, tensors, strict=True)]
-        return self.side.look(keys, disturbed, targets)
+        disturbed = [
+            f._replace(tensor=self._disturbed(k, f.tensor)) for k, f in zip(keys, fed, strict=True)
+        ]
+        return self.side.look(keys, disturbed, like)
 
     def _disturbed(self, key: str, tensor: NDArray[Any]) -> NDArray[Any]:
         generator = np.random.default_rng([self.seed, int(key[:8] or "0", 16)])

@@ -25,6 +25,7 @@ from onnxcam.model.facts import ModelFacts
 from onnxcam.surgeon.plan import ImageInput, Plan
 
 MOST_PIXELS = 1 << 26
+GUESS = "guess"  # where preprocessing comes from that nothing tells
 GUESSED = "guessed that its images are"
 _SIDE = 640  # of a detector's images, where the model does not say it
 _NOTHING = ("background", "unlabeled", "unlabelled", "none", "n/a", "???")
@@ -270,7 +271,7 @@ def find_preprocess(
         "IMAGE' tries them.\n"
         f"Or describe it in a card '{model.with_suffix('.toml').name}' beside the model."
     )
-    return fitted(guess, image, "guess"), "guess", warning
+    return fitted(guess, image, GUESS), GUESS, warning
 
 
 def find_labels(

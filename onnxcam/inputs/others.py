@@ -30,6 +30,7 @@ class Others:
     """The inputs of a model besides the image.
 
     Attributes:
+        names: the inputs by name.
         texts: how texts become numbers, by the names of inputs that take texts.
     """
 
@@ -40,13 +41,13 @@ class Others:
             PreprocessError: a card is of an input that the model does not have.
         """
         self._plan, self._path = plan, path
-        self._takes = {t.name: t for t in plan.facts.inputs if t.name != plan.image.name}
+        self.names = {t.name: t for t in plan.facts.inputs if t.name != plan.image.name}
         self.texts: dict[str, BagOfWords] = {}
         for name, text in ((name, t) for card in cards for name, t in card.texts.items()):
-            if name not in self._takes:
+            if name not in self.names:
                 raise PreprocessError(
                     f"{text.where}: {path} has no such input besides the image '{plan.image.name}'."
-                    f"{nearest(name, self._takes)}"
+                    f"{nearest(name, self.names)}"
                 )
             self.texts.setdefault(name, text)
 
@@ -62,7 +63,7 @@ class Others:
                 that no card tells how to read.
             PreprocessError: a card's vocabulary does not fit the input.
         """
-        given, takes, path = given or {}, self._takes, self._path
+        given, takes, path = given or {}, self.names, self._path
         for name in given:
             if name not in takes:
                 why = "is the image" if name == self._plan.image.name else "is none of its inputs"

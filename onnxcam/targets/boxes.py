@@ -88,7 +88,7 @@ class Box:
             raise TargetError(self._missing(every, fitting))
         place = fitting[self.number]
         found = every[place]
-        weights, number = _weights(values, found, self.reading)
+        weights, number = weights_of(values, found, self.reading)
         said = f"box:{place} {found.name}"
         return Weights(weights, number, said, Detected(every, place))
 
@@ -143,7 +143,7 @@ def box(
     return Box(text, reading(), labels, index, int(place) if slash else 0, point)
 
 
-def _weights(values: Array, found: Detection, reading: Reading) -> tuple[Array, float]:
+def weights_of(values: Array, found: Detection, reading: Reading) -> tuple[Array, float]:
     """Return the derivative of a detection's number by the detector's numbers, and it."""
     weights, row = np.zeros(values.shape), values[found.anchor]
     logits = kind_of(values, reading, None) != ""

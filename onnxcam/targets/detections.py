@@ -223,13 +223,30 @@ def _candidates(
     An anchor has one class, the best, but for those that the model's own NonMaxSuppression
     takes, which looks at each class by itself.
     """
-    kind, least = kind_of(values, reading, labels), least_of(reading)
+    least = least_of(reading)
     if reading.final:
-        scores = sigmoid(values[:, 4]) if kind else values[:, 4]
-        scores = values[:, 6] if reading.given else scores
-        kept = np.flatnonzero(scores > least)
-        return kept, values[kept, 5].astype(np.int64), scores[kept]
-    scores = _scores(values, reading)
+        sure = sigmoid(values[:, 4]) if kind_of(values, reading, labels) else values[:, 4]
+        sure = values[:, 6] if reading.given else sure
+        kept = np.flatnonzero(sure > least)
+        return kept, values[kept, 5].astype(np.int64), sure[kept]
+    shares = probabilities(values, reading, labels)
+    if reading.most is None:
+        best = shares.argmax(axis=1)
+        kept = np.flatnonzero(shares.max(axis=1) > least)
+        return kept, best[kept], shares[kept, best[kept]]
+    anchors, classes = np.nonzero(shares > least)
+    return anchors, classes, shares[anchors, classes]
+
+
+def probabilities(values: Array, reading: Reading, labels: Sequence[str] | None) -> Array:
+    """Return the score that the detector gives to every row and class, ``[A, C]``, 0 to 1.
+
+    Args:
+        values: as :func:`detections` takes them; not of rows that have one class each.
+        reading: how they are read.
+        labels: names of classes.
+    """
+    kind, scores = kind_of(values, reading, labels), _scores(values, reading)
     if kind == "Softmax":
         shares = _softmax(scores)
         shares[:, _background(shares)] = 0
@@ -237,12 +254,7 @@ def _candidates(
         shares = sigmoid(scores) if kind else scores.copy()
     if reading.objectness:
         shares *= (sigmoid(values[:, 4]) if kind else values[:, 4])[:, None]
-    if reading.most is None:
-        best = shares.argmax(axis=1)
-        kept = np.flatnonzero(shares.max(axis=1) > least)
-        return kept, best[kept], shares[kept, best[kept]]
-    anchors, classes = np.nonzero(shares > least)
-    return anchors, classes, shares[anchors, classes]
+    return shares
 
 
 def _background(shares: Array) -> int:

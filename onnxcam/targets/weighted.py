@@ -36,7 +36,7 @@ class Weights(NamedTuple):
 
 
 class WeightedTarget(Protocol):
-    """A target of this kind; equal ones share a row of a run.
+    """A target of this kind; equal ones share a row of a run, each image weighing its own.
 
     One that needs to know where the photograph lies in the tensor has a method ``located`` too,
     which is given the image's geometry and returns the target to weigh (``targets/pixels.py``).
@@ -270,7 +270,7 @@ class Stacked(NamedTuple):
 def stacked(
     targets: Sequence[WeightedTarget],
     values: Array,
-    wanted: Sequence[Sequence[object]],
+    wanted: Sequence[Sequence[Any]],
     geometries: Sequence[Any],
 ) -> Stacked:
     """Weigh targets for values ``[N, *P]``.
@@ -289,8 +289,9 @@ def stacked(
     for t, target in enumerate(targets):
         for n, (mine, geometry) in enumerate(zip(wanted, geometries, strict=True)):
             if target in mine:
-                located = getattr(target, "located", None)
-                one: Any = target if located is None else located(geometry)
+                own = mine[mine.index(target)]  # equal, though it may know more of this image
+                located = getattr(own, "located", None)
+                one: Any = own if located is None else located(geometry)
                 if hasattr(one, "look"):
                     seen[n] = seen[n] if n in seen else one.look(values[n])
                     one = replace(one, every=seen[n])

@@ -117,7 +117,7 @@ def test_excluding_the_nodes_improves_the_agreement(put, photos: list[Path], tmp
     options = Options(cache=False, provider="cpu")
     side = reference_side(path, options)
     both = pair(side, path, options, photos)
-    tensors = [both.feeding.prepare(p)[0] for p in photos[:6]]
+    tensors = [both.feeding.prepare(p)[0].tensor for p in photos[:6]]
     first = quantized(path, tmp_path / "first.onnx", tensors, [])
     pairs, before = compared(path, first, photos)
     located = walked(pairs, photos)

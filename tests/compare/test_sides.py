@@ -18,11 +18,12 @@ from onnxcam.compare.recorded import Recorded, Recorder
 from onnxcam.compare.results import Results, Row
 from onnxcam.compare.run import Run
 from onnxcam.compare.setup import Options, Pair, pair, reference_side
-from onnxcam.compare.sides import ModelSide
+from onnxcam.compare.sides import ModelSide, Seen
 from onnxcam.compare.totals import totals
 from onnxcam.errors import CompareError, MethodError, OnnxcamError, ResultsError, ScoreError
 
 from ..conftest import parse, small_cnn
+from .conftest import make_photos
 from .models import (
     channels_last,
     cnn,
@@ -52,10 +53,11 @@ def test_a_side_says_what_the_explainer_says(reference: Path, photos: list[Path]
     side = reference_side(reference, OPTIONS)
     explainer = onnxcam.Explainer(reference, providers="cpu")
     feeding = Feeding(side.about, side.about.image, None)
-    tensors = [feeding.prepare(p)[0] for p in photos]
+    fed = [feeding.prepare(p)[0] for p in photos]
     keys = [str(i) for i in range(len(photos))]
     for targets in (None, [3, 1] * 6):
-        seen = side.look(keys, tensors, targets)
+        like = targets and [Seen(np.eye(5, dtype="f")[t], np.ones((1, 1), "f")) for t in targets]
+        seen = side.look(keys, fed, like)
         right = explainer.explain_batch(photos, per_image=targets)
         for one, [other] in zip(seen, right, strict=True):
             np.testing.assert_allclose(one.heat, other.raw, atol=1e-6)
@@ -92,7 +94,7 @@ def test_quantized_ends_are_fed_integers(reference: Path, photos: list[Path], pu
     both, results = compared(reference, path, photos)
     assert both.candidate.about.ends == Quantized(pytest.approx(0.01), 128)
     assert "quantized to uint8, scale 0.01" in both.matched["preprocess"]
-    first, second = both.feeding.prepare(photos[0])
+    first, second = (fed.tensor for fed in both.feeding.prepare(photos[0]))
     right = np.clip(np.round(first / 0.01) + 128, 0, 255)
     assert second.dtype == np.uint8
     np.testing.assert_allclose(second, right, atol=1)
@@ -101,14 +103,14 @@ def test_quantized_ends_are_fed_integers(reference: Path, photos: list[Path], pu
     card = path.with_suffix(".toml")
     card.write_text("[preprocess]\nsize = 16\n")
     back, _ = compared(path, reference, photos)
-    pixels, numbers = back.feeding.prepare(photos[0])
+    pixels, numbers = (fed.tensor for fed in back.feeding.prepare(photos[0]))
     np.testing.assert_allclose(numbers, (pixels.astype("f") - 128) * np.float32(0.01), atol=1e-6)
 
 
 def test_other_sizes_show_the_same_places(reference: Path, photos: list[Path], put) -> None:
     both, results = compared(reference, put(larger(cnn()), "candidate.onnx"), photos)
     assert "in its size, 24x24" in both.matched["preprocess"]
-    first, second = both.feeding.prepare(photos[0])
+    first, second = (fed.tensor for fed in both.feeding.prepare(photos[0]))
     assert first.shape[2:] == (16, 16) and second.shape[2:] == (24, 24)
     assert results.rows[0].candidate.heat.shape == (12, 12)
     assert means(results)["correlation"] > 0.8
@@ -190,7 +192,7 @@ def test_integers_that_nothing_explains(reference: Path, photos: list[Path], put
     own = Options(cache=False, candidate_preprocess=str(card))
     both, _ = compared(reference, path, photos, own)
     assert "in its own way" in both.matched["preprocess"]
-    second = both.feeding.prepare(photos[0])[1]
+    second = both.feeding.prepare(photos[0])[1].tensor
     assert second.dtype == np.uint8 and second.max() > 150
     path.with_suffix(".toml").write_text("[preprocess]\nsize = 16\n")
     with pytest.raises(CompareError, match="the reference takes uint8 in 'pixels'"):
@@ -212,7 +214,7 @@ def test_methods_of_many_runs_are_refused(reference: Path) -> None:
 def test_noise_is_told_from_photographs(photos: list[Path], reference: Path) -> None:
     side = reference_side(reference, OPTIONS)
     feeding = Feeding(side.about, side.about.image, None)
-    tensors = [feeding.prepare(p)[0] for p in photos]
+    tensors = [feeding.prepare(p)[0].tensor for p in photos]
     assert look_like_noise(tensors, side.about.image) == 0
     noise = list(np.random.default_rng(0).normal(size=(9, 1, 3, 16, 16)).astype("f"))
     assert look_like_noise(noise, side.about.image) == 9
@@ -232,8 +234,10 @@ def test_a_recorded_run_says_the_same(reference: Path, photos: list[Path], put, 
         r for batch in Run(again.reference, again.candidate, again.feeding, photos) for r in batch
     ]
     assert [r.measures for r in rows] == [r.measures for r in right.rows]
-    with pytest.raises(CompareError, match="not in the recorded run"):
-        recorded.look(["nothing"], [], None)
+    other = make_photos(tmp_path / "others")[0].with_name("none.png")
+    other.write_bytes(photos[0].read_bytes() + b" ")
+    with pytest.raises(CompareError, match="not in the recorded run, which has 12: .*none.png"):
+        pair(recorded, candidate, OPTIONS, [*photos, other])
     with pytest.raises(CompareError, match="--method grad-cam"):
         pair(recorded, candidate, Options(cache=False, method="hires-cam"), photos)
 
