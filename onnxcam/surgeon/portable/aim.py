@@ -75,15 +75,15 @@ class PortableClasses(ScoreSeeds):
     def add_outputs(self) -> None:
         """Give the graph the classes and their scores as outputs."""
         batch = (dims(self.scores) or [None])[0]
-        classes = self.b.op("Transpose", self.classes, perm=[1, 0])
-        add_output(self.b, TARGETS, classes, ir.DataType.INT64, [batch, self.T])
+        add_output(self.b, TARGETS, self.b.turned(self.classes), ir.DataType.INT64, [batch, self.T])
         add_numbers(self.b, self.value, [batch, self.T])
 
 
 def _told(b: Builder, scores: ir.Value, required: bool) -> ir.Value:
     """Return the classes of the input, ``[T, N]``."""
     told = told_input(b, required)
-    return b.op("Where", b.op("Less", told, b.ints(0)), _ranked(b, scores, (0,)), told)
+    best = b.op("ArgMax", scores, axis=1, keepdims=1)
+    return b.turned(b.op("Where", b.op("Less", told, b.ints(0)), best, told))
 
 
 def _fixed(b: Builder, scores: ir.Value, aim: TheseClasses) -> ir.Value:

@@ -154,8 +154,8 @@ class PortableRows(WeightSeeds):
         """Return the rows of the input, ``[T, N]``."""
         b = self.b
         told = told_input(b, required)
-        surest = b.op("Unsqueeze", b.op("ArgMax", self.confidences, axis=1, keepdims=0), b.ints(0))
-        return b.op("Where", b.op("Less", told, b.ints(0)), surest, told)
+        surest = b.op("ArgMax", self.confidences, axis=1, keepdims=1)
+        return b.turned(b.op("Where", b.op("Less", told, b.ints(0)), surest, told))
 
     def _surest(self, aim: TheseBoxes) -> ir.Value:
         """Return the surest row of each class, ``[T, N]``."""
@@ -297,7 +297,7 @@ class PortableRows(WeightSeeds):
         """Give the graph rows and numbers ``[N, T]``; classes, confidences and boxes of rows."""
         b = self.b
         batch, count = (dims(self.tensor) or [None, None])[:2]
-        add_output(b, TARGETS, b.op("Transpose", self.rows, perm=[1, 0]), _INT, [batch, self.T])
+        add_output(b, TARGETS, b.turned(self.rows), _INT, [batch, self.T])
         add_numbers(b, self.value, [batch, self.T])
         add_output(b, CLASSES, self.classes, _INT, [batch, count])
         add_output(b, CONFIDENCES, self.confidences, _FLOAT, [batch, count])

@@ -15,7 +15,12 @@ from onnxcam.graph.values import dims
 from onnxcam.surgeon.find.quantized import last_quantizers
 from onnxcam.surgeon.find.score import Score
 from onnxcam.surgeon.plan import CLASSES, RANKS, SCORES, TARGETS
-from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
+from onnxcam.surgeon.seeds.head import (
+    Cotangent,
+    class_cotangent,
+    index_of,
+    score_cotangent,
+)
 
 
 class ScoreSeeds:
@@ -39,9 +44,10 @@ class ScoreSeeds:
     def value(self) -> ir.Value:
         """The explained scores, ``[T, N]``."""
         b = self.b
-        index = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
+        index = index_of(b, self.classes)
         picked = b.op("GatherND", self.scores, index, batch_dims=1)  # [N, T]
-        return b.op("Transpose", picked, perm=[1, 0])
+        picked.type = self.scores.type
+        return b.turned(picked)
 
     def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
         """Return where a walk to a tensor starts: for the derivative, at one class's weights."""
