@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxcam._version import __version__
-from onnxcam.aims import aim_of
+from onnxcam.aims import aim_of, geometry_of
 from onnxcam.errors import (
     MethodError,
     OutputError,
@@ -139,7 +139,9 @@ def export(
         explainer.resolve(None)  # there are classes, or boxes
     elif target_required:
         raise TargetError("targets are fixed or an input, not both.")
-    kind, aim = aim_of(wanted, target_required, explainer.plan)
+    recipe = _recipe(explainer) if with_preprocessing else None
+    geometry = geometry_of(wanted, explainer.plan, recipe)
+    kind, aim = aim_of(wanted, target_required, explainer.plan, geometry)
     if overlay:
         _check_overlay(explainer.methods, with_preprocessing)
     written = {m.label: m for m in explainer.methods}
@@ -150,7 +152,8 @@ def export(
             aim,
             frozenset(n for n, m in written.items() if m.proportional),
             raw,
-            recipe=_recipe(explainer) if with_preprocessing else None,
+            recipe=recipe,
+            photo=None if recipe is None or geometry is None else geometry.size,
             batch=None if batch is None else (explainer.plan.image.name, batch),
             paint=Paint(colour_table(USUAL.colours), USUAL.alpha, USUAL.shade) if overlay else None,
         ),

@@ -157,7 +157,8 @@ class Finisher:
         axes = [b.op("Gather", shape, b.constant(np.int64(a)), axis=0) for a in (2, 3)]
         rows, columns = (b.op("Cast", n, to=_FLOAT) for n in axes)
         heat = photograph.heat(value, (rows, columns))
-        heat.shape = ir.Shape([*(dims(value) or [])[:2], "photo_H", "photo_W"])
+        sides = (dims(photograph.photo) or [])[:2]
+        heat.shape = ir.Shape([*(dims(value) or [])[:2], *sides])
         heat.type = value.type
         return heat
 
