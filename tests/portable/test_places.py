@@ -54,7 +54,7 @@ def test_detections_by_number(case, targets, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("case", "there", "missing"),
-    [("detector-yolo8", "box:3", "box:299"), ("nms-one", "box:3", "box:1"), ("nms", "box:1", "box:60")],
+    [("detector-yolo8", "box:3", "box:299"), ("nms-one", "box:0", "box:1"), ("nms", "box:1", "box:60")],
 )
 def test_a_detection_that_is_not_there_has_no_map(case, there, missing, tmp_path) -> None:
     model = CASES / f"{case}.onnx"
@@ -71,11 +71,11 @@ def test_a_detection_that_is_not_there_has_no_map(case, there, missing, tmp_path
 
 @pytest.mark.parametrize("fp16", [False, True])
 def test_a_box_at_a_point_of_the_photograph(tmp_path, fp16) -> None:
-    model, photo = CASES / "detector-yolo8.onnx", photograph()
+    model, photo = CASES / "detector-yolo5.onnx", photograph()
     card = {**SQUASH, "resize": "letterbox"}
     explainer = onnxcam.Explainer(model, preprocess=card)
     seen = explainer.explain(photo)[0].detected.every
-    left, top, right, bottom = seen[4].box
+    left, top, right, bottom = seen[1].box
     target = f"box:@{int(left + right) // 2},{int(top + bottom) // 2}"
     made = onnxcam.export(
         model, tmp_path / "m.onnx", targets=target, preprocess=card, with_preprocessing=True,
@@ -140,5 +140,16 @@ def test_places_that_no_file_can_hold(tmp_path) -> None:
         onnxcam.export(CASES / "detector-yolo8.onnx", out, targets="box:300", overwrite=True)
     with pytest.raises(TargetError, match="out of range: the detector's classes"):
         onnxcam.export(CASES / "detector-yolo8.onnx", out, targets="box:77/0", overwrite=True)
-    with pytest.raises(TargetError, match="box:0 and box:LABEL can be fixed"):
-        onnxcam.export(CASES / "nothing-knows.onnx", out, targets="box:1", overwrite=True)
+
+
+def test_boxes_that_only_the_run_tells_have_a_way_out(tmp_path) -> None:
+    model = onnx.load(CASES / "detector-yolo8.onnx")
+    [image] = model.graph.input
+    for place, name in ((2, "H"), (3, "W")):
+        image.type.tensor_type.shape.dim[place].dim_param = name
+    path, out = tmp_path / "any-size.onnx", tmp_path / "made.onnx"
+    onnx.save(model, path)
+    with pytest.raises(TargetError, match="box:0 and box:LABEL can be fixed.*takes any row"):
+        onnxcam.export(path, out, targets="box:1")
+    onnxcam.export(path, out, targets="box:0")
+    assert onnxcam.export(path, out, overwrite=True).names["target"] == "target"

@@ -82,7 +82,7 @@ class PortableClasses(ScoreSeeds):
 
 def _told(b: Builder, scores: ir.Value, required: bool) -> ir.Value:
     """Return the classes of the input, ``[T, N]``."""
-    told = told_input(b, required)
+    told = told_input(b, required, (dims(scores) or [None])[0])
     best = b.op("ArgMax", scores, axis=1, keepdims=1)
     return b.turned(b.op("Where", b.op("Less", told, b.ints(0)), best, told))
 

@@ -33,6 +33,10 @@ _FLOAT, _INT = ir.DataType.FLOAT, ir.DataType.INT64
 # See onnxcam.targets.detections.
 _MANY, _LEAST, _THRESHOLD, _OVERLAP = 0.5, 1e-12, 0.25, 0.5
 
+_SUREST = (
+    "box:0 and box:LABEL can be fixed, the surest; without -t the input 'target' takes any row."
+)
+
 
 @dataclass(frozen=True)
 class AnyRow:
@@ -172,7 +176,7 @@ class PortableRows(WeightSeeds):
     def _told(self, required: bool) -> ir.Value:
         """Return the rows of the input, ``[T, N]``."""
         b = self.b
-        told = told_input(b, required)
+        told = told_input(b, required, (dims(self.tensor) or [None])[0])
         surest = b.op("ArgMax", self.confidences, axis=1, keepdims=1)
         return b.turned(b.op("Where", b.op("Less", told, b.ints(0)), surest, told))
 
@@ -209,7 +213,13 @@ class PortableRows(WeightSeeds):
                 sure = largest(b, sure, [2], keepdims=False)
         flat = each and index is None and not self.reading.final
         if nth.point is not None:
-            inside = holding(b, self._corners, nth.point, self.photograph)
+            boxes = self._placed()
+            if boxes is None:
+                raise TargetError(
+                    f"where the detector's boxes lie is not in the file, so none can be told by a "
+                    f"point. {_SUREST}"
+                )
+            inside = holding(b, boxes, nth.point, self.photograph)
             sure = b.op("Mul", sure, b.op("Unsqueeze", inside, b.ints(2)) if flat else inside)
         place, there = ranked(
             b, b.op("Reshape", sure, b.ints(0, -1)) if flat else sure, nth.number
@@ -234,26 +244,24 @@ class PortableRows(WeightSeeds):
         count, pair = b.constant(np.int64(self._end - self._first)), b.constant([0.0, 1.0], _FLOAT)
         return b.op("Mul", shares, b.op("OneHot", self.classes, count, pair, axis=-1))
 
-    @cached_property
-    def _corners(self) -> ir.Value:
-        """The corners of every row, ``[N, A, 4]``, in pixels of the input."""
-        if self.boxes is None:
-            why = "boxes are offsets that are not in the file"
-            if self.size is None:
-                why = "where boxes lie follows from the input's size, which only a run tells"
+    def _placed(self) -> ir.Value | None:
+        """Return :attr:`boxes`; refuse where a run's size decides them."""
+        if self.size is None:
             raise TargetError(
-                f"{why}, so which ones overlap or hold a point cannot be told. box:0 and "
-                "box:LABEL can be fixed, the surest; without -t the input 'target' takes a row."
+                "where boxes lie follows from the input's size, which only a run tells, and so "
+                f"which ones overlap or hold a point. {_SUREST}"
             )
         return self.boxes
 
     @cached_property
     def _apart(self) -> ir.Value:
         """The scores of detections, ``[N, A, C]``, else 0."""
-        facts = self.reading
+        facts, boxes = self.reading, self._placed()
+        if boxes is None:
+            return above(self.b, self._pairs, self._least)
         overlap = _OVERLAP if facts.overlap is None else facts.overlap
         most = MOST if facts.most is None else int(min(facts.most, MOST))
-        return apart(self.b, self._pairs, self._corners, self._least, overlap, most)
+        return apart(self.b, self._pairs, boxes, self._least, overlap, most)
 
     @cached_property
     def _row(self) -> ir.Value:

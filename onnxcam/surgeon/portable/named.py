@@ -13,12 +13,18 @@ TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
 NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
 
 
-def told_input(b: Builder, required: bool) -> ir.Value:
-    """Append the input ``[N or 1, T]``; it has a default unless it is required."""
+def told_input(b: Builder, required: bool, images: object) -> ir.Value:
+    """Append the input ``[N or 1, T]``; it has a default unless it is required.
+
+    Args:
+        b: the graph's builder.
+        required: whether there is no default.
+        images: how many there are, where that is known.
+    """
+    shape: list[str | int] = [1 if images == 1 else "target_N", "T"]
     if not required:
-        return optional_input(b.graph, TARGET, ["target_N", "T"], [[-1]])
-    shape = ir.Shape(["target_N", "T"])
-    told = ir.Value(name=TARGET, shape=shape, type=ir.TensorType(ir.DataType.INT64))
+        return optional_input(b.graph, TARGET, shape, [[-1]])
+    told = ir.Value(name=TARGET, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.INT64))
     b.graph.inputs.append(told)
     return told
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.model.batch import fix_batch
 from onnxcam.model.describe import origin_of
+from onnxcam.model.fixed import fix_inputs
 from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.choose import Chosen
@@ -65,6 +67,7 @@ class Asked:
         photo: the photograph's height and width, where it has to be of one size.
         paint: how it is painted, where it is to be.
         batch: the image input, and how many images a run takes, where that is to be fixed.
+        inputs: other inputs that are to be constants, and the image input.
     """
 
     aim: Callable[[Plan, Photograph | None], Aim]
@@ -74,6 +77,7 @@ class Asked:
     photo: tuple[int, int] | None = None
     paint: Paint | None = None
     batch: tuple[str, int] | None = None
+    inputs: tuple[Mapping[str, NDArray[Any]], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     proto = read_model(path)
     if asked.batch is not None:
         fix_batch(proto, *asked.batch, path)
+    if asked.inputs is not None and asked.inputs[0]:
+        fix_inputs(proto, *asked.inputs)
     known = {v.name for v in proto.graph.value_info}
     origin = origin_of(proto, path)
     prepared = Prepared(proto, path)
