@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from onnxcam.errors import TargetError
+from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.job import Wanted, kind_of
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.portable import weigh
 from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses, TheseElements, TheseSums
 from onnxcam.surgeon.portable.boxes import AnyRow, TheseBoxes
+from onnxcam.surgeon.portable.nth import MOST, Nth
+from onnxcam.surgeon.portable.photograph import Photograph
 from onnxcam.surgeon.words import DETECTIONS, WEIGHTED
 from onnxcam.targets.boxes import Box
 from onnxcam.targets.classes import ClassTarget
 from onnxcam.targets.elements import ElementTarget, indices
+from onnxcam.targets.pixels import AtPixel, Masked
 from onnxcam.targets.sequences import Step, Tokens
 from onnxcam.targets.weighted import Best, Difference, Region, Similarity, Slices
 
 _HELD = (
-    "box:0, box:LABEL, class, label, top:K, rank:K, 'A - B', 'best of A,B', region:CLASS, step:N, "
-    "tokens:, the similarity with another image, elements and slices of a tensor"
+    "boxes, class, label, top:K, rank:K, 'A - B', 'best of A,B', region:CLASS, also with @MASK.png "
+    "or @X,Y, step:N, tokens:, the similarity with another image, elements and slices of a tensor"
 )
 
 
 def aim_of(
-    wanted: Sequence[Wanted] | None, required: bool, plan: Plan
-) -> tuple[str | None, Callable[[Plan], Aim]]:
+    wanted: Sequence[Wanted] | None,
+    required: bool,
+    plan: Plan,
+    geometry: Geometry | None = None,
+) -> tuple[str | None, Callable[[Plan, Photograph | None], Aim]]:
     """Return the kind of the targets, and what tells the graph of them.
 
     Args:
         wanted: what is explained, ``None`` for classes that each run is told.
         required: whether the run has to tell them.
         plan: what was chosen in the model for classes, or for a detector's boxes.
+        geometry: where the images of masks lie in the input, see :func:`geometry_of`.
 
     Raises:
         TargetError: targets of several kinds, or (from the function) one that no graph holds.
     """
     if wanted is None and plan.detector is not None:
-        return f"{WEIGHTED}{DETECTIONS}", lambda _: AnyRow(required)
+        return f"{WEIGHTED}{DETECTIONS}", lambda *_: AnyRow(required)
     if wanted is None:
-        return None, lambda _: AnyClass(required)
+        return None, lambda *_: AnyClass(required)
     kinds = list(dict.fromkeys(map(kind_of, wanted)))
     if len(kinds) > 1:
         first, other = (next(t for t in wanted if kind_of(t) == k) for k in kinds[:2])
@@ -50,7 +60,7 @@ def aim_of(
             "and a portable model holds one: write a file for each, with one of them after -t and "
             "a name of its own after -o."
         )
-    return kinds[0], lambda plan: _aim(wanted, plan)
+    return kinds[0], lambda plan, photograph: _aim(wanted, plan, photograph, geometry)
 
 
 def _named(target: Wanted) -> str:
@@ -59,29 +69,116 @@ def _named(target: Wanted) -> str:
     return f"class {target.index}" if target.rank is None else f"rank:{target.rank + 1}"
 
 
-def _aim(wanted: Sequence[Wanted], plan: Plan) -> Aim:
+def geometry_of(
+    wanted: Sequence[Wanted] | None, plan: Plan, recipe: Preprocess | None
+) -> Geometry | None:
+    """Return where the images of masks lie in the input, ``None`` without masks.
+
+    Args:
+        wanted: what is explained.
+        plan: what was chosen in the model.
+        recipe: how photographs are prepared, where the model is to take them.
+
+    Raises:
+        TargetError: masks of several sizes, or of another size than the input.
+    """
+    masks = [t for t in wanted or () if isinstance(t, Masked)]
+    sizes = list(dict.fromkeys(np.shape(t.mask) for t in masks))
+    if not sizes:
+        return None
+    if recipe is not None:
+        if len(sizes) > 1:
+            raise TargetError(
+                f"the masks have the sizes {' and '.join(map(_sides, sizes))}, and the photograph "
+                "has one. Write a file for each."
+            )
+        photo = np.zeros((*sizes[0], 3), np.uint8)
+        return recipe.apply(photo, "NCHW", "uint8")[1]
+    space = plan.image.space
+    known = tuple(d for d in space if d is not None)
+    for mask, size in ((t, np.shape(t.mask)) for t in masks):
+        if len(known) < len(space):
+            raise TargetError(
+                f"target '{mask}': the input takes images of any size, and a mask is of one. "
+                f"'onnxcam explain' takes it for one photograph: -t '{mask}'."
+            )
+        if size != known:
+            raise TargetError(
+                f"target '{mask}': without --with-preprocessing a mask is as large as the input, "
+                f"{_sides(known)}, and this is {_sides(size)} (height x width)."
+            )
+    return Geometry.identity(*known)
+
+
+def _sides(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _aim(
+    wanted: Sequence[Wanted],
+    plan: Plan,
+    photograph: Photograph | None,
+    geometry: Geometry | None,
+) -> Aim:
     classes = [t for t in wanted if isinstance(t, ClassTarget)]
     if classes:
         chosen = tuple(-1 if t.index is None else t.index for t in classes)
         return TheseClasses(chosen, tuple(t.rank or 0 for t in classes))
     if boxes := [t for t in wanted if isinstance(t, Box)]:
-        return TheseBoxes(tuple(map(_surest, boxes)))
+        return TheseBoxes(tuple(_nth(t, plan, photograph) for t in boxes))
     assert plan.element is not None
     shape = (plan.element.shape or ())[1:]
     elements = [t for t in wanted if isinstance(t, ElementTarget)]
     if elements:
         return TheseElements(indices(elements, shape)[:, 0])
-    return TheseSums(tuple(_weigh(t, shape) for t in wanted))
+    pixels = [_in_pixels(t, plan, photograph, geometry) for t in wanted]
+    pairs = zip(pixels, wanted, strict=True)
+    return TheseSums(tuple(_weigh(t, shape) if made is None else made for made, t in pairs))
 
 
-def _surest(target: Box) -> int | None:
-    """Return the class of which a target is the surest box."""
-    if target.number or target.point is not None:
+def _nth(target: Box, plan: Plan, photograph: Photograph | None) -> Nth:
+    """Return which detection a target is."""
+    if target.number >= MOST:
+        raise TargetError(f"target '{target}': an image has at most {MOST} detections.")
+    if target.point is not None and photograph is None:
+        _check_pixel(target, target.point, plan)
+    return Nth(target.index, target.number, target.point)
+
+
+def _check_pixel(target: Box | AtPixel, point: tuple[int, int], plan: Plan) -> None:
+    """Refuse a pixel outside the input."""
+    for n, length, side in zip(point, plan.image.space[::-1], "XY", strict=True):
+        if length is not None and n >= length:
+            raise TargetError(
+                f"target '{target}': without --with-preprocessing {side} counts the input's "
+                f"pixels, from 0 to {length - 1}."
+            )
+
+
+def _in_pixels(
+    target: Wanted, plan: Plan, photograph: Photograph | None, geometry: Geometry | None
+) -> weigh.Weigh | None:
+    """Return what writes the weights of a mask or of a pixel, ``None`` for other targets."""
+    if not isinstance(target, Masked | AtPixel):
+        return None
+    assert plan.element is not None
+    lengths = [d for d in (plan.element.shape or ())[1:] if isinstance(d, int)]
+    if len(lengths) < 3 or (isinstance(target, AtPixel) and None in plan.image.space):
         raise TargetError(
-            f"target '{target}': which box that is, only a run tells. The input 'target' takes the "
-            "row of any box, where -t is left out; box:0 and box:LABEL can be fixed, the surest."
+            f"target '{target}': how large the scores of pixels are, only a run tells. "
+            f"'region:CLASS' without a mask or a pixel can be fixed."
         )
-    return target.index
+    if isinstance(target, Masked):
+        assert geometry is not None
+        return weigh.fixed(target.located(geometry).weigh(np.zeros(lengths)).weights)
+    if photograph is None:
+        _check_pixel(target, (target.x, target.y), plan)
+    there = target if photograph is None else replace(target, x=0, y=0)
+    located = there.located(Geometry.identity(*(int(d or 0) for d in plan.image.space)))
+    place = located.weigh(np.zeros(lengths)).weights.sum(axis=0)  # or there is no such class
+    if photograph is not None:
+        return weigh.at(partial(photograph.spot, target.x, target.y), target.index)
+    return weigh.at(place, target.index)
 
 
 def _weigh(target: object, shape: Sequence[int | str | None]) -> weigh.Weigh:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxcam._version import __version__
-from onnxcam.aims import aim_of
+from onnxcam.aims import aim_of, geometry_of
 from onnxcam.errors import (
     MethodError,
     OutputError,
@@ -20,6 +20,8 @@ from onnxcam.explainer import Explainer
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.imaging.style import USUAL
+from onnxcam.inputs.images import ImageLike
+from onnxcam.inputs.others import OtherInput
 from onnxcam.job import Wanted
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import methods as known_methods
@@ -72,6 +74,8 @@ def export(
     *,
     targets: Targets = None,
     target_required: bool = False,
+    inputs: Mapping[str, OtherInput] | None = None,
+    reference: ImageLike | None = None,
     method: str | Method | Sequence[str | Method] = "auto",
     raw: bool = False,
     with_preprocessing: bool = False,
@@ -107,6 +111,9 @@ def export(
         targets: what is explained, fixed in the file: as :meth:`Explainer.explain` takes it.
         target_required: whether ``target`` has no default: OpenVINO, for one, takes an input with
             a default for a constant.
+        inputs: other inputs of the model that become constants, as :meth:`Explainer.explain` takes
+            them; those that are not given stay inputs.
+        reference: an image: explain how similar the model's embedding is to this one's.
         method: one or several that write their map into the graph.
         raw: give maps at the layer's own size, rectified, not scaled.
         with_preprocessing: take a photograph, the input ``photo``, uint8 ``[H, W, 3]`` of any size,
@@ -134,12 +141,19 @@ def export(
         raise OutputError(f"{out}: is there already. --overwrite replaces it.")
     _check_methods(method)
     explainer = Explainer(model, method=method, **{"providers": "cpu", **options})
+    fixed = explainer.others.some(inputs or {})
+    if reference is not None:
+        if targets is not None:
+            raise TargetError("a reference is a target of its own: leave out the others.")
+        targets = [explainer.similar_to(reference, inputs=inputs)]
     wanted = None if targets is None else explainer.resolve(targets)
     if wanted is None:
         explainer.resolve(None)  # there are classes, or boxes
     elif target_required:
         raise TargetError("targets are fixed or an input, not both.")
-    kind, aim = aim_of(wanted, target_required, explainer.plan)
+    recipe = _recipe(explainer) if with_preprocessing else None
+    geometry = geometry_of(wanted, explainer.plan, recipe)
+    kind, aim = aim_of(wanted, target_required, explainer.plan, geometry)
     if overlay:
         _check_overlay(explainer.methods, with_preprocessing)
     written = {m.label: m for m in explainer.methods}
@@ -150,8 +164,10 @@ def export(
             aim,
             frozenset(n for n, m in written.items() if m.proportional),
             raw,
-            recipe=_recipe(explainer) if with_preprocessing else None,
+            recipe=recipe,
+            photo=None if recipe is None or geometry is None else geometry.size,
             batch=None if batch is None else (explainer.plan.image.name, batch),
+            inputs=(fixed, explainer.plan.image.name),
             paint=Paint(colour_table(USUAL.colours), USUAL.alpha, USUAL.shade) if overlay else None,
         ),
     )

@@ -68,7 +68,8 @@ def export_page(
     if (folder / "index.html").exists() and not overwrite:
         raise OutputError(f"{folder}: holds a page already. --overwrite replaces it.")
     shown = None if example is None else _read(Path(example))
-    if options.get("targets") is None:  # onnxruntime-web takes inputs with a default for constants
+    told = options.get("targets") is None and options.get("reference") is None
+    if told:  # onnxruntime-web takes inputs with a default for constants
         options["target_required"] = True
     made = export(model, out, overwrite=overwrite, **options)
     try:

@@ -26,3 +26,18 @@ Labels = Annotated[
         metavar="FILE|NAME",
     ),
 ]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Another input of the model; a text where a card tells its vocabulary.",
+        metavar="NAME=FILE.npy|zeros|NUMBER|TEXT",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        help="An image: explain how similar the model's embedding is to this one's.",
+        metavar="IMAGE",
+    ),
+]

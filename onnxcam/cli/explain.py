@@ -81,13 +81,7 @@ def explain(
         bool,
         typer.Option("--against", help="Show what speaks against the target: its counterfactual."),
     ] = False,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            help="An image: explain how similar the model's embedding is to this one's.",
-            metavar="IMAGE",
-        ),
-    ] = None,
+    reference: common.Reference = None,
     mask: Annotated[
         list[Path] | None,
         typer.Option(
@@ -104,14 +98,7 @@ def explain(
             metavar="X,Y",
         ),
     ] = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="Another input of the model; a text where a card tells its vocabulary.",
-            metavar="NAME=FILE.npy|zeros|NUMBER|TEXT",
-        ),
-    ] = None,
+    input_: common.Input = None,
     score: common.Score = "auto",
     preprocess: common.Preprocess = "auto",
     range_: Annotated[

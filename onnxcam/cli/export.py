@@ -42,6 +42,8 @@ def export(
             "constants, OpenVINO for one.",
         ),
     ] = False,
+    reference: common.Reference = None,
+    input_: common.Input = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,6 +118,7 @@ def export(
     quiet: voice.Quiet = False,
 ) -> None:
     """Write a portable model: prediction and heatmap from one run, on any runtime."""
+    from onnxcam.inputs.others import read_others
     from onnxcam.portable import Exported
     from onnxcam.portable import export as write_model
 
@@ -133,6 +136,8 @@ def export(
         out or (model.with_suffix(".cam.onnx") if web is None else web / f"{model.stem}.cam.onnx"),
         targets=listed or None,
         target_required=target_required,
+        inputs=read_others(input_ or [], {i.partition("=")[0] for i in input_ or []}),
+        reference=reference,
         method=method or "auto",
         raw=raw,
         with_preprocessing=with_preprocessing,

@@ -99,6 +99,19 @@ class Builder:
         self.graph.append(node)
         return node.outputs
 
+    def turned(self, value: ir.Value) -> ir.Value:
+        """Return a matrix with its two axes exchanged; turning back gives the value itself."""
+        node = value.producer()
+        if node is not None and self.is_own(node) and node.op_type == "Transpose":
+            source = node.inputs[0]
+            if source is not None and list(node.attributes.get_ints("perm") or ()) == [1, 0]:
+                return source
+        turn = lambda: self.op("Transpose", value, perm=[1, 0])  # noqa: E731
+        made = self.once("turned", value, turn)
+        if made.dtype is None:
+            made.type = value.type
+        return made
+
     def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> ir.Value:
         """Append a node like ``node`` with other inputs; return its first output."""
         kept = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -196,7 +209,7 @@ class Builder:
     def reduced(
         self, op_type: str, value: ir.Value, axes: Sequence[int], keepdims: bool = False
     ) -> ir.Value:
-        """Append ReduceMean, ReduceMax or ReduceMin over constant axes."""
+        """Append ReduceMean, ReduceMax, ReduceMin or ReduceL1 over constant axes."""
         if self.opset >= 18:
             return self.op(op_type, value, self.ints(*axes), keepdims=int(keepdims))
         return self.op(op_type, value, axes=list(axes), keepdims=int(keepdims))

@@ -63,14 +63,26 @@ class Others:
                 that no card tells how to read.
             PreprocessError: a card's vocabulary does not fit the input.
         """
-        given, takes, path = given or {}, self.names, self._path
+        given, takes = given or {}, self.names
+        found = self.some(given)
+        absent = [t for n, t in takes.items() if n not in given and not of_images(t)]
+        self._complete(absent)
+        return {**found, **{t.name: self._array(0, t) for t in absent}}
+
+    def some(self, given: Mapping[str, OtherInput]) -> dict[str, NDArray[Any]]:
+        """Return those inputs that are given as the model takes them, with a batch axis.
+
+        Raises:
+            InputArrayError: one is unknown, has another shape or dtype, or is a text that no card
+                tells how to read.
+            PreprocessError: a card's vocabulary does not fit the input.
+        """
+        takes = self.names
         for name in given:
             if name not in takes:
                 why = "is the image" if name == self._plan.image.name else "is none of its inputs"
-                raise InputArrayError(f"{path}: input '{name}' {why}.{nearest(name, takes)}")
-        takes = {n: t for n, t in takes.items() if n in given or not of_images(t)}
-        self._complete(t for name, t in takes.items() if name not in given)
-        return {name: self._array(given.get(name, 0), facts) for name, facts in takes.items()}
+                raise InputArrayError(f"{self._path}: input '{name}' {why}.{nearest(name, takes)}")
+        return {name: self._array(value, takes[name]) for name, value in given.items()}
 
     def _complete(self, absent: Iterable[TensorFacts]) -> None:
         """Refuse what is missing; warn of a state that is."""

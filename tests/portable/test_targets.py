@@ -72,8 +72,6 @@ def test_what_a_run_only_tells_is_refused(tmp_path) -> None:
     out = tmp_path / "no.onnx"
     with pytest.raises(TargetError, match="no file can hold it"):
         onnxcam.export(CASES / "crnn.onnx", out, targets="text/0:1,2")
-    with pytest.raises(TargetError, match="which box that is"):
-        onnxcam.export(CASES / "detector-yolo8.onnx", out, targets="box:2")
     with pytest.raises(TargetError, match="several kinds or tensors .'region:1' and"):
         onnxcam.export(CASES / "segmentation.onnx", out, targets=["region:1", "logits[1,3,4]"])
     both = ["2 - 1", 2]

@@ -16,6 +16,7 @@ from onnxcam.surgeon.instrument import element_tensor
 from onnxcam.surgeon.plan import ELEMENTS, WEIGHTS
 from onnxcam.surgeon.portable.boxes import AnyRow, PortableRows, TheseBoxes
 from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
+from onnxcam.surgeon.portable.photograph import Photograph
 from onnxcam.surgeon.portable.weigh import Weigh
 from onnxcam.surgeon.seeds.classes import ScoreSeeds, add_output
 from onnxcam.surgeon.seeds.elements import ElementSeeds
@@ -75,15 +76,15 @@ class PortableClasses(ScoreSeeds):
     def add_outputs(self) -> None:
         """Give the graph the classes and their scores as outputs."""
         batch = (dims(self.scores) or [None])[0]
-        classes = self.b.op("Transpose", self.classes, perm=[1, 0])
-        add_output(self.b, TARGETS, classes, ir.DataType.INT64, [batch, self.T])
+        add_output(self.b, TARGETS, self.b.turned(self.classes), ir.DataType.INT64, [batch, self.T])
         add_numbers(self.b, self.value, [batch, self.T])
 
 
 def _told(b: Builder, scores: ir.Value, required: bool) -> ir.Value:
     """Return the classes of the input, ``[T, N]``."""
-    told = told_input(b, required)
-    return b.op("Where", b.op("Less", told, b.ints(0)), _ranked(b, scores, (0,)), told)
+    told = told_input(b, required, (dims(scores) or [None])[0])
+    best = b.op("ArgMax", scores, axis=1, keepdims=1)
+    return b.turned(b.op("Where", b.op("Less", told, b.ints(0)), best, told))
 
 
 def _fixed(b: Builder, scores: ir.Value, aim: TheseClasses) -> ir.Value:
@@ -163,8 +164,8 @@ def _joined(b: Builder, rows: list[ir.Value], tensor: ir.Value) -> ir.Value:
     return full[0] if len(full) == 1 else b.op("Concat", *full, axis=0)
 
 
-def seeds_of(b: Builder, chosen: Chosen, aim: Aim) -> Seeds:
-    """Return where walks start."""
+def seeds_of(b: Builder, chosen: Chosen, aim: Aim, photograph: Photograph | None) -> Seeds:
+    """Return where walks start; points are those of the photograph where there is one."""
     if isinstance(aim, AnyClass | TheseClasses):
         return PortableClasses(b, chosen.score, aim)
     tensor = element_tensor(b, chosen)
@@ -175,4 +176,4 @@ def seeds_of(b: Builder, chosen: Chosen, aim: Aim) -> Seeds:
     assert chosen.reading is not None
     image = chosen.image
     size = (image.width, image.height) if image.width and image.height else None
-    return PortableRows(b, tensor, chosen.reading, aim, size)
+    return PortableRows(b, tensor, chosen.reading, aim, size, photograph)

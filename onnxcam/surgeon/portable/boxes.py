@@ -2,8 +2,8 @@
 
 What is explained is what :mod:`onnxcam.targets.boxes` explains: the logit of the row's class, with
 objectness log p(object) + log p(class). How the numbers are read, where the model does not say it,
-the run's numbers decide, as in :mod:`onnxcam.targets.detections`. Overlapping boxes are not left
-out: the surest row is the surest detection whatever overlaps it.
+the run's numbers decide, as in :mod:`onnxcam.targets.detections`. Rows that a run is told are taken
+as they are; of those that are fixed, overlapping boxes are left out (:mod:`.nth`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from onnxcam.errors import TargetError
 from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import WEIGHTS, DetectorFacts
-from onnxcam.surgeon.portable.cells import from_cells
+from onnxcam.surgeon.portable.corners import Corners
 from onnxcam.surgeon.portable.finish import largest
+from onnxcam.surgeon.portable.nth import MOST, Nth, above, apart, holding, ranked
+from onnxcam.surgeon.portable.photograph import Photograph
 from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.seeds.classes import add_output
 from onnxcam.surgeon.seeds.weights import WeightSeeds
@@ -28,7 +31,11 @@ CONFIDENCES = f"{PREFIX}confidences"  # output: float [N, A]
 BOXES = f"{PREFIX}boxes"  # output: float [N, A, 4]
 _FLOAT, _INT = ir.DataType.FLOAT, ir.DataType.INT64
 # See onnxcam.targets.detections.
-_MANY, _LEAST, _NEARLY_ALL, _FEW, _THRESHOLD = 0.5, 1e-12, 0.95, 2.0, 0.25
+_MANY, _LEAST, _THRESHOLD, _OVERLAP = 0.5, 1e-12, 0.25, 0.5
+
+_SUREST = (
+    "box:0 and box:LABEL can be fixed, the surest; without -t the input 'target' takes any row."
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,9 @@ class AnyRow:
 
 @dataclass(frozen=True)
 class TheseBoxes:
-    """The surest row of each of these classes; ``None``: of all."""
+    """Detections that are fixed. One that is not there has row -1, a number of 0 and no map."""
 
-    classes: tuple[int | None, ...]
+    wanted: tuple[Nth, ...]
 
 
 class PortableRows(WeightSeeds):
@@ -55,12 +62,28 @@ class PortableRows(WeightSeeds):
         reading: DetectorFacts,
         aim: AnyRow | TheseBoxes,
         size: tuple[int, int] | None,
+        photograph: Photograph | None = None,
     ) -> None:
-        """Take the tensor, how it is read, and width and height of the input, if they are known."""
-        super().__init__(b, tensor, "T" if isinstance(aim, AnyRow) else len(aim.classes))
+        """Take the tensor, how it is read, and width and height of the input, if they are known.
+
+        Points are those of the photograph where there is one.
+
+        Attributes:
+            rows: that are explained, ``[T, N]``.
+            kinds: their classes, ``[T, N]``.
+            there: whether there is such a row, bool ``[T, N]``; ``None``: in any case.
+        """
+        super().__init__(b, tensor, "T" if isinstance(aim, AnyRow) else len(aim.wanted))
         self.reading, self.width = reading, int((dims(tensor) or [])[-1] or 0)
         self.size, self.values = size, b.op("Cast", tensor, to=_FLOAT)
-        self.rows = self._told(aim.required) if isinstance(aim, AnyRow) else self._surest(aim)
+        self.photograph = photograph
+        self.there: ir.Value | None = None
+        if isinstance(aim, AnyRow):
+            self.rows = self._told(aim.required)
+            self.kinds = b.turned(self._class_of(b.turned(self.rows)))
+        else:
+            found = [self._found(nth) for nth in aim.wanted]
+            self.rows, self.kinds, self.there = (self._joined(one) for one in zip(*found))
         weights = b.op("Cast", self._weights, to=tensor.dtype)
         T = self.T if isinstance(self.T, int) else None
         weights.shape, weights.type = ir.Shape([T, *(dims(tensor) or [])]), tensor.type
@@ -153,23 +176,92 @@ class PortableRows(WeightSeeds):
     def _told(self, required: bool) -> ir.Value:
         """Return the rows of the input, ``[T, N]``."""
         b = self.b
-        told = told_input(b, required)
-        surest = b.op("Unsqueeze", b.op("ArgMax", self.confidences, axis=1, keepdims=0), b.ints(0))
-        return b.op("Where", b.op("Less", told, b.ints(0)), surest, told)
+        told = told_input(b, required, (dims(self.tensor) or [None])[0])
+        surest = b.op("ArgMax", self.confidences, axis=1, keepdims=1)
+        return b.turned(b.op("Where", b.op("Less", told, b.ints(0)), surest, told))
 
-    def _surest(self, aim: TheseBoxes) -> ir.Value:
-        """Return the surest row of each class, ``[T, N]``."""
-        b, rows = self.b, []
-        for index in aim.classes:
-            sure = self.confidences
+    def _joined(self, parts: tuple[ir.Value, ...]) -> ir.Value:
+        """Return what is ``[N, 1]`` of every target as ``[T, N]``."""
+        whole = parts[0] if len(parts) == 1 else self.b.op("Concat", *parts, axis=1)
+        return self.b.turned(whole)
+
+    def _class_of(self, rows: ir.Value) -> ir.Value:
+        """Return the class of rows ``[N, T]``."""
+        index = self.b.op("Unsqueeze", rows, self.b.ints(2))
+        return self.b.op("GatherND", self.classes, index, batch_dims=1)
+
+    def _found(self, nth: Nth) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """Return row and class of a detection, and whether it is there, all ``[N, 1]``."""
+        b, index, count = self.b, nth.index, self._end - self._first
+        if index is not None and not self.reading.final and not 0 <= index < count:
+            raise TargetError(
+                f"class {index} is out of range: the detector's classes count from 0 to "
+                f"{count - 1}."
+            )
+        each = self.reading.most is not None  # its own suppression takes each class by itself
+        if self.reading.final or (nth.alone and not each):
+            sure = above(b, self.confidences, self._least)
             if index is not None:
-                if self.reading.most is None:
-                    mine = b.op("Equal", self.classes, b.ints(index))
-                    sure = b.op("Where", mine, sure, b.constant(-1.0, _FLOAT))
-                else:  # the model's own suppression takes each class by itself
-                    sure = b.op("Gather", self._shares, b.constant(np.int64(index)), axis=2)
-            rows.append(b.op("Unsqueeze", b.op("ArgMax", sure, axis=1, keepdims=0), b.ints(0)))
-        return rows[0] if len(rows) == 1 else b.op("Concat", *rows, axis=0)
+                mine = b.op("Equal", self.classes, b.ints(index))
+                sure = b.op("Mul", sure, b.op("Cast", mine, to=_FLOAT))
+        else:
+            sure = above(b, self._pairs, self._least) if nth.alone else self._apart
+            if index is not None:
+                sure = b.op("Slice", sure, b.ints(index), b.ints(index + 1), b.ints(2))
+                sure = b.op("Squeeze", sure, b.ints(2))
+            elif not each:
+                sure = largest(b, sure, [2], keepdims=False)
+        flat = each and index is None and not self.reading.final
+        if nth.point is not None:
+            boxes = self._placed()
+            if boxes is None:
+                raise TargetError(
+                    f"where the detector's boxes lie is not in the file, so none can be told by a "
+                    f"point. {_SUREST}"
+                )
+            inside = holding(b, boxes, nth.point, self.photograph)
+            sure = b.op("Mul", sure, b.op("Unsqueeze", inside, b.ints(2)) if flat else inside)
+        place, there = ranked(
+            b, b.op("Reshape", sure, b.ints(0, -1)) if flat else sure, nth.number
+        )
+        if flat:
+            return b.op("Div", place, b.ints(count)), b.op("Mod", place, b.ints(count)), there
+        if index is None:
+            return place, self._class_of(place), there
+        return place, b.op("Add", b.op("Mul", place, b.ints(0)), b.ints(index)), there
+
+    @property
+    def _least(self) -> float:
+        """What detections score above."""
+        return _THRESHOLD if self.reading.threshold is None else self.reading.threshold
+
+    @cached_property
+    def _pairs(self) -> ir.Value:
+        """The scores that a row has in classes which it may be of, ``[N, A, C]``, else 0."""
+        b, shares = self.b, self._shares
+        if self.reading.most is not None:
+            return shares
+        count, pair = b.constant(np.int64(self._end - self._first)), b.constant([0.0, 1.0], _FLOAT)
+        return b.op("Mul", shares, b.op("OneHot", self.classes, count, pair, axis=-1))
+
+    def _placed(self) -> ir.Value | None:
+        """Return :attr:`boxes`; refuse where a run's size decides them."""
+        if self.size is None:
+            raise TargetError(
+                "where boxes lie follows from the input's size, which only a run tells, and so "
+                f"which ones overlap or hold a point. {_SUREST}"
+            )
+        return self.boxes
+
+    @cached_property
+    def _apart(self) -> ir.Value:
+        """The scores of detections, ``[N, A, C]``, else 0."""
+        facts, boxes = self.reading, self._placed()
+        if boxes is None:
+            return above(self.b, self._pairs, self._least)
+        overlap = _OVERLAP if facts.overlap is None else facts.overlap
+        most = MOST if facts.most is None else int(min(facts.most, MOST))
+        return apart(self.b, self._pairs, boxes, self._least, overlap, most)
 
     @cached_property
     def _row(self) -> ir.Value:
@@ -177,24 +269,28 @@ class PortableRows(WeightSeeds):
         b = self.b
         count = b.op("Gather", b.op("Shape", self.values), b.constant(np.int64(1)), axis=0)
         hot = b.op("OneHot", self.rows, count, b.constant(np.array([0, 1]), _FLOAT), axis=-1)
-        return b.op("Unsqueeze", hot, b.ints(3))
+        hot = b.op("Unsqueeze", hot, b.ints(3))
+        if self.there is None:
+            return hot
+        there = b.op("Unsqueeze", b.op("Cast", self.there, to=_FLOAT), b.ints(2, 3))
+        return b.op("Mul", hot, there)
 
     @cached_property
     def _class(self) -> ir.Value:
-        """1 in the column of each row's class, ``[1, N, A, 4 + S]``."""
+        """1 in the column of each target's class, ``[T, N, 1, 4 + S]``."""
         b = self.b
         if self.reading.final:
             column = np.zeros((1, 1, 1, self.width), np.float32)
             column[..., 4] = 1
             return b.constant(column)
-        at = b.op("Add", self.classes, b.ints(self._first))
+        at = b.op("Add", self.kinds, b.ints(self._first))
         pair = b.constant(np.array([0, 1]), _FLOAT)
         hot = b.op("OneHot", at, b.constant(np.int64(self.width)), pair, axis=-1)
-        return b.op("Unsqueeze", hot, b.ints(0))
+        return b.op("Unsqueeze", hot, b.ints(2))
 
     @cached_property
     def _columns_taken(self) -> ir.Value:
-        """1 in the columns that the number is made of, ``[1, N, A, 4 + S]``."""
+        """1 in the columns that the number is made of, ``[T, N, 1, 4 + S]``."""
         if not self.reading.objectness:
             return self._class
         column = np.zeros((1, 1, 1, self.width), np.float32)
@@ -233,74 +329,30 @@ class PortableRows(WeightSeeds):
         taken = b.op("Mul", self._row, self._columns_taken)
         return b.sum(b.op("Mul", taken, numbers), [2, 3])
 
-    def boxes(self, width: int, height: int) -> ir.Value | None:
-        """Return left, top, right, bottom of every row in pixels of the input, ``[N, A, 4]``.
+    @cached_property
+    def boxes(self) -> ir.Value | None:
+        """Left, top, right, bottom of every row in pixels of the input, ``[N, A, 4]``.
 
-        As :mod:`onnxcam.targets.detections` reads them: the first way that gives plausible boxes.
-        All are 0 where none does; ``None`` where there is no way.
+        All are 0 where no way to read them fits; ``None`` where there is no way, or no known size.
         """
-        b, size = self.b, self.b.constant(np.array([width, height] * 2, np.float32))
-        threshold = _THRESHOLD if self.reading.threshold is None else self.reading.threshold
-        kept = b.op("Greater", self.confidences, b.constant(threshold, _FLOAT))
-        kept = b.op("Unsqueeze", b.op("Cast", kept, to=_FLOAT), b.ints(2))
-        one = b.constant(1.0, _FLOAT)
-        ways = [] if self.reading.offsets else [(self._written(kept, size), one)]
+        if self.size is None:
+            return None
+        kept = self.b.op("Greater", self.confidences, self.b.constant(self._least, _FLOAT))
+        kept = self.b.op("Unsqueeze", self.b.op("Cast", kept, to=_FLOAT), self.b.ints(2))
         count = (dims(self.tensor) or [None, None])[1]
-        ways += from_cells(
-            b, self.values, count if isinstance(count, int) else None, (width, height)
-        )
-        found, free = None, one
-        for way, fits in ways:
-            sure = b.op("Mul", b.op("Mul", self._plausible(way, kept, size), free), fits)
-            part, free = b.op("Mul", way, sure), b.op("Sub", free, sure)
-            found = part if found is None else b.op("Add", found, part)
-        return found
-
-    def _written(self, kept: ir.Value, size: ir.Value) -> ir.Value:
-        """Return boxes that are corners, or centre and size, in pixels or in parts of the image."""
-        b = self.b
-        one, other = self._columns(0, 2), self._columns(2, 4)
-        corners = [b.op("Min", one, other), b.op("Max", one, other)]
-        half = b.op("Mul", other, b.constant(0.5, _FLOAT))
-        centres = [b.op("Sub", one, half), b.op("Add", one, half)]
-        if self.reading.corners is None:
-            bad = b.op("Cast", b.op("Not", b.op("Greater", other, one)), to=_FLOAT)
-            share = b.mean(largest(b, bad, [2]), [1], keepdims=True)
-            ordered = b.op("Less", share, b.constant(1 - _NEARLY_ALL, _FLOAT))
-            pairs = zip(corners, centres, strict=True)
-            ends = [b.op("Where", ordered, ours, theirs) for ours, theirs in pairs]
-        else:
-            ends = corners if self.reading.corners else centres
-        found = b.op("Concat", *ends, axis=2)
-        reach = largest(b, b.op("Mul", b.op("Abs", self._columns(0, 4)), kept), [1, 2])
-        small = b.op("Not", b.op("Greater", reach, b.constant(_FEW, _FLOAT)))
-        parts = b.op("And", small, b.op("Greater", reach, b.constant(0.0, _FLOAT)))
-        return b.op("Where", parts, b.op("Mul", found, size), found)
-
-    def _plausible(self, boxes: ir.Value, kept: ir.Value, size: ir.Value) -> ir.Value:
-        """Return 1 where nearly all boxes have a size and lie in the image, else 0."""
-        b = self.b
-        one = b.op("Slice", boxes, b.ints(0), b.ints(2), b.ints(2))
-        other = b.op("Slice", boxes, b.ints(2), b.ints(4), b.ints(2))
-        ends = b.op("Slice", size, b.ints(0), b.ints(2))
-        middle = b.op("Mul", b.op("Add", one, other), b.constant(0.5, _FLOAT))
-        out = b.op(
-            "Or", b.op("Less", middle, b.constant(0.0, _FLOAT)), b.op("Greater", middle, ends)
-        )
-        out = b.op("Or", out, b.op("Not", b.op("Greater", other, one)))
-        bad = b.op("Mul", largest(b, b.op("Cast", out, to=_FLOAT), [2]), kept)
-        most = b.op("Mul", b.sum(kept, [1, 2], keepdims=True), b.constant(1 - _NEARLY_ALL, _FLOAT))
-        too_many = b.op("Greater", b.sum(bad, [1, 2], keepdims=True), most)
-        return b.op("Cast", b.op("Not", too_many), to=_FLOAT)
+        known = count if isinstance(count, int) else None
+        return Corners(self.b, self.values, kept, self.reading, known, self.size).found()
 
     def add_outputs(self) -> None:
         """Give the graph rows and numbers ``[N, T]``; classes, confidences and boxes of rows."""
         b = self.b
         batch, count = (dims(self.tensor) or [None, None])[:2]
-        add_output(b, TARGETS, b.op("Transpose", self.rows, perm=[1, 0]), _INT, [batch, self.T])
+        rows = b.turned(self.rows)
+        if self.there is not None:
+            rows = b.op("Where", b.turned(self.there), rows, b.ints(-1))
+        add_output(b, TARGETS, rows, _INT, [batch, self.T])
         add_numbers(b, self.value, [batch, self.T])
         add_output(b, CLASSES, self.classes, _INT, [batch, count])
         add_output(b, CONFIDENCES, self.confidences, _FLOAT, [batch, count])
-        boxes = None if self.size is None else self.boxes(*self.size)
-        if boxes is not None:
-            add_output(b, BOXES, boxes, _FLOAT, [batch, count, 4])
+        if self.boxes is not None:
+            add_output(b, BOXES, self.boxes, _FLOAT, [batch, count, 4])

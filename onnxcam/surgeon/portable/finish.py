@@ -81,28 +81,31 @@ class Finisher:
         b, heats = self.b, []
         for made in maps:
             raw = self.raw(made)
-            kept = shaped(self._without_noise(made, raw), raw)
             at_input = made.space == "input" and self.photograph is None
-            heats.append(kept if at_input else self._resized(kept))
+            heat = raw if at_input else self._resized(raw)
+            heats.append(self._normalised(heat, self._noise(made)))
         heat = heats[0]
         for made, later in zip(maps[1:], heats[1:], strict=True):
             size = b.op("Abs", as_float(b, made.value))
             depends = b.op("Greater", largest(b, size, _space(made.value)), b.constant(0.0, _FLOAT))
             heat = shaped(b.op("Where", depends, later, heat), later)
-        return self.normalised(heat)
+        return heat
 
-    def normalised(self, heat: ir.Value) -> ir.Value:
-        """Return maps ``[N, T, *S]`` divided by their maxima."""
-        peak = largest(self.b, heat, _space(heat))
-        peak = self.b.op("Max", peak, self.b.constant(_LEAST, _FLOAT))
-        return shaped(self.b.op("Div", heat, peak), heat)
+    def _normalised(self, heat: ir.Value, noise: ir.Value | None) -> ir.Value:
+        """Return maps ``[N, T, *S]`` divided by their maxima, zero where they are noise."""
+        b, peak = self.b, largest(self.b, heat, _space(heat))
+        peak = b.op("Max", peak, b.constant(_LEAST, _FLOAT))
+        if noise is not None:
+            noise = b.op("Unsqueeze", noise, b.ints(*_space(heat)))
+            peak = b.op("Where", noise, b.constant(np.inf, _FLOAT), peak)
+        return shaped(b.op("Div", heat, peak), heat)
 
-    def _without_noise(self, made: Map, raw: ir.Value) -> ir.Value:
-        """Return the raw map, or zero where it is rounding noise."""
+    def _noise(self, made: Map) -> ir.Value | None:
+        """Return which maps are rounding noise, bool ``[N, T]``; ``None``: no size tells that."""
         if not made.proportional:
-            return raw
+            return None
         b, signed = self.b, as_float(self.b, made.value)
-        total = b.sum(b.op("Abs", signed), _space(signed))  # [N, T]
+        total = b.reduced("ReduceL1", signed, _space(signed))  # [N, T]
         if made.space == "input":
             image = as_float(b, self.image)
             axes = [*range(1, len(dims(image) or []))]
@@ -110,8 +113,7 @@ class Finisher:
             total = b.op("Mul", total, b.op("Max", reach, b.constant(1.0, _FLOAT)))
         score = largest(b, b.op("Abs", as_float(b, self.scores)), [1])  # [N, 1]
         least = b.op("Mul", score, b.constant(_NOISE, _FLOAT))
-        says = b.op("Cast", b.op("Not", b.op("Less", total, least)), to=_FLOAT)
-        return b.op("Mul", raw, b.op("Unsqueeze", says, b.ints(*_space(raw))))
+        return b.op("Less", total, least)
 
     def _resized(self, value: ir.Value) -> ir.Value:
         """Resize ``[N, T, *s]`` to the input; a spectrum, which does not lie on it, stays."""
@@ -130,13 +132,19 @@ class Finisher:
         flat, given = len(space) == 1, value  # a signal is a row of pixels to Resize
         if flat:
             value = b.op("Unsqueeze", value, b.ints(2))
-        ends = b.op("Slice", b.op("Shape", value), b.ints(0), b.ints(3 if flat else 2))
+        factors = _factors(sizes[2:], space)
+        by: list[ir.Value | None]
+        if factors is not None:
+            ones = [1.0] * (3 if flat else 2)
+            by = [b.constant([*ones, *factors], _FLOAT)]
+        else:
+            ends = b.op("Slice", b.op("Shape", value), b.ints(0), b.ints(3 if flat else 2))
+            by = [None, b.op("Concat", ends, size, axis=0)]
         heat = b.op(
             "Resize",
             value,
             None,
-            None,
-            b.op("Concat", ends, size, axis=0),
+            *by,
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
@@ -149,9 +157,20 @@ class Finisher:
         axes = [b.op("Gather", shape, b.constant(np.int64(a)), axis=0) for a in (2, 3)]
         rows, columns = (b.op("Cast", n, to=_FLOAT) for n in axes)
         heat = photograph.heat(value, (rows, columns))
-        heat.shape = ir.Shape([*(dims(value) or [])[:2], "photo_H", "photo_W"])
+        sides = (dims(photograph.photo) or [])[:2]
+        heat.shape = ir.Shape([*(dims(value) or [])[:2], *sides])
         heat.type = value.type
         return heat
+
+
+def _factors(
+    sizes: Sequence[int | str | None], larger: Sequence[int | None]
+) -> list[float] | None:
+    """Return how many times larger each length becomes, where that is known to be whole."""
+    pairs = list(zip(sizes, larger, strict=True))
+    if all(isinstance(a, int) and a and b and b % a == 0 for a, b in pairs):
+        return [int(b or 0) / int(a or 1) for a, b in pairs]
+    return None
 
 
 def as_float(b: Builder, value: ir.Value) -> ir.Value:
@@ -165,9 +184,7 @@ def as_float(b: Builder, value: ir.Value) -> ir.Value:
 
 def largest(b: Builder, value: ir.Value, axes: Sequence[int], keepdims: bool = True) -> ir.Value:
     """Return the largest values over constant axes."""
-    if b.opset >= 18:
-        return b.op("ReduceMax", value, b.ints(*axes), keepdims=int(keepdims))
-    return b.op("ReduceMax", value, axes=list(axes), keepdims=int(keepdims))
+    return b.reduced("ReduceMax", value, axes, keepdims)
 
 
 def _space(value: ir.Value) -> list[int]:

@@ -13,15 +13,20 @@ TARGETS = f"{PREFIX}targets"  # output: int64 [N, T]
 NUMBERS = f"{PREFIX}scores"  # output: float [N, T]
 
 
-def told_input(b: Builder, required: bool) -> ir.Value:
-    """Append the input and return it as ``[T, N]``; it has a default unless it is required."""
-    if required:
-        shape = ir.Shape(["target_N", "T"])
-        told = ir.Value(name=TARGET, shape=shape, type=ir.TensorType(ir.DataType.INT64))
-        b.graph.inputs.append(told)
-    else:
-        told = optional_input(b.graph, TARGET, ["target_N", "T"], [[-1]])
-    return b.op("Transpose", told, perm=[1, 0])
+def told_input(b: Builder, required: bool, images: object) -> ir.Value:
+    """Append the input ``[N or 1, T]``; it has a default unless it is required.
+
+    Args:
+        b: the graph's builder.
+        required: whether there is no default.
+        images: how many there are, where that is known.
+    """
+    shape: list[str | int] = [1 if images == 1 else "target_N", "T"]
+    if not required:
+        return optional_input(b.graph, TARGET, shape, [[-1]])
+    told = ir.Value(name=TARGET, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.INT64))
+    b.graph.inputs.append(told)
+    return told
 
 
 def becomes(b: Builder, name: str, value: ir.Value) -> None:
@@ -34,6 +39,7 @@ def becomes(b: Builder, name: str, value: ir.Value) -> None:
 
 def add_numbers(b: Builder, value: ir.Value, shape: list[int | str | None]) -> None:
     """Give the graph the explained numbers ``[T, N]`` as an output ``[N, T]`` float32."""
-    numbers = b.op("Transpose", value, perm=[1, 0])
-    numbers = b.op("Cast", numbers, to=ir.DataType.FLOAT)
+    numbers = b.turned(value)
+    if value.dtype != ir.DataType.FLOAT:
+        numbers = b.op("Cast", numbers, to=ir.DataType.FLOAT)
     add_output(b, NUMBERS, numbers, ir.DataType.FLOAT, shape)

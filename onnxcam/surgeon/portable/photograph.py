@@ -255,6 +255,41 @@ class Photograph:
         low, high = b.op("Less", own, self._number(0)), b.op("Less", own, line.new)
         return b.op("Cast", b.op("And", b.op("Not", low), high), to=_FLOAT)
 
+    def at(self, x: float, y: float) -> tuple[ir.Value, ir.Value]:
+        """Return where a point of the photograph lies in the input: its column and row."""
+        b, (rows, columns) = self.b, self.lines
+        column, row = (
+            b.op("Add", b.op("Div", b.op("Mul", self._number(n), k.new), k.full), k.first)
+            for n, k in ((x, columns), (y, rows))
+        )
+        return column, row
+
+    def has(self, x: int, y: int) -> ir.Value:
+        """Return 1 where the photograph is large enough to have a pixel, else 0."""
+        b, (rows, columns) = self.b, self.lines
+        wide, high = (b.op("Less", self._number(n), k.full) for n, k in ((x, columns), (y, rows)))
+        return b.op("Cast", b.op("And", wide, high), to=_FLOAT)
+
+    def spot(self, x: int, y: int, height: int, width: int) -> ir.Value:
+        """Return 1 in the element ``[height, width]`` that a pixel's centre lies in.
+
+        It is 0 everywhere where the photograph has no such pixel, or the input does not hold it.
+        """
+        b, ends = self.b, []
+        for at, line, count in zip(
+            self.at(x + 0.5, y + 0.5), self.lines[::-1], (width, height), strict=True
+        ):
+            outside = b.op("Less", at, self._number(0))
+            beyond = b.op("Not", b.op("Less", at, self._number(line.length)))
+            inside = b.op("Not", b.op("Or", outside, beyond))
+            along = b.op("Mul", at, self._number(count / line.length))
+            element = b.op("Min", b.op("Floor", along), self._number(count - 1))
+            hit = b.op("Equal", b.constant(np.arange(count, dtype=np.float32)), element)
+            ends.append(b.op("Cast", b.op("And", hit, inside), to=_FLOAT))
+        across, down = ends
+        spot = b.op("Mul", b.op("Unsqueeze", down, b.ints(1)), across)
+        return b.op("Mul", spot, self.has(x, y))
+
     def heat(self, maps: ir.Value, elements: tuple[ir.Value, ir.Value]) -> ir.Value:
         """Return maps ``[1, T, h, w]`` over the whole input resized onto the photograph."""
         b, (rows, columns) = self.b, self.lines

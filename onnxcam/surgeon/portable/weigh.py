@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from onnxcam.graph.builder import Builder
 from onnxcam.graph.values import dims
@@ -68,6 +68,30 @@ def region(index: int, classes: int) -> Weigh:
         row = np.zeros([1, classes, *[1] * (len(dims(tensor) or []) - 2)])
         row[:, index] = 1
         weights = b.op("Mul", _number(b, inside, tensor), b.constant(row, tensor.dtype))
+        return b.op("Unsqueeze", weights, b.ints(0)), None
+
+    return make
+
+
+def at(place: ArrayLike | Callable[[int, int], ir.Value], index: int | None) -> Weigh:
+    """1 for a class's score at a place, of scores ``[N, C, H, W]``; without one, the best there.
+
+    Args:
+        place: 1 at the place, ``[H, W]``, or what appends that, given height and width.
+        index: the class.
+    """
+
+    def make(b: Builder, tensor: ir.Value) -> Made:
+        classes, *space = (int(d or 0) for d in (dims(tensor) or [])[1:])
+        spot = place(*space) if callable(place) else b.constant(np.asarray(place))
+        spot = b.op("Cast", spot, to=tensor.dtype)
+        if index is not None:
+            chosen = b.constant(np.arange(classes).reshape(1, -1) == index, tensor.dtype)
+        else:
+            scores = b.sum(b.op("Mul", tensor, spot), [2, 3])
+            depth, pair = b.constant(np.int64(classes)), b.constant([0, 1], tensor.dtype)
+            chosen = b.op("OneHot", b.op("ArgMax", scores, axis=1, keepdims=0), depth, pair)
+        weights = b.op("Mul", b.op("Unsqueeze", chosen, b.ints(2, 3)), spot)
         return b.op("Unsqueeze", weights, b.ints(0)), None
 
     return make

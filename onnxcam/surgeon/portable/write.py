@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +28,7 @@ from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.values import dims, drop_unneeded, names
 from onnxcam.model.batch import fix_batch
 from onnxcam.model.describe import origin_of
+from onnxcam.model.fixed import fix_inputs
 from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.choose import Chosen
@@ -58,20 +60,24 @@ class Asked:
     """What a portable model is to give.
 
     Attributes:
-        aim: returns what is explained, given what was chosen in the model.
+        aim: returns what is explained, given what was chosen in the model, and the photograph.
         proportional: the parts whose rounding noise is told by their size.
         raw: whether maps stay at the layer's size, rectified but not scaled.
         recipe: how a photograph is prepared, where the input is to be one.
+        photo: the photograph's height and width, where it has to be of one size.
         paint: how it is painted, where it is to be.
         batch: the image input, and how many images a run takes, where that is to be fixed.
+        inputs: other inputs that are to be constants, and the image input.
     """
 
-    aim: Callable[[Plan], Aim]
+    aim: Callable[[Plan, Photograph | None], Aim]
     proportional: frozenset[str] = frozenset()
     raw: bool = False
     recipe: Recipe | None = None
+    photo: tuple[int, int] | None = None
     paint: Paint | None = None
     batch: tuple[str, int] | None = None
+    inputs: tuple[Mapping[str, NDArray[Any]], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,8 @@ def portable(path: str | Path, request: Request, asked: Asked) -> Portable:
     proto = read_model(path)
     if asked.batch is not None:
         fix_batch(proto, *asked.batch, path)
+    if asked.inputs is not None and asked.inputs[0]:
+        fix_inputs(proto, *asked.inputs)
     known = {v.name for v in proto.graph.value_info}
     origin = origin_of(proto, path)
     prepared = Prepared(proto, path)
@@ -169,7 +177,10 @@ def _written(
     taken = {*names(graph), *graph.initializers}
     outputs, operators = list(graph.outputs), len(graph)
     b, first = Builder(graph, model.opset_imports[""]), last_node(graph)
-    seeds = seeds_of(b, chosen, asked.aim(plan))
+    photograph = None if asked.recipe is None else _photograph(b, asked.recipe, asked.photo)
+    before = set(graph)
+    seeds = seeds_of(b, chosen, asked.aim(plan, photograph), photograph)
+    choosing = set(graph) - before  # places and ranks need float32
     parts, _ = write_parts(model, chosen, request, seeds)
     plan = replace(plan, parts=parts)
     found = {v.name: v for v in graph.outputs}
@@ -178,7 +189,6 @@ def _written(
     written = set(graph)
     scores = seeds.scores if isinstance(seeds, PortableClasses) else found[NUMBERS]
     image = names(graph)[chosen.image.name]
-    photograph = None if asked.recipe is None else _photograph(b, asked.recipe)
     finisher = Finisher(b, image, chosen.image, scores, photograph)
     made, painted = {}, {}
     for name, part in request.parts.items():
@@ -205,7 +215,8 @@ def _written(
         shape = [(dims(image) or [None])[0], seeds.T, *(dims(value) or [])[2:]]
         add_output(b, heatmaps[name], value, ir.DataType.FLOAT, shape)
     for name, value in painted.items():
-        shape = [seeds.T, "photo_H", "photo_W", 3]
+        assert photograph is not None
+        shape = [seeds.T, *(dims(photograph.photo) or [])]
         add_output(b, overlays[name], value, ir.DataType.UINT8, shape)
     graph.outputs.extend(found[n] for n in OUTPUTS if n in found)
     if photograph is not None:
@@ -220,7 +231,7 @@ def _written(
         heatmaps=heatmaps,
         overlays=overlays,
         operators=(operators, len(graph) - operators),
-        finishing=tuple(n.name or "" for n in graph if n not in written),
+        finishing=tuple(n.name or "" for n in graph if n not in written or n in choosing),
     )
 
 
@@ -235,10 +246,10 @@ def _images_first(b: Builder, value: ir.Value, already: bool) -> ir.Value:
     return made
 
 
-def _photograph(b: Builder, recipe: Recipe) -> Photograph:
-    """Add the input for a photograph."""
-    kind = ir.TensorType(ir.DataType.UINT8)
-    photo = ir.Value(name=PHOTO, shape=ir.Shape(["photo_H", "photo_W", 3]), type=kind)
+def _photograph(b: Builder, recipe: Recipe, size: tuple[int, int] | None) -> Photograph:
+    """Add the input for a photograph, of any size or of a given height and width."""
+    kind, sides = ir.TensorType(ir.DataType.UINT8), size or ("photo_H", "photo_W")
+    photo = ir.Value(name=PHOTO, shape=ir.Shape([*sides, 3]), type=kind)
     b.graph.inputs.append(photo)
     return Photograph(b, photo, recipe)
 

@@ -15,7 +15,12 @@ from onnxcam.graph.values import dims
 from onnxcam.surgeon.find.quantized import last_quantizers
 from onnxcam.surgeon.find.score import Score
 from onnxcam.surgeon.plan import CLASSES, RANKS, SCORES, TARGETS
-from onnxcam.surgeon.seeds.head import Cotangent, class_cotangent, score_cotangent
+from onnxcam.surgeon.seeds.head import (
+    Cotangent,
+    class_cotangent,
+    index_of,
+    score_cotangent,
+)
 
 
 class ScoreSeeds:
@@ -50,9 +55,9 @@ class ScoreSeeds:
     def _picked(self, scores: ir.Value) -> ir.Value:
         """Return of scores ``[N, C]`` those of the classes, ``[T, N]``."""
         b = self.b
-        index = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
-        picked = b.op("GatherND", scores, index, batch_dims=1)  # [N, T]
-        return b.op("Transpose", picked, perm=[1, 0])
+        picked = b.op("GatherND", scores, index_of(b, self.classes), batch_dims=1)  # [N, T]
+        picked.type = scores.type
+        return b.turned(picked)
 
     def start(self, to: ir.Value, overrides: Sequence[Override] = ()) -> Cotangent:
         """Return where a walk to a tensor starts: for the derivative, at one class's weights."""

@@ -114,6 +114,11 @@ def score_cotangent(b: Builder, score: ir.Value, classes: ir.Value) -> Cotangent
     return Cotangent(score, full, lambda: b.sum(full(), space))
 
 
+def index_of(b: Builder, classes: ir.Value) -> ir.Value:
+    """Return classes ``[T, N]`` as GatherND takes them, ``[N, T, 1]``."""
+    return b.once("index", classes, lambda: b.op("Unsqueeze", b.turned(classes), b.ints(2)))
+
+
 def _kept_apart(
     node: ir.Node, value: ir.Value, varying: set[ir.Value], classes: int | None
 ) -> ir.Value | None:
@@ -188,9 +193,16 @@ def _before(
         by_row = node.op_type == "Conv" or bool(node.attributes.get_int("transB", 0))
         if node.op_type == "Conv":
             stored = b.op("Reshape", stored, b.ints(0, -1))
-        picked = b.op("Gather", stored, classes, axis=0 if by_row else 1)
-        if not by_row:  # [K, T, N]
-            picked = b.op("Transpose", picked, perm=[1, 2, 0])
+        # ONNX Runtime's quantizer fails on a Gather of weights that it quantizes per channel.
+        index = index_of(b, classes)
+        if by_row:
+            picked = b.op("GatherND", stored, index)  # [N, T, K]
+            picked = b.op("Transpose", picked, perm=[1, 0, 2])
+        else:
+            every = b.ints(int((dims(weight) or [0])[0] or 0), 1, 1, 1)
+            index = b.op("Expand", b.op("Unsqueeze", index, b.ints(0)), every)
+            picked = b.op("GatherND", stored, index, batch_dims=1)  # [K, N, T]
+            picked = b.op("Transpose", picked, perm=[2, 1, 0])
         alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
         return picked if alpha == 1.0 else b.op("Mul", picked, b.constant(alpha, x.dtype))
 
@@ -283,7 +295,7 @@ class _Slopes:
         """
         b = self.b
         if self.node.op_type != "Conv" or self.pads:
-            index = b.op("Unsqueeze", b.op("Transpose", self.classes, perm=[1, 0]), b.ints(-1))
+            index = index_of(b, self.classes)
             picked = b.op("GatherND", self.z, index, batch_dims=1)  # [N, T, *S]
             return b.op("Transpose", picked, perm=[1, 0, *range(2, 2 + len(self.space))])
         row = b.op("Unsqueeze", self.rows(), b.ints(2))
