@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from onnxcam.batch import Wanted, kind_of
 from onnxcam.errors import TargetError
 from onnxcam.imaging.preprocess import Geometry, Preprocess
-from onnxcam.job import Wanted, kind_of
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.portable import weigh
 from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses, TheseElements, TheseSums

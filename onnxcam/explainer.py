@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from onnxcam.batch import Wanted, kind_of
 from onnxcam.errors import (
     EngineError,
     ImageError,
@@ -29,7 +30,7 @@ from onnxcam.inputs import cards
 from onnxcam.inputs.images import ImageLike, Inputs
 from onnxcam.inputs.others import OtherInput, Others
 from onnxcam.inputs.sizes import size_told
-from onnxcam.job import Job, Setup, Wanted, kind_of
+from onnxcam.job import Job, Setup
 from onnxcam.layers import read_layers
 from onnxcam.meaning import Meaning
 from onnxcam.methods.base import Method
@@ -111,8 +112,6 @@ class Explainer:
         self.path = self._file(model)
         if pixel_range is not None and not pixel_range[0] < pixel_range[1]:
             raise ImageError(f"pixel_range {pixel_range}: the first must be below the second.")
-        if grid is not None and not (len(grid) == 2 and min(grid) >= 1):
-            raise LayerError(f"grid {grid}: it is rows and columns of patches, (14, 14) for one.")
         self._chosen = method != "auto"
         method = method if self._chosen else _USUAL
         wanted = [method] if isinstance(method, (str, Method)) else list(method)
@@ -132,7 +131,7 @@ class Explainer:
             self.path,
             layers=self._layers.wanted,
             score=score,
-            grid=None if grid is None else (int(grid[0]), int(grid[1])),
+            grid=_patches(grid),
             engine=engine,
             providers=providers,
             cached=cache,
@@ -387,3 +386,11 @@ class Explainer:
         return [
             Explanations(e for e in mine if e.detected is None or e.detected.one) for mine in listed
         ]
+
+
+def _patches(grid: Sequence[int] | None) -> tuple[int, int] | None:
+    if grid is None:
+        return None
+    if len(grid) != 2 or min(grid) < 1:
+        raise LayerError(f"grid {grid}: it is rows and columns of patches, (14, 14) for one.")
+    return int(grid[0]), int(grid[1])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.batch import Batch, Said, Wanted
 from onnxcam.checks import check_axes, check_finite, check_linear
 from onnxcam.errors import InferenceError, LayerError, TargetError, naming
 from onnxcam.explanation import Explanation
@@ -22,52 +23,10 @@ from onnxcam.notes import note_at_input, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, reading
 from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
-from onnxcam.surgeon.words import WEIGHTED
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange, probability
 from onnxcam.targets.detections import compared
 from onnxcam.targets.elements import ElementTarget, indices
-from onnxcam.targets.weighted import Stacked, WeightedTarget, stacked
-
-if TYPE_CHECKING:
-    from onnxcam.targets.detections import Detected
-
-Wanted = ClassTarget | ElementTarget | WeightedTarget
-
-
-def kind_of(target: Wanted) -> str | None:
-    """Return what ``Request.element`` is for a target, ``None`` for a class."""
-    if isinstance(target, ClassTarget):
-        return None
-    weighted = not isinstance(target, ElementTarget)
-    return f"{WEIGHTED}{target.tensor}" if weighted else target.tensor
-
-
-class Batch(NamedTuple):
-    """What one run needs.
-
-    ``size`` counts the images with those that only fill up; ``rows`` are the rows of the run's
-    targets that each image wants; ``sums`` tells of weighted targets.
-    """
-
-    tensor: NDArray[Any]
-    feeds: dict[str, Any]
-    size: int
-    items: Sequence[Item]
-    targets: Sequence[Sequence[Wanted]]
-    rows: list[list[int]]
-    sums: Stacked | None = None
-
-
-class Said(NamedTuple):
-    """What is explained, see :class:`onnxcam.explanation.Explanation`."""
-
-    target: int | None = None
-    element: str | None = None
-    label: str | None = None
-    score: float = 0.0
-    rank: int | None = None
-    detected: Detected | None = None
-    probability: float | None = None
+from onnxcam.targets.weighted import stacked
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxcam.batch import Wanted
 from onnxcam.errors import ScoreError, TargetError
-from onnxcam.job import Wanted
 from onnxcam.surgeon.plan import DetectorFacts, Plan
 from onnxcam.targets.classes import Targets, resolve
 from onnxcam.targets.elements import element

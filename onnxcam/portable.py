@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxcam._version import __version__
 from onnxcam.aims import aim_of, geometry_of
+from onnxcam.batch import Wanted
 from onnxcam.errors import (
     MethodError,
     OutputError,
@@ -22,7 +23,6 @@ from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.imaging.style import USUAL
 from onnxcam.inputs.images import ImageLike
 from onnxcam.inputs.others import OtherInput
-from onnxcam.job import Wanted
 from onnxcam.methods.base import Method
 from onnxcam.methods.registry import methods as known_methods
 from onnxcam.model.half import in_half

@@ -41,8 +41,9 @@ ROOMS["explanation"] = {
 ROOMS["checks"] = {"errors", "methods", "model", "surgeon"}
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
 ROOMS["layers"] = {"errors", "kernels", "model", "notes", "surgeon"}
+ROOMS["batch"] = {"inputs", "surgeon", "targets"}
 ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
-ROOMS["meaning"] = {"errors", "inputs", "job", "surgeon", "targets"}
+ROOMS["meaning"] = {"batch", "errors", "inputs", "surgeon", "targets"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
 ROOMS["sheets"] = {"errors", "explanation", "imaging"}
 ROOMS["animations"] = {"errors", "explanation", "files", "imaging"}
@@ -51,14 +52,14 @@ ROOMS["image_files"] = {
     *("_version", "errors", "explainer", "explanation", "files", "inputs", "outputs", "runtime"),
     *("animations", "imaging", "targets"),
 }
-ROOMS["aims"] = {"errors", "job", "surgeon", "targets"}
+ROOMS["aims"] = {"batch", "errors", "surgeon", "targets"}
 ROOMS["portable"] = {
     "aims",
     *(
         "_version",
         "errors",
+        "batch",
         "explainer",
-        "job",
         "methods",
         "model",
         "surgeon",
@@ -77,6 +78,7 @@ ROOMS["health"] = {"errors", "files", "kernels", "runtime"}
 ROOMS["compare"] = {
     *(
         "_version",
+        "batch",
         "cache",
         "errors",
         "explainer",

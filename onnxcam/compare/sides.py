@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.batch import Batch, Wanted
 from onnxcam.compare.boxes import Boxes, Surest
 from onnxcam.compare.ends import quantized_input
 from onnxcam.compare.facts import About
@@ -19,7 +20,7 @@ from onnxcam.compare.measures import best
 from onnxcam.errors import CompareError, NotFiniteError, ScoreError, WeightsError
 from onnxcam.explainer import Explainer
 from onnxcam.feeds import feeds_of
-from onnxcam.job import Batch, Job, Wanted
+from onnxcam.job import Job
 from onnxcam.layers import SCALE
 from onnxcam.methods.base import Method
 from onnxcam.notes import Note
@@ -105,11 +106,12 @@ class ModelSide:
         boxes = explainer.plan.detector is not None
         if explainer.plan.refusal and not boxes:
             raise _no_classes(explainer.path, explainer.plan)
+        self._method = one_run(explainer)
         kind = f"{WEIGHTED}{DETECTIONS}" if boxes else None
         setup = explainer._setup_of(kind)
         self.job = Job(replace(setup, runner=runner or setup.runner), kind, self.inputs)
-        self._method, plan = one_run(explainer), self.job.plan
-        if len(self.job.groups) > 1 or self.job.groups[0].how not in ("", SCALE):
+        plan = self.job.plan
+        if len(self.job.groups) > 1 or self.job.groups[0][0].how not in ("", SCALE):
             raise CompareError(f"{explainer.path.name}: compare takes one layer, --layer NAME.")
         layers = plan.layers if self._method.space == "layer" else ()
         self.about = About(

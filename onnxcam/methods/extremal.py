@@ -106,7 +106,7 @@ class Blurred:
     def slope(self, mask: NDArray[np.float64], gradient: NDArray[Any]) -> NDArray[np.float64]:
         """Return the gradient at the mask of that at the mixed image."""
         low, high, _ = self._between(mask)
-        return (_LEVELS - 1) * ((high - low) * gradient).sum(axis=0)
+        return np.asarray((_LEVELS - 1) * ((high - low) * gradient).sum(axis=0))
 
     def _between(
         self, mask: NDArray[np.float64]

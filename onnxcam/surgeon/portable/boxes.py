@@ -20,9 +20,9 @@ from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import WEIGHTS, DetectorFacts
 from onnxcam.surgeon.portable.corners import Corners
 from onnxcam.surgeon.portable.finish import largest
+from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.portable.nth import MOST, Nth, above, apart, holding, ranked
 from onnxcam.surgeon.portable.photograph import Photograph
-from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.seeds.classes import add_output
 from onnxcam.surgeon.seeds.weights import WeightSeeds
 
@@ -221,9 +221,7 @@ class PortableRows(WeightSeeds):
                 )
             inside = holding(b, boxes, nth.point, self.photograph)
             sure = b.op("Mul", sure, b.op("Unsqueeze", inside, b.ints(2)) if flat else inside)
-        place, there = ranked(
-            b, b.op("Reshape", sure, b.ints(0, -1)) if flat else sure, nth.number
-        )
+        place, there = ranked(b, b.op("Reshape", sure, b.ints(0, -1)) if flat else sure, nth.number)
         if flat:
             return b.op("Div", place, b.ints(count)), b.op("Mod", place, b.ints(count)), there
         if index is None:
