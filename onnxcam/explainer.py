@@ -86,7 +86,8 @@ class Explainer:
             layer: the tensor to explain: ``"auto"``, the name of a tensor or node, or -1, -2,
                 ... counting back from the default; a list of these, each with explanations of
                 its own; ``"mean:a,b"``, ``"max:a,b"`` or ``"product:a,b"``, the maps of several in
-                one; or ``"sweep"``, up to eight layers from deep to shallow.
+                one; ``"sweep"``, up to eight layers from deep to shallow; or ``"stages"``, the
+                last of each size.
             score: the tensor of class scores: ``"auto"`` or a name.
             preprocess: ``"auto"``, the name or file of a card, a dict like a card's
                 ``[preprocess]`` table, or a :class:`Preprocess`.
@@ -142,8 +143,7 @@ class Explainer:
         if of_boxes is not None and self.plan.detector is not None:
             self.methods = of_boxes
         at_input = next((m.name for m in self.methods if m.space != "layer"), None)
-        groups = self._layers.groups(len(self.plan.layers))
-        several = any(g.places != (0,) for g in groups) and self.plan.detector is None
+        several = self.plan.detector is None and self._layers.several(len(self.plan.layers))
         if at_input is not None and several:
             raise MethodError(
                 f"method '{at_input}' explains the image input, so it goes with one layer; "

@@ -17,7 +17,7 @@ from onnxcam.feeds import feeds_of
 from onnxcam.finishing import finish
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
-from onnxcam.layers import SCALE, Group, Layers, channels_of, joined_group
+from onnxcam.layers import SCALE, Group, Layers, channels_of, grouped
 from onnxcam.methods.base import Method
 from onnxcam.notes import note_at_input, note_on
 from onnxcam.runner import BATCH, ImageRuns, Runner, reading
@@ -51,11 +51,9 @@ class Job:
         self.setup, self.element, self.others = setup, element, others
         self.program = setup.runner.program(setup.methods, element, kernels=True)
         self.plan, self.path = self.program.plan, setup.runner.path
-        found, methods = len(self.plan.layers), setup.methods
-        groups = setup.layers.groups(found, scales=self.plan.scales)
-        self.groups = [(g, m) for g in groups for m in methods if not m.joins]
+        layers, found = setup.layers, len(self.plan.layers)
         with naming(self.path, LayerError):
-            self.groups += [(joined_group(m.name, m.joins, found), m) for m in methods if m.joins]
+            self.groups = grouped(layers, setup.methods, found, scales=self.plan.scales)
 
     def explain(
         self,

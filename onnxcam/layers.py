@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,19 +105,52 @@ class Layers:
             return tuple(Group((n,)) for n in range(max(found, 1)))
         return self.written
 
+    def several(self, found: int) -> bool:
+        """Whether there is a map of more than the first layer."""
+        return any(g.places != (0,) for g in self.groups(found))
 
-def joined_group(method: str, how: str, found: int) -> Group:
-    """Return the group of a method that joins the maps of all layers.
+
+class Joining(Protocol):
+    """What is asked of a method."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    def joins(self) -> str:
+        """How its maps of all layers become one; ``""``: they do not."""
+
+
+M = TypeVar("M", bound=Joining)
+
+
+def grouped(
+    layers: Layers, methods: Sequence[M], found: int, *, scales: bool = False
+) -> list[tuple[Group, M]]:
+    """Return what there is a map of: by layers, then by methods; those that join layers last.
+
+    Args:
+        layers: as they are wanted.
+        methods: all that explain.
+        found: how many layers were found.
+        scales: see :meth:`Layers.groups`.
 
     Raises:
-        LayerError: there is one layer only.
+        LayerError: a method joins layers, and there is one only.
     """
-    if found < 2:
-        raise LayerError(
-            f"method '{method}' joins the maps of several layers, and there is one: name several, "
-            f"as --layer -2 --layer 0, or take --layer {SWEEP}; grad-cam++ explains one."
-        )
-    return Group(tuple(range(found)), how)
+    groups = layers.groups(found, scales=scales)
+    pairs = [(g, m) for g in groups for m in methods if not m.joins]
+    for method in methods:
+        if method.joins and found < 2:
+            raise LayerError(
+                f"method '{method.name}' joins the maps of several layers, and there is one: name "
+                f"several, as --layer -2 --layer 0, or take --layer {SWEEP}; grad-cam++ explains "
+                "one."
+            )
+        if method.joins:
+            pairs.append((Group(tuple(range(found)), method.joins), method))
+    return pairs
 
 
 def read_layers(layer: str | int | Sequence[str | int], joins: bool = False) -> Layers:

@@ -202,7 +202,7 @@ def test_ablation_is_one_run_a_channel(dense: Path, layer: str) -> None:
     close(found.signed, np.tensordot(drops, a, 1), 1e-4)
 
 
-@pytest.mark.parametrize("method", ["hires-cam", "layer-cam", "grad-cam++", "eigen-cam"])
+@pytest.mark.parametrize("method", ["hires-cam", "layer-cam", "grad-cam++", "eigen-cam", "fem"])
 def test_formulas_by_numpy(dense: Path, method: str) -> None:
     """From the whole gradient, which other tests hold against PyTorch."""
     from ..conftest import runtime, wanted
@@ -222,6 +222,9 @@ def test_formulas_by_numpy(dense: Path, method: str) -> None:
             total = a.sum(axis=(1, 2), keepdims=True)
             share = g**2 / (2 * g**2 + total * g**3 + 1e-6)
             expected = np.tensordot((share * np.maximum(g, 0)).sum(axis=(1, 2)), a, 1)
+        elif method == "fem":
+            masks = [one.mean() * (one > one.mean() + 2 * one.std()) for one in a]
+            expected = np.sum(masks, axis=0)
         else:
             flat = a.reshape(len(a), -1)
             centred = flat - flat.mean(axis=1, keepdims=True)

@@ -204,3 +204,9 @@ def test_doctor_names_the_engine() -> None:
     found = examine()
     assert found["engines"] == ["rules", "ort"]
     assert found["packages"]["onnxruntime-training-cpu"] and found["advice"] == []
+
+
+@needs_training
+def test_it_has_no_second_derivatives(cnn: Path) -> None:
+    with pytest.raises(EngineError, match="engine 'rules' has"):
+        onnxcam.Explainer(cnn, engine="ort", method="shapley-cam")

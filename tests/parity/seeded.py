@@ -200,7 +200,7 @@ class Network:
             if v.shape == expected.shape and np.allclose(v, expected, atol=1e-4)
         )  # fmt: skip
 
-    def ours(self, method: str, layer: str = "") -> np.ndarray:
+    def ours(self, method: str, layer: str | list[str] = "") -> np.ndarray:
         """Return signed maps ``[N, ...]``."""
         explainer = onnxcam.Explainer(
             self.path, layer=layer or self.layer, method=method, preprocess="unit"

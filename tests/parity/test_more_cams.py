@@ -142,6 +142,10 @@ def test_a_product_of_layers_is_refine_cam(network: Network) -> None:
     close(ours, theirs)
     mean = scaled(network.ours("grad-cam", f"mean:{network.layer},{name}"))
     assert np.abs(ours - mean).max() > 0.05
+    usual = cams.RefineCAM(network.model, [network.module, earlier])  # of grad-cam++
+    refined = scaled(network.ours("refine-cam", [network.layer, name]))
+    close(refined, usual(network.images, wanted))
+    assert np.abs(refined - ours).max() > 0.05
 
 
 def test_kpca_cam_equals_pytorch_grad_cams_up_to_sign(network: Network) -> None:
