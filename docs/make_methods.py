@@ -141,7 +141,7 @@ def page() -> str:
         more=0.5 / some["cases"] ** 0.5,
         first=some["grad-cam"] / some["cases"],
     )
-    around = " and ".join(f"`{name}`" for name in WRAPPERS)
+    around = ", ".join(f"`{name}`" for name in WRAPPERS)
     lines = [head.rstrip(), "", *overview(known, found, cost), ""]
     lines.append(f"{around} go around other methods of a layer and one run: `NAME@METHOD`.")
     for name, method in known.items():
