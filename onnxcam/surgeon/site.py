@@ -333,7 +333,8 @@ class Site:
         """
         if baseline not in self._references:
             image = first_floating(self._image)
-            path = leads_to(self._seeds.start(image).value) | {image}
+            # Walks under overrides start later than the derivative's; any override will do.
+            path = leads_to(self._seeds.start(image, find_policy("guided")).value) | {image}
             self._references[baseline] = beside(self.b, image, path, baseline).__getitem__
         return self._references[baseline]
 
