@@ -28,6 +28,7 @@ from onnxcam.compare.results import Results, read_results
 from onnxcam.compare.run import Run
 from onnxcam.compare.setup import Options, pair, reference_side
 from onnxcam.compare.totals import totals
+from onnxcam.errors import CompareError
 
 OPTIONS = Options(cache=False, provider="cpu")
 
@@ -98,8 +99,15 @@ def compare(source: Path, data: Path, folder: Path) -> None:
     print("| form | MB | found, missed, extra | " + " | ".join(names) + " | reason | verdict |")
     print("| --- " * (5 + len(names)) + "|")
     for path in [source, *sorted(folder.glob("*.onnx"))]:
-        results = compared(source, path, [*photos, *labelled])
-        results.save(folder / f"{path.stem}.json")
+        if (folder / f"{path.stem}.json").is_file():
+            results = read_results(folder / f"{path.stem}.json")
+        else:
+            try:
+                results = compared(source, path, [*photos, *labelled])
+            except CompareError as error:
+                print(f"| {path.stem} | {path.stat().st_size / 1e6:.1f} | {error} |", flush=True)
+                continue
+            results.save(folder / f"{path.stem}.json")
         found, policy = totals(results.rows), Policy()
         # The surest box alone: where the reference sees none, there is nothing to find again.
         seen = [row for row in results.rows if "confidence_drift" in row.measures]

@@ -1,4 +1,4 @@
-"""How a model's integer input is read: the DequantizeLinear behind it."""
+"""How the ends of a quantized model are read: the DequantizeLinear at its input and outputs."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def quantized_input(path: Path, image: ImageInput) -> Quantized | None:
     if scale is None or None in zero:
         return None
     return Quantized(float(scale), int(zero[0] or 0) if zero else 0)
+
+
+def quantized_outputs(path: Path) -> list[str]:
+    """Return the outputs that join several tensors and are quantized as one.
+
+    Raises:
+        ModelError, ExternalDataError: the file cannot be read.
+    """
+    graph = read_model(path).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    found = []
+    for output in graph.output:
+        node, quantized = makers.get(output.name), False
+        while node is not None and node.op_type in _QUANTIZING:
+            node, quantized = makers.get(node.input[0]), True
+        if node is not None and node.op_type.endswith("Concat") and quantized:
+            found.append(output.name)
+    return found
+
+
+_QUANTIZING = ("DequantizeLinear", "QuantizeLinear")
 
 
 def _one(tensor: onnx.TensorProto) -> float | None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.compare.ends import quantized_outputs
 from onnxcam.compare.facts import About
 from onnxcam.compare.sides import Side
 from onnxcam.errors import CompareError
@@ -36,6 +37,14 @@ def match_kind(reference: About, found: Inspection, path: Path) -> None:
     boxes = bool(found.detector)
     if reference.boxes and not boxes:
         what = f"'{found.score.name}' holds scores of classes" if found.score else found.problems[0]
+        joined = quantized_outputs(path)
+        if joined:
+            raise CompareError(
+                f"{path}: '{joined[0]}' joins boxes and scores, and is quantized as one: in steps "
+                "as coarse as those of boxes in pixels, scores of 0 to 1 are lost. Leave the nodes "
+                "behind the last convolutions of the head in float (nodes_to_exclude of "
+                "onnxruntime's quantize_static)."
+            )
         raise CompareError(
             f"{path}: the reference is a detector, and of the candidate no boxes are known: "
             f"{what.rstrip('.')}. Compare two detectors."

@@ -304,6 +304,32 @@ def test_boxes_survive_storage(pictures: list[Path], put) -> None:
     assert type(results.rows[0]).from_dict(stored).to_dict() == results.rows[0].to_dict()
 
 
+def test_boxes_and_scores_that_are_quantized_as_one(pictures: list[Path], put) -> None:
+    """What onnxruntime's quantizer makes of the whole file, and of all but the last nodes."""
+
+    def ends(model: onnx.ModelProto, name: str, scale: float) -> onnx.ModelProto:
+        maker = next(n for n in model.graph.node if name in n.output)
+        maker.output[list(maker.output).index(name)] = f"{name}_float"
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(scale), f"{name}_scale"))
+        model.graph.initializer.append(numpy_helper.from_array(np.uint8(0), f"{name}_zero"))
+        numbers = [f"{name}_scale", f"{name}_zero"]
+        quantize = onnx.helper.make_node("QuantizeLinear", [f"{name}_float", *numbers], ["q"])
+        back = onnx.helper.make_node("DequantizeLinear", ["q", *numbers], [name])
+        place = list(model.graph.node).index(maker) + 1
+        model.graph.node.insert(place, back)
+        model.graph.node.insert(place, quantize)
+        return model
+
+    path, whole = put(yolo(), "first.onnx"), put(ends(yolo(), "output0", 0.4), "second.onnx")
+    pixels = np.asarray(Image.open(pictures[3]), np.float32).transpose(2, 0, 1)[None] / 255
+    assert len(np.unique(runtime(whole).run(None, {"images": pixels})[0][0, 4:])) <= 3
+    with pytest.raises(CompareError, match="joins boxes and scores.*nodes_to_exclude"):
+        compared(path, whole, pictures[:2])
+    before = put(ends(yolo(), "c0y", 0.05), "third.onnx")
+    _, results = compared(path, before, pictures[3:5])
+    assert means(results)["agreement"] == 1 and means(results)["correlation"] > 0.9
+
+
 def test_detectors_go_with_detectors_of_the_same_classes(pictures, reference, put) -> None:
     path = put(yolo(), "first.onnx")
     cases: list[tuple[Path, onnx.ModelProto, str]] = [
