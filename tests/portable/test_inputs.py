@@ -77,9 +77,7 @@ def test_texts_of_their_own_number_are_scores_beside_one_image(save) -> None:
 
 
 @pytest.mark.skipif(not CASES.exists(), reason=f"no cases at {CASES}")
-def test_the_command_fixes_inputs_and_compares_with_an_image(
-    tmp_path, monkeypatch, capsys
-) -> None:
+def test_the_command_fixes_inputs_and_compares_with_an_image(tmp_path, monkeypatch, capsys) -> None:
     out = tmp_path / "made.onnx"
     for value, fails in (("zeros", False), ("a text", True)):
         with pytest.raises(SystemExit) as done:
@@ -91,7 +89,9 @@ def test_the_command_fixes_inputs_and_compares_with_an_image(
         assert bool(done.value.code) is fails
     assert "is given a text, 'a text'" in capsys.readouterr().err
     with pytest.raises(InputArrayError, match="none of its inputs. Nearest: vector"):
-        onnxcam.export(CASES / "two-inputs-vector.onnx", out, inputs={"vektor": 0.0}, overwrite=True)
+        onnxcam.export(
+            CASES / "two-inputs-vector.onnx", out, inputs={"vektor": 0.0}, overwrite=True
+        )
     photo = tmp_path / "photo.png"
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(photo)

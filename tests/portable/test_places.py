@@ -54,7 +54,11 @@ def test_detections_by_number(case, targets, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("case", "there", "missing"),
-    [("detector-yolo8", "box:3", "box:299"), ("nms-one", "box:0", "box:1"), ("nms", "box:1", "box:60")],
+    [
+        ("detector-yolo8", "box:3", "box:299"),
+        ("nms-one", "box:0", "box:1"),
+        ("nms", "box:1", "box:60"),
+    ],
 )
 def test_a_detection_that_is_not_there_has_no_map(case, there, missing, tmp_path) -> None:
     model = CASES / f"{case}.onnx"

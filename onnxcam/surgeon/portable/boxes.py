@@ -20,9 +20,9 @@ from onnxcam.graph.values import dims
 from onnxcam.surgeon.plan import WEIGHTS, DetectorFacts
 from onnxcam.surgeon.portable.corners import Corners
 from onnxcam.surgeon.portable.finish import largest
+from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.portable.nth import MOST, Nth, above, apart, holding, ranked
 from onnxcam.surgeon.portable.photograph import Photograph
-from onnxcam.surgeon.portable.named import TARGETS, add_numbers, becomes, told_input
 from onnxcam.surgeon.seeds.classes import add_output
 from onnxcam.surgeon.seeds.weights import WeightSeeds
 
@@ -83,7 +83,9 @@ class PortableRows(WeightSeeds):
             self.kinds = b.turned(self._class_of(b.turned(self.rows)))
         else:
             found = [self._found(nth) for nth in aim.wanted]
-            self.rows, self.kinds, self.there = (self._joined(one) for one in zip(*found))
+            self.rows, self.kinds, self.there = (
+                self._joined(one) for one in zip(*found, strict=True)
+            )
         weights = b.op("Cast", self._weights, to=tensor.dtype)
         T = self.T if isinstance(self.T, int) else None
         weights.shape, weights.type = ir.Shape([T, *(dims(tensor) or [])]), tensor.type
@@ -221,9 +223,7 @@ class PortableRows(WeightSeeds):
                 )
             inside = holding(b, boxes, nth.point, self.photograph)
             sure = b.op("Mul", sure, b.op("Unsqueeze", inside, b.ints(2)) if flat else inside)
-        place, there = ranked(
-            b, b.op("Reshape", sure, b.ints(0, -1)) if flat else sure, nth.number
-        )
+        place, there = ranked(b, b.op("Reshape", sure, b.ints(0, -1)) if flat else sure, nth.number)
         if flat:
             return b.op("Div", place, b.ints(count)), b.op("Mod", place, b.ints(count)), there
         if index is None:

@@ -163,9 +163,7 @@ class Finisher:
         return heat
 
 
-def _factors(
-    sizes: Sequence[int | str | None], larger: Sequence[int | None]
-) -> list[float] | None:
+def _factors(sizes: Sequence[int | str | None], larger: Sequence[int | None]) -> list[float] | None:
     """Return how many times larger each length becomes, where that is known to be whole."""
     pairs = list(zip(sizes, larger, strict=True))
     if all(isinstance(a, int) and a and b and b % a == 0 for a, b in pairs):

@@ -38,6 +38,7 @@ from onnxcam.surgeon.portable.aim import Aim, PortableClasses, seeds_of
 from onnxcam.surgeon.portable.boxes import BOXES, CLASSES, CONFIDENCES
 from onnxcam.surgeon.portable.finish import Finisher, Map
 from onnxcam.surgeon.portable.named import NUMBERS, PHOTO, TARGET, TARGETS
+from onnxcam.surgeon.portable.parted import part_from_quantizer
 from onnxcam.surgeon.portable.photograph import Photograph, Recipe
 from onnxcam.surgeon.request import Request
 from onnxcam.surgeon.seeds.classes import add_output
@@ -223,6 +224,7 @@ def _written(
         _replace(graph, image, photograph.tensor(chosen.image))
     drop_unneeded(graph, PREFIX)
     _part_squares(b)
+    part_from_quantizer(b)
     called = _name(graph, taken)
     return Portable(
         model=ir.serde.serialize_model(model),
