@@ -26,8 +26,9 @@ _QUANTIZED = frozenset((
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
-def part_from_quantizer(b: Builder) -> None:
-    """Insert Identity into a finished graph, in place."""
+def part_from_quantizer(b: Builder) -> set[ir.Node]:
+    """Insert Identity into a finished graph, in place; return these nodes."""
+    before = set(b.graph)
     own = [n for n in b.graph if b.is_own(n)]
     stored = b.graph.initializers
     for node in own:
@@ -42,6 +43,7 @@ def part_from_quantizer(b: Builder) -> None:
             if shared or chosen:
                 node.replace_input_with(place, _apart(b, value))
     b.graph.sort()
+    return set(b.graph) - before
 
 
 def _apart(b: Builder, value: ir.Value) -> ir.Value:
