@@ -25,6 +25,27 @@ def packed(folder: str) -> Traversable:
     return inside if inside.is_dir() else Path(__file__).parents[1] / folder
 
 
+def check_writable(path: str | Path, *, folder: bool = False) -> None:
+    """Refuse a file, or a folder, that cannot be written; those above it need not be there yet.
+
+    Raises:
+        OutputError: it is something else, or the nearest folder that exists is not writable.
+    """
+    path = Path(path)
+    if not folder and path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is not a file. Choose another place.")
+    nearest = path.absolute() if folder else path.absolute().parent
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        why = f"'{nearest}' is a file"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        why = f"'{nearest}' is not writable"
+    else:
+        return
+    raise OutputError(f"{path}: cannot be written, {why}. Choose another place.")
+
+
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a file beside ``path``, then rename it there.
 

@@ -8,7 +8,6 @@ same, its images that a later run does not explain again stay in it; otherwise i
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from onnxcam.animations import Animation
 from onnxcam.errors import OutputError
 from onnxcam.explanation import Explanation
-from onnxcam.files import save_picture, write_atomically
+from onnxcam.files import check_writable, save_picture, write_atomically
 from onnxcam.imaging.style import USUAL as PLAIN
 from onnxcam.imaging.style import Style
 from onnxcam.sheets import contact_sheet
@@ -46,13 +45,7 @@ class Outputs:
         self._taken: set[str] = set()
         self._earlier: dict[str, Any] = {}
         self._same = False
-        existing = folder.absolute()
-        while not existing.exists():
-            existing = existing.parent
-        if not existing.is_dir():
-            raise OutputError(f"{folder}: cannot be a directory, '{existing}' is a file.")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(f"{folder}: '{existing}' is not writable. Choose another with -o.")
+        check_writable(folder, folder=True)
 
     def look(self, model: dict[str, Any]) -> None:
         """See what earlier runs left; ``model`` is what the records will say of it."""

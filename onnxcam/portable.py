@@ -18,6 +18,7 @@ from onnxcam.errors import (
     TargetError,
 )
 from onnxcam.explainer import Explainer
+from onnxcam.files import check_writable
 from onnxcam.imaging.colour import colour_table
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.imaging.style import USUAL
@@ -139,14 +140,15 @@ def export(
         raise OutputError(f"{out}: is a folder. Name a file in it: -o '{out / 'model.cam.onnx'}'.")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: is there already. --overwrite replaces it.")
+    check_writable(out)
     _check_methods(method)
     explainer = Explainer(model, method=method, **{"providers": "cpu", **options})
     fixed = explainer.others.some(inputs or {})
+    wanted: list[Wanted] | None = None if targets is None else explainer.resolve(targets)
     if reference is not None:
         if targets is not None:
             raise TargetError("a reference is a target of its own: leave out the others.")
-        targets = [explainer.similar_to(reference, inputs=inputs)]
-    wanted = None if targets is None else explainer.resolve(targets)
+        wanted = [explainer.similar_to(reference, inputs=inputs)]
     if wanted is None:
         explainer.resolve(None)  # there are classes, or boxes
     elif target_required:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxcam.compare.journal import Journal
 from onnxcam.errors import OutputError
+from onnxcam.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Places:
                 interrupted there.
         """
         for path in self._all():
-            _check_writable(path)
+            check_writable(path)
             if path.exists() and not self.overwrite:
                 if path == self.results and self.resume:
                     raise OutputError(f"{path}: is complete; there is nothing to resume.")
@@ -59,15 +59,3 @@ class Places:
         if len({p.absolute() for p in paths}) != len(paths):
             raise OutputError(f"{paths[-1]}: two results would be written to one file.")
         return paths
-
-
-def _check_writable(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path}: is not a file.")
-    existing = path.absolute().parent
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputError(f"{path}: cannot be written, '{existing}' is a file.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: cannot be written, '{existing}' is not writable.")

@@ -171,6 +171,7 @@ def test_float16(cnn, image) -> None:
     onnx.checker.check_model(proto, full_check=True)
     halves = [t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
     assert {"w1:half", "w2:half"} <= {t.name for t in halves}
+    assert not {"w1", "w2", "w3"} & {t.name for t in proto.graph.initializer}, "stored twice"
     assert all(
         o.type.tensor_type.elem_type != onnx.TensorProto.FLOAT16
         for o in [*proto.graph.input, *proto.graph.output]

@@ -83,7 +83,9 @@ class PortableRows(WeightSeeds):
             self.kinds = b.turned(self._class_of(b.turned(self.rows)))
         else:
             found = [self._found(nth) for nth in aim.wanted]
-            self.rows, self.kinds, self.there = (self._joined(one) for one in zip(*found))
+            self.rows, self.kinds, self.there = (
+                self._joined(one) for one in zip(*found, strict=True)
+            )
         weights = b.op("Cast", self._weights, to=tensor.dtype)
         T = self.T if isinstance(self.T, int) else None
         weights.shape, weights.type = ir.Shape([T, *(dims(tensor) or [])]), tensor.type

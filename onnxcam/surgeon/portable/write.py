@@ -38,6 +38,7 @@ from onnxcam.surgeon.portable.aim import Aim, PortableClasses, seeds_of
 from onnxcam.surgeon.portable.boxes import BOXES, CLASSES, CONFIDENCES
 from onnxcam.surgeon.portable.finish import Finisher, Map
 from onnxcam.surgeon.portable.named import NUMBERS, PHOTO, TARGET, TARGETS
+from onnxcam.surgeon.portable.parted import part_from_quantizer
 from onnxcam.surgeon.portable.photograph import Photograph, Recipe
 from onnxcam.surgeon.request import Request
 from onnxcam.surgeon.seeds.classes import add_output
@@ -180,6 +181,8 @@ def _written(
     photograph = None if asked.recipe is None else _photograph(b, asked.recipe, asked.photo)
     before = set(graph)
     seeds = seeds_of(b, chosen, asked.aim(plan, photograph), photograph)
+    if photograph is not None:
+        graph.inputs.append(photograph.photo)
     choosing = set(graph) - before  # places and ranks need float32
     parts, _ = write_parts(model, chosen, request, seeds)
     plan = replace(plan, parts=parts)
@@ -223,6 +226,7 @@ def _written(
         _replace(graph, image, photograph.tensor(chosen.image))
     drop_unneeded(graph, PREFIX)
     _part_squares(b)
+    written |= part_from_quantizer(b)
     called = _name(graph, taken)
     return Portable(
         model=ir.serde.serialize_model(model),
@@ -247,10 +251,9 @@ def _images_first(b: Builder, value: ir.Value, already: bool) -> ir.Value:
 
 
 def _photograph(b: Builder, recipe: Recipe, size: tuple[int, int] | None) -> Photograph:
-    """Add the input for a photograph, of any size or of a given height and width."""
+    """Return a photograph, which becomes an input, of any size or of a height and width."""
     kind, sides = ir.TensorType(ir.DataType.UINT8), size or ("photo_H", "photo_W")
     photo = ir.Value(name=PHOTO, shape=ir.Shape([*sides, 3]), type=kind)
-    b.graph.inputs.append(photo)
     return Photograph(b, photo, recipe)
 
 
