@@ -86,8 +86,7 @@ class Explainer:
             layer: the tensor to explain: ``"auto"``, the name of a tensor or node, or -1, -2,
                 ... counting back from the default; a list of these, each with explanations of
                 its own; ``"mean:a,b"``, ``"max:a,b"`` or ``"product:a,b"``, the maps of several in
-                one; ``"sweep"``, up to eight layers from deep to shallow; or ``"stages"``, the
-                last of each size.
+                one; or ``"sweep"``, up to eight layers from deep to shallow.
             score: the tensor of class scores: ``"auto"`` or a name.
             preprocess: ``"auto"``, the name or file of a card, a dict like a card's
                 ``[preprocess]`` table, or a :class:`Preprocess`.

@@ -87,8 +87,7 @@ class Layers:
 
     Attributes:
         wanted: each layer by itself, see :class:`onnxcam.surgeon.request.Request`.
-        written: the groups of these, as they were written; none of a sweep or of stages, whose
-            layers are a group each.
+        written: the groups of these, as they were written.
     """
 
     wanted: tuple[str, ...]
@@ -101,7 +100,7 @@ class Layers:
         """
         if scales and found > 1 and self.wanted == ("auto",):
             return (Group(tuple(range(found)), SCALE),)
-        if not self.written or not found:
+        if self.wanted == (SWEEP,) or not found:
             return tuple(Group((n,)) for n in range(max(found, 1)))
         return self.written
 
@@ -156,12 +155,12 @@ def grouped(
 def read_layers(layer: str | int | Sequence[str | int], joins: bool = False) -> Layers:
     """Read ``"auto"``, a name, a number, ``"mean:a,b"``, ``"max:a,b"``, ``"sweep"``, or a list.
 
-    ``"product:a,b"`` is a third way to join several; ``"stages"`` the last layer of each size.
+    ``"product:a,b"`` is a third way to join several.
 
     Args:
         layer: what was written.
-        joins: whether a method joins the maps of several layers: ``"auto"`` then is the stages for
-            it and the default layer for others.
+        joins: whether a method joins the maps of several layers: ``"auto"`` then is the last layer
+            of each size for it, and the default layer for others.
 
     Raises:
         LayerError: there is none, or a sweep has company.
@@ -182,10 +181,8 @@ def read_layers(layer: str | int | Sequence[str | int], joins: bool = False) -> 
             if name not in wanted:
                 wanted.append(name)
         groups.append(Group(tuple(wanted.index(n) for n in mine), how if several else ""))
-    for word in {SWEEP, STAGES} & {*wanted}:
-        if len(wanted) > 1:
-            raise LayerError(f"layer '{word}' stands alone: it is several from deep to shallow.")
-        return Layers((word,), ())
+    if SWEEP in wanted and len(wanted) > 1:
+        raise LayerError(f"layer '{SWEEP}' stands alone: it is every layer from deep to shallow.")
     return Layers(tuple(wanted), tuple(groups))
 
 

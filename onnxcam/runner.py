@@ -153,7 +153,7 @@ class Runner:
 
         Args:
             place: which of the layers.
-            name: its name in the plan; of a sweep or stages nothing else is known.
+            name: its name in the plan; of layers that were found nothing else is known.
         """
         layer = name if self._layers[0] in (SWEEP, STAGES) else self._layers[place]
         if self._layers == (layer,):

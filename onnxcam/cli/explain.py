@@ -68,7 +68,7 @@ def explain(
         typer.Option(
             help="Tensor or node to explain, or -1, -2... back from the default; repeatable. "
             "mean:A,B, max:A,B or product:A,B: one map of several. sweep: from deep to shallow, "
-            "stages: the last of each size, with a contact sheet.",
+            "with a contact sheet.",
             metavar="NAME",
         ),
     ] = None,

@@ -94,7 +94,7 @@ def finer_cam(s: Site, alpha: float = 1.0, compare: int = 3) -> Weighted:
     return finer.weighted(finer.pooled())
 
 
-@register("shapley-cam", "Cai 2025, eq. 14", cost="1 to 2")
+@register("shapley-cam", "Cai 2025", cost="1 to 2")
 def shapley_cam(s: Site, rest: int = 0) -> Weighted:
     """sum_k mean_S(G - H A / 2)_k A_k, H the second derivatives; rest=1: of y + log softmax(y)."""
     site = s.residual() if rest else s

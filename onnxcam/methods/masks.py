@@ -28,7 +28,7 @@ def score_cam(runs: Runs) -> NDArray[np.float32]:
 
 @register(
     "ss-cam",
-    "Wang et al. 2020 (SS-CAM), section 3",
+    "Wang et al. 2020 (SS-CAM)",
     cost="35 for each channel, and 1",
     drives=True,
 )
@@ -50,7 +50,7 @@ def ss_cam(runs: Runs, samples: int = 35, noise: float = 2.0, seed: int = 0) -> 
 
 @register(
     "is-cam",
-    "Naidu et al. 2020, section 3",
+    "Naidu et al. 2020",
     cost="10 for each channel, and 1",
     drives=True,
 )

@@ -120,13 +120,13 @@ def _kernel_component(a: NDArray[np.float64], gamma: float) -> NDArray[np.float6
     return _upright(np.sqrt(max(values[-1], 0)) * vectors[:, -1], flat).reshape(a.shape[1:])
 
 
-@register("kpca-cam", "Karmani et al. 2024, eq. 3-5", finish=_kernel_principal)
+@register("kpca-cam", "Karmani et al. 2024", finish=_kernel_principal)
 def kpca_cam(s: Site) -> dict[str, Term]:
     """The first kernel principal component of places, tanh(gamma a.b + 1); gamma=0: 1/K."""
     return {"activations": s.per_target(s.activations)}
 
 
-@register("fem", "Fuad et al. 2020, eq. 1-3")
+@register("fem", "Fuad et al. 2020")
 def fem(s: Site, k: float = 2.0) -> Term:
     """sum_k mean_S(A_k) (A_k > mean_S(A_k) + k std_S(A_k)), the same for every target."""
     from onnxcam.graph.terms import sqrt, where

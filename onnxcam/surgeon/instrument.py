@@ -49,6 +49,7 @@ from onnxcam.surgeon.seeds.elements import ElementSeeds
 from onnxcam.surgeon.seeds.weights import WeightSeeds
 from onnxcam.surgeon.site import Seeds, Site, Weighted, combined, images_first
 from onnxcam.surgeon.tail import cut
+from onnxcam.surgeon.words import STAGES
 
 if TYPE_CHECKING:
     from onnxcam.gradient.ort.engine import Built
@@ -180,6 +181,8 @@ def write_parts(
     parts = {}
     for n, site in enumerate(sites):
         for name, part in request.parts.items():
+            if n and request.layers == (STAGES,) and not part.joins:
+                continue
             at = part_name(name, n)
             parts[at] = _part(builder, site, at, part, request.on_device)
     for check, value in _checks(chosen):

@@ -24,6 +24,10 @@ class Part(Protocol):
     def space(self) -> str:
         """Where it ends: ``"layer"`` or ``"input"``."""
 
+    @property
+    def joins(self) -> str:
+        """How its maps of several layers become one; ``""``: they do not."""
+
     def graph(self, site: Site) -> Term | Weighted | Mapping[str, Term | Weighted]:
         """Write it; return values with axes ``[T, N, ...]``."""
 
@@ -35,7 +39,7 @@ class Request:
     Attributes:
         parts: what is written, by name.
         layers: see :func:`onnxcam.surgeon.find.layers.find_layers`; every part that ends at a layer
-            is written at each.
+            is written at each; of ``STAGES`` at the first alone, if it does not join several.
         grid: rows and columns of patches in layers of tokens, where the user says them.
         score: see :func:`onnxcam.surgeon.find.score.find_score`.
         element: the tensor whose elements are explained, or after ``WEIGHTED`` of

@@ -110,7 +110,7 @@ def test_ss_cam_equals_torch_cams_on_the_same_draws(network: Network, monkeypatc
 
 
 def test_is_cam_is_a_mean_up_to_the_mask_and_torch_cams_goes_beyond(network: Network) -> None:
-    """As in the authors' code; torch-cam adds the shares up: 1/n, 3/n, 6/n, ..., (n + 1) / 2."""
+    """Shares as in the authors' code; torch-cam adds them up: 1/n, 3/n, ..., (n + 1) / 2."""
 
     def integrated(shares: np.ndarray) -> np.ndarray:
         maps = []

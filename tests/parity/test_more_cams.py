@@ -165,7 +165,7 @@ def test_kpca_cam_equals_pytorch_grad_cams_up_to_sign(network: Network) -> None:
 def test_fem_weighs_masks_by_means_and_pytorch_grad_cam_activations_by_shares(
     network: Network,
 ) -> None:
-    """Theirs is not the paper's, which xplique has: sum_k mean_k (A_k > mean_k + 2 std_k)."""
+    """Theirs is not what xplique gives as the paper's: sum_k mean_k (A_k > mean_k + 2 std_k)."""
     a, _ = network.gradients(network.images)
     paper, other = np.zeros((2, len(a), *a.shape[2:]))
     for n, maps in enumerate(a):

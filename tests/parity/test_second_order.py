@@ -64,7 +64,7 @@ def test_behind_rectifiers_and_linear_layers_it_is_grad_cam(name: str) -> None:
     close(scaled(ours), theirs(network, ClassifierOutputTarget(network.target)))
 
 
-@pytest.mark.parametrize("name", [*CURVED, *NETWORKS])
+@pytest.mark.parametrize("name", [*CURVED, "residual"])
 def test_the_hessian_product_is_a_difference_of_gradients(name: str) -> None:
     """``H A`` in float64, of ``y + log softmax(y)``, for two targets in one run."""
     network = seeded(name)

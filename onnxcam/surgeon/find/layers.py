@@ -30,8 +30,8 @@ def find_layers(
         score: the score tensor.
         requested: each as :func:`onnxcam.surgeon.find.layer.find_layer` takes it, and after a name
             perhaps ``":first"`` or ``":last"``, where its channels are; or ``"sweep"`` alone,
-            candidates from the default back to the first, evenly picked; or ``"stages"`` alone, the
-            last of each size, the default first.
+            candidates from the default back to the first, evenly picked; or ``STAGES`` of
+            :mod:`onnxcam.surgeon.words`, the last of each size, the default first.
         layouts: those of the graph.
 
     Raises:
