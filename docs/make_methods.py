@@ -47,10 +47,10 @@ same does not know of classes.*
 * **Own class**: the share of cases in which the map is larger, in the mean, on the boxes of its own
   class than on those of the other, of the two best-scored classes of a photograph: {cases} cases of
   the annotated photographs (for methods of many runs fewer: their number stands beside, and
-  `grad-cam` wins {first:.2f} of those), the embedded EfficientNet-Lite0 at its last layer
+  `grad-cam` wins {first:.2f} and {few:.2f} of those), the embedded EfficientNet-Lite0 at its last layer
   (`benchmarks/discrimination.py`). Of signed maps at the image only what speaks for the class
   counts. 0.5 is chance, and what a map gets that is the same for every class; the standard error
-  is up to {error:.2f}, of fewer cases {more:.2f}. Low is right for `counterfactual`, and `occlusion`
+  is up to {error:.2f}, of fewer cases {more:.2f} and {most:.2f}. Low is right for `counterfactual`, and `occlusion`
   is here of `size=64,stride=32`.
   It asks whether a map tells classes apart, on this network, not whether it is right about the
   network: an object's surroundings may be what speaks for it. Behind averaging and one linear
@@ -77,8 +77,9 @@ def takes(method: Method, notes: Notes) -> str:
 
 def share(found: Notes, name: str) -> str:
     """Return the share of cases won; behind it their number where it is another."""
-    for given, more in ((found, ""), (found["some"], f" of {found['some']['cases']}")):
+    for given in (found, found["some"], found["few"]):
         if name in given:
+            more = "" if given is found else f" of {given['cases']}"
             return f"{given[name] / given['cases']:.2f}{more}"
     return ""
 
@@ -132,14 +133,16 @@ def page() -> str:
         raise ValueError(
             f"docs/methods.toml: missing or without a method {set(known) ^ set(notes)}"
         )
-    cases, some = found["cases"], found["some"]
+    cases, some, few = found["cases"], found["some"], found["few"]
     head = INTRODUCTION.format(
         count=len(known),
         command=COMMAND,
         cases=cases,
         error=0.5 / cases**0.5,
         more=0.5 / some["cases"] ** 0.5,
+        most=0.5 / few["cases"] ** 0.5,
         first=some["grad-cam"] / some["cases"],
+        few=few["grad-cam"] / few["cases"],
     )
     around = ", ".join(f"`{name}`" for name in WRAPPERS)
     lines = [head.rstrip(), "", *overview(known, found, cost), ""]

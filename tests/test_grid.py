@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxcam
@@ -12,7 +13,7 @@ from onnxcam.errors import LayerError
 from onnxcam.surgeon.inspect import inspect
 from onnxcam.surgeon.lengths import MOST_OTHERS, fits, likely_grid
 
-from .conftest import parse
+from .conftest import parse, runtime
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attention mixes")
 
@@ -303,3 +304,49 @@ def test_tokens_of_a_signal_have_no_grid(save) -> None:
     assert explainer.plan.layer is not None and explainer.plan.layer.name.startswith("norm")
     [best] = explainer.explain(np.random.default_rng(6).normal(size=(1, 64)).astype("f"))
     assert best.heatmap.shape == (64,)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_tokens_of_unknown_number_are_read_behind_the_class_token(save, known: bool) -> None:
+    """As in DINOv2 where its positions are resized: patches are the last tokens."""
+    last = "Identity(class)" if known else "Slice(class, zero, many, one)"
+    model = parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,3,20,24] image) => (float[N,4] scores) {{
+            p = Conv <strides = [4, 4]> (image, wp)
+            f = Reshape(p, shape)
+            t = Transpose <perm = [0, 2, 1]> (f)
+            first = Shape <start = 0, end = 1> (image)
+            often = Concat <axis = 0> (first, one, one)
+            class = Expand(cls, often)
+            many = Mul(first, thousand)
+            some = {last}
+            x = Concat <axis = 1> (some, t)
+            norm = LayerNormalization(x, scale, shift)
+            r = Relu(norm)
+            m = ReduceMean <axes = [1], keepdims = 0> (r)
+            scores = MatMul(m, wc)
+        }}
+        """,
+        {
+            **{n: w.astype("f") for n, w in WEIGHTS.items() if n in ("cls", "scale", "shift", "wc")},
+            "wp": np.random.default_rng(3).normal(size=(K, 3, 4, 4)).astype("f") * np.float32(0.2),
+            "shape": np.array([0, 0, -1]), "one": np.array([1]), "zero": np.array([0]),
+            "thousand": np.array([1000]),
+        },
+    )  # fmt: skip
+    explainer = onnxcam.Explainer(save(model), layer="r", method="hires-cam", preprocess="unit")
+    [found] = explainer.explain(IMAGE, 1)
+    assert found.signed.shape == GRID
+    session = runtime(exposing(model, "r"))
+    tokens = session.run(["r"], {"image": IMAGE[None]})[0][0]
+    assert len(tokens) == 31
+    expected = (tokens[1:] @ WEIGHTS["wc"][:, 1] / 31).reshape(GRID)
+    np.testing.assert_allclose(found.signed, expected, atol=1e-5)
+
+
+def exposing(model, name: str) -> bytes:
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    other.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
+    return other.SerializeToString()

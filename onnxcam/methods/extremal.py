@@ -44,8 +44,8 @@ def extremal_perturbation(
 ) -> NDArray[np.float64]:
     """argmax_m y(blur(x, m)) - 300 mean((sort(m) - r)^2), r of area ones behind zeros.
 
-    The image is mirrored at every second step. As in TorchRay the mask reaches beyond the image by
-    ``sigma`` pixels or more, and ``area`` is a share of all of it.
+    The image is mirrored left to right at every second step. As in TorchRay the mask reaches beyond
+    the image by ``sigma`` pixels or more, and ``area`` is a share of all of it.
     """
     positive("extremal-perturbation", steps=steps, cell=cell)
     if not 0 < area < 1 or sigma <= 0 or blur <= 0:

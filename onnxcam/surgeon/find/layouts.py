@@ -196,8 +196,8 @@ class Layouts:
         grid = tuple(d for d in self._grid if isinstance(d, int))
         if not grid or len(grid) != len(self._grid):
             return None
-        if not isinstance(length, int):  # a run in which it is another one fails
-            return Layout(Kind.TOKENS, grid)
+        if not isinstance(length, int):  # a run in which it holds no such grid fails
+            return Layout(Kind.TOKENS, grid, 0 if self._patches_come_first() else None)
         while all(grid):
             others = length - math.prod(grid)
             if others >= 0:
