@@ -46,9 +46,11 @@ def paired(
     """Return the median seconds of the second function, and of its ratios to the first by turns.
 
     A turn runs each for 0.05 seconds at least. There are ``repeats`` turns, or fewer once
-    ``seconds`` have passed; where one run takes as long as that there is one, without warming up.
+    ``seconds`` have passed. Both run once before, which makes what they make on first use.
     On a machine that others use, ``time.process_time`` is the better clock, though not the same.
     """
+    first()
+    second()
     ratios, times, start = [], [], time.perf_counter()
     while not ratios or (len(ratios) < repeats and time.perf_counter() - start < seconds):
         turn = [_turn(function, seconds / 20, clock) for function in (first, second)]

@@ -1,7 +1,7 @@
 """Every method over the plain forward pass of the same model in ONNX Runtime, peers beside them.
 
     python benchmarks/methods.py [--models resnet50,vit_tiny_patch16_224] [--methods grad-cam,rise]
-        [--batch 1,8] [--repeats 5] [--seconds 2] [--processor] [--no-memory]
+        [--batch 1,8] [--repeats 5] [--seconds 1] [--processor] [--no-memory]
         [--no-peers] [--write]  # with --processor OPENBLAS_NUM_THREADS=1 before it
 
 A method of one run is timed by turns with the forward pass of as many images. One of many runs is
@@ -98,7 +98,8 @@ class Counted:
             return found
 
         def counted(*arguments: Any) -> Any:
-            self._count[name] += len(arguments[-1])
+            if arguments and np.ndim(arguments[-1]):
+                self._count[name] += len(arguments[-1])
             return found(*arguments)
 
         return counted
@@ -158,7 +159,7 @@ def _single_thread() -> None:
 
 
 @cache
-def plain_memory(path: Path, batch: int) -> float:
+def plain_memory(path: Path, batch: int) -> float | None:
     return measured(path, batch)
 
 
@@ -172,7 +173,8 @@ def cost(on: Network, method: Method, given: argparse.Namespace) -> Found:
             found.ratios[batch] = ratio / (found.passes.total() * on.best) if many else ratio
         if given.memory:
             batch = 1 if many else max(given.batch)
-            found.memory = measured(on.path, batch, wanted.label) - plain_memory(on.path, batch)
+            peaks = measured(on.path, batch, wanted.label), plain_memory(on.path, batch)
+            found.memory = None if None in peaks else peaks[0] - peaks[1]
     except onnxcam.OnnxcamError as error:
         found.refusal = str(error)
     gc.collect()
@@ -304,7 +306,7 @@ def run(arguments: list[str] | None = None) -> str:
     parser.add_argument("--methods", type=lambda t: t.split(","))
     parser.add_argument("--batch", type=lambda t: [int(b) for b in t.split(",")], default=[1, 8])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="for one method and batch")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for one method and batch")
     parser.add_argument(
         "--processor", dest="clock", action="store_const", default=time.perf_counter,
         const=time.process_time, help="processor time of one thread: for a machine that others use",

@@ -1,5 +1,7 @@
 """extremal-perturbation against TorchRay, the authors' code.
 
+By hand, with 'pip install --no-deps torchray==1.0.0.2': its licence, CC BY-NC, is not everybody's.
+
 Both begin with cells at random here. Where they begin with ones, as they do by themselves, many
 values of the mask are equal, and how rounding sorts them decides the next steps.
 """
