@@ -14,6 +14,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +123,12 @@ def compare(source: Path, data: Path, folder: Path) -> None:
 
 
 def picture(source: Path, data: Path, folder: Path, shown: str, form: str) -> None:
-    """Write a photograph with the maps of both models, ``FOLDER/FORM-IMAGE.jpg``."""
+    """Write a photograph of a face with the maps of both models, ``FOLDER/FORM-IMAGE.jpg``."""
     results = read_results(folder / f"{form}.json")
     [row] = [r for r in results.rows if Path(r.image).stem == shown]
     photo, geometry = photograph(results.reference, row)
-    panels = [photo, *(painted(photo, geometry, side) for side in (row.reference, row.candidate))]
+    sides = [replace(s, label="face" if s.box else None) for s in (row.reference, row.candidate)]
+    panels = [photo, *(painted(photo, geometry, side) for side in sides)]
     whole = Image.fromarray(np.concatenate(panels, axis=1))
     whole.thumbnail((1200, 1200))
     whole.save(folder / f"{form}-{shown}.jpg", quality=85)
