@@ -29,7 +29,7 @@ from onnxcam.compare.results import Results, read_results
 from onnxcam.compare.run import Run
 from onnxcam.compare.setup import Options, pair, reference_side
 from onnxcam.compare.totals import totals
-from onnxcam.errors import CompareError
+from onnxcam.errors import OnnxcamError
 
 OPTIONS = Options(cache=False, provider="cpu")
 
@@ -105,7 +105,7 @@ def compare(source: Path, data: Path, folder: Path) -> None:
         else:
             try:
                 results = compared(source, path, [*photos, *labelled])
-            except CompareError as error:
+            except OnnxcamError as error:
                 print(f"| {path.stem} | {path.stat().st_size / 1e6:.1f} | {error} |", flush=True)
                 continue
             results.save(folder / f"{path.stem}.json")
