@@ -14,6 +14,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from onnxcam.compare.results import Results, read_results
 from onnxcam.compare.run import Run
 from onnxcam.compare.setup import Options, pair, reference_side
 from onnxcam.compare.totals import totals
-from onnxcam.errors import CompareError
+from onnxcam.errors import OnnxcamError
 
 OPTIONS = Options(cache=False, provider="cpu")
 
@@ -104,7 +105,7 @@ def compare(source: Path, data: Path, folder: Path) -> None:
         else:
             try:
                 results = compared(source, path, [*photos, *labelled])
-            except CompareError as error:
+            except OnnxcamError as error:
                 print(f"| {path.stem} | {path.stat().st_size / 1e6:.1f} | {error} |", flush=True)
                 continue
             results.save(folder / f"{path.stem}.json")
@@ -122,11 +123,12 @@ def compare(source: Path, data: Path, folder: Path) -> None:
 
 
 def picture(source: Path, data: Path, folder: Path, shown: str, form: str) -> None:
-    """Write a photograph with the maps of both models, ``FOLDER/FORM-IMAGE.jpg``."""
+    """Write a photograph of a face with the maps of both models, ``FOLDER/FORM-IMAGE.jpg``."""
     results = read_results(folder / f"{form}.json")
     [row] = [r for r in results.rows if Path(r.image).stem == shown]
     photo, geometry = photograph(results.reference, row)
-    panels = [photo, *(painted(photo, geometry, side) for side in (row.reference, row.candidate))]
+    sides = [replace(s, label="face" if s.box else None) for s in (row.reference, row.candidate)]
+    panels = [photo, *(painted(photo, geometry, side) for side in sides)]
     whole = Image.fromarray(np.concatenate(panels, axis=1))
     whole.thumbnail((1200, 1200))
     whole.save(folder / f"{form}-{shown}.jpg", quality=85)

@@ -140,12 +140,12 @@ def compare_boxes(reference: Boxes, candidate: Boxes) -> tuple[dict[str, float],
     """Compare what two detectors see on an image.
 
     Returns:
-        The measures ``agreement``, 1 where the reference's surest box is found again, or where
-        neither sees anything, else 0; ``found``, which share of the reference's boxes is found;
-        ``extra``, which share of the candidate's is not the reference's; ``box_iou`` of the surest
-        box, 0 where it is lost; ``confidence_drift``, by how much its score differs. Those of
-        which there is nothing to compare are left out. And how many boxes are ``found``,
-        ``missed`` and ``extra``.
+        The measures ``agreement``, 1 where the reference's surest box is found again, 0 where it is
+        not, or where the candidate alone sees anything; ``found``, which share of the reference's
+        boxes is found; ``extra``, which share of the candidate's is not the reference's;
+        ``box_iou`` of the surest box, 0 where it is lost; ``confidence_drift``, by how much its
+        score differs. Those of which there is nothing to compare are left out. And how many boxes
+        are ``found``, ``missed`` and ``extra``.
     """
     pairs = matched(reference.every, candidate.every)
     counts = {
@@ -160,7 +160,7 @@ def compare_boxes(reference: Boxes, candidate: Boxes) -> tuple[dict[str, float],
         measures["extra"] = counts["extra"] / len(candidate.every)
     one = reference.one
     if one is None or reference.place is None:
-        return {"agreement": float(not candidate.every), **measures}, counts
+        return {**({"agreement": 0.0} if candidate.every else {}), **measures}, counts
     twin = pairs.get(reference.place)
     measures["agreement"] = float(twin is not None)
     if one.box is not None:

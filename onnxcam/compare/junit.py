@@ -58,7 +58,9 @@ def told(row: Row) -> str:
     if row.reference is None or row.candidate is None:
         return row.error or row.status
     first, second = row.reference.name, row.candidate.name
-    answer = f"both say {first}" if row.measures["agreement"] else f"{first}, candidate: {second}"
+    answer = (
+        f"both say {first}" if row.measures.get("agreement", 1) else f"{first}, candidate: {second}"
+    )
     if row.boxes is not None:
         answer += f" ({', '.join(f'{n} {kind}' for kind, n in row.boxes.items())})"
     if "correlation" not in row.measures or row.status != "compared":

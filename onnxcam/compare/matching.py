@@ -37,11 +37,11 @@ def match_kind(reference: About, found: Inspection, path: Path) -> None:
     boxes = bool(found.detector)
     if reference.boxes and not boxes:
         what = f"'{found.score.name}' holds scores of classes" if found.score else found.problems[0]
-        joined = quantized_outputs(path)
+        joined = [e for e in quantized_outputs(path) if e.behind.endswith("Concat")]
         if joined:
             raise CompareError(
-                f"{path}: '{joined[0]}' joins boxes and scores, and is quantized as one: in steps "
-                "as coarse as those of boxes in pixels, scores of 0 to 1 are lost. Leave the nodes "
+                f"{path}: '{joined[0].output}' joins boxes and scores, and is quantized as one, in "
+                f"steps of {joined[0].step:.3g}: scores of 0 to 1 are lost. Leave the nodes "
                 "behind the last convolutions of the head in float (nodes_to_exclude of "
                 "onnxruntime's quantize_static)."
             )

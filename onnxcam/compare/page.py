@@ -91,7 +91,7 @@ def _columns(results: Results) -> tuple[str, ...]:
 
 
 def _line(results: Results, row: Row, policy: Policy) -> dict[str, Any]:
-    kind = "same answer" if row.measures.get("agreement") else "different answer"
+    kind = "same answer" if row.measures.get("agreement", 1) else "different answer"
     reason = other_reason(row, policy)
     return {
         "name": Path(row.image).name,

@@ -42,7 +42,7 @@ STATUSES = (ALIKE, ONE, BOTH, UNSEEN, LOST)
 def meaning(measure: str, boxes: bool) -> str:
     """Return what a measure is, of detectors or of models of image classes."""
     if boxes and measure == "agreement":
-        return "the surest box is found again, or neither sees any"
+        return "the surest box is found again, where any is seen"
     return MEASURES[measure][0]
 
 
@@ -123,7 +123,7 @@ class Row:
             float(self.status == FAILED),
             -get("correlation", 2.0 if self.status in (BOTH, UNSEEN) else -2.0),
             get("peak_shift", 0.0),
-            -get("agreement", 0.0),
+            -get("agreement", 1.0),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.compare.ends import quantized_input
+from onnxcam.compare.ends import quantized_input, quantized_outputs
 from onnxcam.compare.facts import About
 from onnxcam.compare.feeding import Fed, Feeding
 from onnxcam.compare.inputs import check_names, inputs_of
@@ -140,6 +140,7 @@ def pair(reference: Side, path: Path, options: Options, images: Sequence[Path]) 
         layer, said = match_layer(reference, found, path, values)
     candidate = _candidate(path, reference, options, layer, score)
     _check_boxes(about, candidate.about)
+    _warn_of_coarse_outputs(path)
     if options.preprocess == "auto" and own is None:
         _warn_of_card(path, found, about, feeding, images)
     matched = {
@@ -238,6 +239,18 @@ def _listed(numbers: Sequence[float]) -> str:
     return ", ".join(f"{n:g}" for n in numbers)
 
 
+def _warn_of_coarse_outputs(path: Path) -> None:
+    """Warn of probabilities that lose much in a quantized output: scores are read before it."""
+    for end in quantized_outputs(path):
+        if end.behind in ("Sigmoid", "Softmax") and (end.reach < _REACH or end.step > _OTHER):
+            warnings.warn(
+                f"{path.name}: the output '{end.output}' holds nothing above {end.reach:.3g}, in "
+                f"steps of {end.step:.3g}: it is quantized behind {end.behind}, and what is "
+                "compared is read before. Look at its answers as the model gives them, too.",
+                stacklevel=3,
+            )
+
+
 def _warn_of_card(
     path: Path, found: Inspection, about: About, feeding: Feeding, images: Sequence[Path]
 ) -> None:
@@ -273,6 +286,7 @@ def _differ(fed: NDArray[Any], own: NDArray[Any]) -> bool:
 
 
 _OTHER = 0.02
+_REACH = 0.9
 
 
 def _own(path: Path, found: Inspection, asked: str | None) -> Preprocess | None:

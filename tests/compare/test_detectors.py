@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from onnxcam.compare.setup import Options, reference_side
 from onnxcam.errors import CompareError, LayerError
 from onnxcam.targets.detections import Detection
 
-from ..conftest import runtime
+from ..conftest import runtime, small_cnn
 from ..test_best_boxes import paddle, tensorflow
 from ..yolo import STRIDES, yolo
 from .models import cnn, renamed
@@ -117,9 +118,9 @@ def test_boxes_and_maps_worked_out_a_second_time(pictures: list[Path], put) -> N
         pairs = greedy(a, b)
         right = {"found": len(pairs), "missed": len(a) - len(pairs), "extra": len(b) - len(pairs)}
         assert row.boxes == right
-        seen.append((row.status, row.measures["agreement"]))
+        seen.append((row.status, row.measures.get("agreement")))
         if not a:
-            assert row.measures["agreement"] == float(not b) and row.status == UNSEEN
+            assert row.measures.get("agreement") == (0 if b else None) and row.status == UNSEEN
             assert row.candidate.name == (("cup", "hat", "cat")[b[0].index] if b else "nothing")
             continue
         assert row.measures["found"] == pytest.approx(len(pairs) / len(a))
@@ -328,6 +329,26 @@ def test_boxes_and_scores_that_are_quantized_as_one(pictures: list[Path], put) -
     before = put(ends(yolo(), "c0y", 0.05), "third.onnx")
     _, results = compared(path, before, pictures[3:5])
     assert means(results)["agreement"] == 1 and means(results)["correlation"] > 0.9
+
+
+def test_probabilities_that_the_output_cannot_hold_are_warned_of(reference, photos, put) -> None:
+    """What is compared is read before Softmax, where all is well."""
+    for scale, warned in ((1 / 255, 0), (0.001, 1), (0.05, 1)):
+        model = small_cnn()
+        softmax = model.graph.node[-1]
+        assert softmax.op_type == "Softmax"
+        name, softmax.output[0] = softmax.output[0], "float"
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(scale), "scale"))
+        for kind, ends in (("QuantizeLinear", ("float", "q")), ("DequantizeLinear", ("q", name))):
+            node = onnx.helper.make_node(kind, [ends[0], "scale"], [ends[1]])
+            model.graph.node.append(node)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            compared(reference, put(model, "second.onnx"), photos[:1])
+        said = [str(w.message) for w in told if "it is quantized behind Softmax" in str(w.message)]
+        assert len(said) == warned, scale
+        if scale == 0.001:
+            assert "holds nothing above 0.255, in steps of 0.001" in said[0]
 
 
 def test_detectors_go_with_detectors_of_the_same_classes(pictures, reference, put) -> None:
