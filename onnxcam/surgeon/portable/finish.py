@@ -132,8 +132,8 @@ class Finisher:
         flat, given = len(space) == 1, value  # a signal is a row of pixels to Resize
         if flat:
             value = b.op("Unsqueeze", value, b.ints(2))
-        # Constant sizes or scales would be simpler, but with them OpenVINO 2026.4 rounds a quantized
-        # network elsewhere (r = 0.82 for 0.9985).
+        # With constant sizes or scales OpenVINO 2026.4 rounds a quantized network elsewhere too
+        # (r = 0.82 for 0.9985).
         ends = b.op("Slice", b.op("Shape", value), b.ints(0), b.ints(3 if flat else 2))
         heat = b.op(
             "Resize",
