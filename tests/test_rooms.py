@@ -58,6 +58,8 @@ ROOMS["portable"] = {
         "_version",
         "errors",
         "explainer",
+        "files",
+        "inputs",
         "job",
         "methods",
         "model",
