@@ -179,10 +179,9 @@ def _written(
     outputs, operators = list(graph.outputs), len(graph)
     b, first = Builder(graph, model.opset_imports[""]), last_node(graph)
     photograph = None if asked.recipe is None else _photograph(b, asked.recipe, asked.photo)
-    before = set(graph)
     seeds = seeds_of(b, chosen, asked.aim(plan, photograph), photograph)
     graph.inputs.extend([photograph.photo] if photograph else [])
-    choosing = set(graph) - before  # places and ranks need float32
+    choosing = appended(graph, first)  # places and ranks need float32
     parts, _ = write_parts(model, chosen, request, seeds)
     plan = replace(plan, parts=parts)
     found = {v.name: v for v in graph.outputs}
@@ -206,8 +205,8 @@ def _written(
         heat = None if asked.raw and asked.paint is None else finisher.heatmap(maps)
         made[name] = finisher.raw(maps[0]) if asked.raw or heat is None else heat
         if asked.paint is not None and photograph is not None and heat is not None:
-            colours, alpha, shade = asked.paint.colours, asked.paint.alpha, asked.paint.shade
-            painted[name] = photograph.painted(heat, colours, alpha, shade)
+            paint = asked.paint
+            painted[name] = photograph.painted(heat, paint.colours, paint.alpha, paint.shade)
     graph.outputs.clear()
     graph.outputs.extend(outputs)
     heatmaps, overlays = (
