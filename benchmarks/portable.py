@@ -1,11 +1,13 @@
 """A portable model's run over the plain model's, side by side: python benchmarks/portable.py
 
-MODEL ... may be given; by default the embedded model and the real ones at hand. --quantize also has
-ONNX Runtime's static quantizer quantize the portable model, and compares its heatmap.
+MODEL ... may be given; by default the embedded model and the real ones at hand. Processor time of
+one thread is compared, which other programs disturb little. --quantize also has ONNX Runtime's
+static quantizer quantize the portable model in each of its forms, and compares the heatmap.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -22,27 +24,27 @@ import onnxcam
 
 DATA = Path(os.environ.get("ONNXCAM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NAMES = ("mobilenetv2-torch-dynamo", "pplcnetv2-paddle", "squeezenet1.1-caffe")
-ROUNDS = 15
+ROUNDS = {1: 120, 8: 15}
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def ratio(plain: Path, portable: Path, name: str, images: np.ndarray) -> float:
-    """Return the median of ratios, each of two runs next to each other."""
+def ratio(plain: Path, portable: Path, name: str, images: np.ndarray) -> tuple[float, float]:
+    """Return the ratio of medians, and of the least, of runs in turn."""
     sessions = [session(plain), session(portable)]
-    times = []
-    for _ in range(ROUNDS + 2):
-        pair = []
-        for one in sessions:
-            start = time.perf_counter()
-            one.run(None, {name: images})
-            pair.append(time.perf_counter() - start)
-        times.append(pair[1] / pair[0])
-    return statistics.median(times[2:])
+    times: list[list[float]] = [[], []]
+    for n in range(ROUNDS[len(images)] + 2):
+        for which in (0, 1) if n % 2 else (1, 0):
+            start = time.process_time()
+            sessions[which].run(None, {name: images})
+            times[which].append(time.process_time() - start)
+    kept = [t[2:] for t in times]
+    return statistics.median(kept[1]) / statistics.median(kept[0]), min(kept[1]) / min(kept[0])
 
 
 class Images:
@@ -56,7 +58,13 @@ class Images:
 
 
 def quantized(
-    portable: Path, out: Path, name: str, images: list[np.ndarray], exclude: list[str]
+    portable: Path,
+    out: Path,
+    name: str,
+    images: list[np.ndarray],
+    exclude: list[str],
+    form: str,
+    per_channel: bool,
 ) -> float:
     """Return the correlation of the quantized portable model's heatmap with its own."""
     from onnxruntime.quantization import QuantFormat, quantize_static
@@ -65,10 +73,10 @@ def quantized(
         portable,
         out,
         Images(name, images),
-        quant_format=QuantFormat.QDQ,
+        quant_format=QuantFormat[form],
         reduce_range=True,
         nodes_to_exclude=exclude,
-        per_channel=bool(exclude),  # it cannot quantize Gather of rows by channel
+        per_channel=per_channel,
     )
     maps = [session(p).run(["heatmap"], {name: images[0]})[0].ravel() for p in (portable, out)]
     return float(np.corrcoef(*maps)[0, 1])
@@ -91,15 +99,19 @@ def main() -> None:
                     continue
                 shape = (batch, *(d or 224 for d in image.shape))
                 images = rng.standard_normal(shape).astype(image.dtype)
-                found.append(f"batch {batch}: {ratio(model, out, image.name, images):.3f}")
+                median, least = ratio(model, out, image.name, images)
+                found.append(f"batch {batch}: {median:.3f} (least {least:.3f})")
             if "--quantize" in sys.argv:
                 explainer = onnxcam.Explainer(model, providers="cpu")
                 photos = _photographs(explainer)
                 nodes = [n.name for n in onnx.load(out, load_external_data=False).graph.node]
                 own = [n for n in nodes if n.startswith("onnxcam:")]
-                for said, excluded in (("all of it", []), ("the model's own nodes", own)):
-                    r = quantized(out, Path(folder) / "int8.onnx", image.name, photos, excluded)
-                    found.append(f"int8 {said}: r = {r:.4f}")
+                for form, by_channel in itertools.product(("QDQ", "QOperator"), (False, True)):
+                    for said, left in (("all of it", []), ("the model's own nodes", own)):
+                        file, way = Path(folder) / "int8.onnx", (form, by_channel)
+                        r = quantized(out, file, image.name, photos, left, *way)
+                        by = "channel" if by_channel else "tensor"
+                        found.append(f"{form} per {by}, {said}: r = {r:.4f}")
             print(f"{model.stem:<28} {', '.join(found)}", flush=True)
 
 

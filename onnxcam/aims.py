@@ -10,7 +10,6 @@ import numpy as np
 
 from onnxcam.batch import Wanted, kind_of
 from onnxcam.errors import TargetError
-from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.portable import weigh
 from onnxcam.surgeon.portable.aim import Aim, AnyClass, TheseClasses, TheseElements, TheseSums
@@ -21,7 +20,7 @@ from onnxcam.surgeon.words import DETECTIONS, WEIGHTED
 from onnxcam.targets.boxes import Box
 from onnxcam.targets.classes import ClassTarget
 from onnxcam.targets.elements import ElementTarget, indices
-from onnxcam.targets.pixels import AtPixel, Masked
+from onnxcam.targets.pixels import AtPixel, Geometry, Masked
 from onnxcam.targets.sequences import Step, Tokens
 from onnxcam.targets.weighted import Best, Difference, Region, Similarity, Slices
 
@@ -35,7 +34,8 @@ def aim_of(
     wanted: Sequence[Wanted] | None,
     required: bool,
     plan: Plan,
-    geometry: Geometry | None = None,
+    masks: Geometry | None = None,
+    whole: Geometry | None = None,
 ) -> tuple[str | None, Callable[[Plan, Photograph | None], Aim]]:
     """Return the kind of the targets, and what tells the graph of them.
 
@@ -43,7 +43,8 @@ def aim_of(
         wanted: what is explained, ``None`` for classes that each run is told.
         required: whether the run has to tell them.
         plan: what was chosen in the model for classes, or for a detector's boxes.
-        geometry: where the images of masks lie in the input, see :func:`geometry_of`.
+        masks: where the images that masks are of lie in the input, where there are masks.
+        whole: the same of an image that is the whole input, where its size is known.
 
     Raises:
         TargetError: targets of several kinds, or (from the function) one that no graph holds.
@@ -60,7 +61,7 @@ def aim_of(
             "and a portable model holds one: write a file for each, with one of them after -t and "
             "a name of its own after -o."
         )
-    return kinds[0], lambda plan, photograph: _aim(wanted, plan, photograph, geometry)
+    return kinds[0], lambda plan, photograph: _aim(wanted, plan, photograph, (masks, whole))
 
 
 def _named(target: Wanted) -> str:
@@ -69,56 +70,11 @@ def _named(target: Wanted) -> str:
     return f"class {target.index}" if target.rank is None else f"rank:{target.rank + 1}"
 
 
-def geometry_of(
-    wanted: Sequence[Wanted] | None, plan: Plan, recipe: Preprocess | None
-) -> Geometry | None:
-    """Return where the images of masks lie in the input, ``None`` without masks.
-
-    Args:
-        wanted: what is explained.
-        plan: what was chosen in the model.
-        recipe: how photographs are prepared, where the model is to take them.
-
-    Raises:
-        TargetError: masks of several sizes, or of another size than the input.
-    """
-    masks = [t for t in wanted or () if isinstance(t, Masked)]
-    sizes = list(dict.fromkeys(np.shape(t.mask) for t in masks))
-    if not sizes:
-        return None
-    if recipe is not None:
-        if len(sizes) > 1:
-            raise TargetError(
-                f"the masks have the sizes {' and '.join(map(_sides, sizes))}, and the photograph "
-                "has one. Write a file for each."
-            )
-        photo = np.zeros((*sizes[0], 3), np.uint8)
-        return recipe.apply(photo, "NCHW", "uint8")[1]
-    space = plan.image.space
-    known = tuple(d for d in space if d is not None)
-    for mask, size in ((t, np.shape(t.mask)) for t in masks):
-        if len(known) < len(space):
-            raise TargetError(
-                f"target '{mask}': the input takes images of any size, and a mask is of one. "
-                f"'onnxcam explain' takes it for one photograph: -t '{mask}'."
-            )
-        if size != known:
-            raise TargetError(
-                f"target '{mask}': without --with-preprocessing a mask is as large as the input, "
-                f"{_sides(known)}, and this is {_sides(size)} (height x width)."
-            )
-    return Geometry.identity(*known)
-
-
-def _sides(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
-
-
 def _aim(
     wanted: Sequence[Wanted],
     plan: Plan,
     photograph: Photograph | None,
-    geometry: Geometry | None,
+    geometry: tuple[Geometry | None, Geometry | None],
 ) -> Aim:
     classes = [t for t in wanted if isinstance(t, ClassTarget)]
     if classes:
@@ -156,26 +112,32 @@ def _check_pixel(target: Box | AtPixel, point: tuple[int, int], plan: Plan) -> N
 
 
 def _in_pixels(
-    target: Wanted, plan: Plan, photograph: Photograph | None, geometry: Geometry | None
+    target: Wanted,
+    plan: Plan,
+    photograph: Photograph | None,
+    geometry: tuple[Geometry | None, Geometry | None],
 ) -> weigh.Weigh | None:
     """Return what writes the weights of a mask or of a pixel, ``None`` for other targets."""
     if not isinstance(target, Masked | AtPixel):
         return None
     assert plan.element is not None
     lengths = [d for d in (plan.element.shape or ())[1:] if isinstance(d, int)]
-    if len(lengths) < 3 or (isinstance(target, AtPixel) and None in plan.image.space):
+    masks, whole = geometry
+    if len(lengths) < 3 or (isinstance(target, AtPixel) and whole is None):
         raise TargetError(
             f"target '{target}': how large the scores of pixels are, only a run tells. "
             f"'region:CLASS' without a mask or a pixel can be fixed."
         )
     if isinstance(target, Masked):
-        assert geometry is not None
-        return weigh.fixed(target.located(geometry).weigh(np.zeros(lengths)).weights)
+        assert masks is not None
+        return weigh.fixed(target.located(masks).weigh(np.zeros(lengths)).weights)
     if photograph is None:
         _check_pixel(target, (target.x, target.y), plan)
     there = target if photograph is None else replace(target, x=0, y=0)
-    located = there.located(Geometry.identity(*(int(d or 0) for d in plan.image.space)))
-    place = located.weigh(np.zeros(lengths)).weights.sum(axis=0)  # or there is no such class
+    assert whole is not None
+    place = (
+        there.located(whole).weigh(np.zeros(lengths)).weights.sum(axis=0)
+    )  # or there is no such class
     if photograph is not None:
         return weigh.at(partial(photograph.spot, target.x, target.y), target.index)
     return weigh.at(place, target.index)

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxcam._version import __version__
-from onnxcam.aims import aim_of, geometry_of
+from onnxcam.aims import aim_of
 from onnxcam.batch import Wanted
 from onnxcam.errors import (
     MethodError,
@@ -20,7 +22,7 @@ from onnxcam.errors import (
 from onnxcam.explainer import Explainer
 from onnxcam.files import check_writable
 from onnxcam.imaging.colour import colour_table
-from onnxcam.imaging.preprocess import Preprocess
+from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.imaging.style import USUAL
 from onnxcam.inputs.images import ImageLike
 from onnxcam.inputs.others import OtherInput
@@ -32,6 +34,7 @@ from onnxcam.model.write import write_model
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.portable.write import Asked, Paint, Portable, portable
 from onnxcam.targets.classes import ClassTarget, Targets
+from onnxcam.targets.pixels import Masked
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -154,8 +157,11 @@ def export(
     elif target_required:
         raise TargetError("targets are fixed or an input, not both.")
     recipe = _recipe(explainer) if with_preprocessing else None
-    geometry = geometry_of(wanted, explainer.plan, recipe)
-    kind, aim = aim_of(wanted, target_required, explainer.plan, geometry)
+    geometry = _geometry_of(wanted, explainer.plan, recipe)
+    space = [d for d in explainer.plan.image.space if d is not None]
+    known = len(space) == len(explainer.plan.image.space)
+    whole = Geometry.identity(*space) if known else None
+    kind, aim = aim_of(wanted, target_required, explainer.plan, geometry, whole)
     if overlay:
         _check_overlay(explainer.methods, with_preprocessing)
     written = {m.label: m for m in explainer.methods}
@@ -198,6 +204,51 @@ def _recipe(explainer: Explainer) -> Preprocess:
     if explainer.preprocess is None:
         raise PreprocessError(f"{explainer.path}: takes no photographs.")
     return explainer.preprocess
+
+
+def _geometry_of(
+    wanted: Sequence[Wanted] | None, plan: Plan, recipe: Preprocess | None
+) -> Geometry | None:
+    """Return where the images of masks lie in the input, ``None`` without masks.
+
+    Args:
+        wanted: what is explained.
+        plan: what was chosen in the model.
+        recipe: how photographs are prepared, where the model is to take them.
+
+    Raises:
+        TargetError: masks of several sizes, or of another size than the input.
+    """
+    masks = [t for t in wanted or () if isinstance(t, Masked)]
+    sizes = list(dict.fromkeys(np.shape(t.mask) for t in masks))
+    if not sizes:
+        return None
+    if recipe is not None:
+        if len(sizes) > 1:
+            raise TargetError(
+                f"the masks have the sizes {' and '.join(map(_sides, sizes))}, and the photograph "
+                "has one. Write a file for each."
+            )
+        photo = np.zeros((*sizes[0], 3), np.uint8)
+        return recipe.apply(photo, "NCHW", "uint8")[1]
+    space = plan.image.space
+    known = tuple(d for d in space if d is not None)
+    for mask, size in ((t, np.shape(t.mask)) for t in masks):
+        if len(known) < len(space):
+            raise TargetError(
+                f"target '{mask}': the input takes images of any size, and a mask is of one. "
+                f"'onnxcam explain' takes it for one photograph: -t '{mask}'."
+            )
+        if size != known:
+            raise TargetError(
+                f"target '{mask}': without --with-preprocessing a mask is as large as the input, "
+                f"{_sides(known)}, and this is {_sides(size)} (height x width)."
+            )
+    return Geometry.identity(*known)
+
+
+def _sides(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _check_overlay(methods: Sequence[Method], prepared: bool) -> None:

@@ -60,6 +60,8 @@ ROOMS["portable"] = {
         "errors",
         "batch",
         "explainer",
+        "files",
+        "inputs",
         "methods",
         "model",
         "surgeon",

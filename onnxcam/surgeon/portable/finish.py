@@ -132,19 +132,15 @@ class Finisher:
         flat, given = len(space) == 1, value  # a signal is a row of pixels to Resize
         if flat:
             value = b.op("Unsqueeze", value, b.ints(2))
-        factors = _factors(sizes[2:], space)
-        by: list[ir.Value | None]
-        if factors is not None:
-            ones = [1.0] * (3 if flat else 2)
-            by = [b.constant([*ones, *factors], _FLOAT)]
-        else:
-            ends = b.op("Slice", b.op("Shape", value), b.ints(0), b.ints(3 if flat else 2))
-            by = [None, b.op("Concat", ends, size, axis=0)]
+        # With constant sizes or scales OpenVINO 2026.4 rounds a quantized network elsewhere too
+        # (r = 0.82 for 0.9985).
+        ends = b.op("Slice", b.op("Shape", value), b.ints(0), b.ints(3 if flat else 2))
         heat = b.op(
             "Resize",
             value,
             None,
-            *by,
+            None,
+            b.op("Concat", ends, size, axis=0),
             mode="linear",
             coordinate_transformation_mode="half_pixel",
         )
@@ -161,14 +157,6 @@ class Finisher:
         heat.shape = ir.Shape([*(dims(value) or [])[:2], *sides])
         heat.type = value.type
         return heat
-
-
-def _factors(sizes: Sequence[int | str | None], larger: Sequence[int | None]) -> list[float] | None:
-    """Return how many times larger each length becomes, where that is known to be whole."""
-    pairs = list(zip(sizes, larger, strict=True))
-    if all(isinstance(a, int) and a and b and b % a == 0 for a, b in pairs):
-        return [int(b or 0) / int(a or 1) for a, b in pairs]
-    return None
 
 
 def as_float(b: Builder, value: ir.Value) -> ir.Value:

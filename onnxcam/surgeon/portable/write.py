@@ -33,7 +33,7 @@ from onnxcam.model.prepare import Prepared, sound
 from onnxcam.model.read import read_model
 from onnxcam.surgeon.choose import Chosen
 from onnxcam.surgeon.instrument import chosen_in, plan_of, write_parts
-from onnxcam.surgeon.plan import Plan, part_name
+from onnxcam.surgeon.plan import ImageInput, Plan, part_name
 from onnxcam.surgeon.portable.aim import Aim, PortableClasses, seeds_of
 from onnxcam.surgeon.portable.boxes import BOXES, CLASSES, CONFIDENCES
 from onnxcam.surgeon.portable.finish import Finisher, Map
@@ -179,11 +179,9 @@ def _written(
     outputs, operators = list(graph.outputs), len(graph)
     b, first = Builder(graph, model.opset_imports[""]), last_node(graph)
     photograph = None if asked.recipe is None else _photograph(b, asked.recipe, asked.photo)
-    before = set(graph)
     seeds = seeds_of(b, chosen, asked.aim(plan, photograph), photograph)
-    if photograph is not None:
-        graph.inputs.append(photograph.photo)
-    choosing = set(graph) - before  # places and ranks need float32
+    graph.inputs.extend([photograph.photo] if photograph else [])
+    choosing = appended(graph, first)  # places and ranks need float32
     parts, _ = write_parts(model, chosen, request, seeds)
     plan = replace(plan, parts=parts)
     found = {v.name: v for v in graph.outputs}
@@ -207,8 +205,8 @@ def _written(
         heat = None if asked.raw and asked.paint is None else finisher.heatmap(maps)
         made[name] = finisher.raw(maps[0]) if asked.raw or heat is None else heat
         if asked.paint is not None and photograph is not None and heat is not None:
-            colours, alpha, shade = asked.paint.colours, asked.paint.alpha, asked.paint.shade
-            painted[name] = photograph.painted(heat, colours, alpha, shade)
+            paint = asked.paint
+            painted[name] = photograph.painted(heat, paint.colours, paint.alpha, paint.shade)
     graph.outputs.clear()
     graph.outputs.extend(outputs)
     heatmaps, overlays = (
@@ -218,12 +216,11 @@ def _written(
         shape = [(dims(image) or [None])[0], seeds.T, *(dims(value) or [])[2:]]
         add_output(b, heatmaps[name], value, ir.DataType.FLOAT, shape)
     for name, value in painted.items():
-        assert photograph is not None
-        shape = [seeds.T, *(dims(photograph.photo) or [])]
+        shape = [seeds.T, *(dims(photograph.photo) or [])] if photograph else None
         add_output(b, overlays[name], value, ir.DataType.UINT8, shape)
     graph.outputs.extend(found[n] for n in OUTPUTS if n in found)
     if photograph is not None:
-        _replace(graph, image, photograph.tensor(chosen.image))
+        _replace(graph, image, photograph, chosen.image)
     drop_unneeded(graph, PREFIX)
     _part_squares(b)
     written |= part_from_quantizer(b)
@@ -257,8 +254,9 @@ def _photograph(b: Builder, recipe: Recipe, size: tuple[int, int] | None) -> Pho
     return Photograph(b, photo, recipe)
 
 
-def _replace(graph: ir.Graph, image: ir.Value, tensor: ir.Value) -> None:
-    """Put a tensor that is computed in the place of the image input."""
+def _replace(graph: ir.Graph, image: ir.Value, photograph: Photograph, facts: ImageInput) -> None:
+    """Put a photograph in the place of the image input."""
+    tensor = photograph.tensor(facts)
     tensor.shape, tensor.type = ir.Shape([1, *(dims(image) or [])[1:]]), image.type
     for use in tuple(image.uses()):
         use.node.replace_input_with(use.idx, tensor)
