@@ -331,6 +331,17 @@ def test_boxes_and_scores_that_are_quantized_as_one(pictures: list[Path], put) -
     assert means(results)["agreement"] == 1 and means(results)["correlation"] > 0.9
 
 
+def test_a_dynamically_quantized_detector(pictures: list[Path], put, tmp_path: Path) -> None:
+    """What its head reads is integers; the numbers before these are explained."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = put(yolo(), "first.onnx")
+    quantize_dynamic(path, tmp_path / "second.onnx", weight_type=QuantType.QUInt8)
+    both, results = compared(path, tmp_path / "second.onnx", pictures[3:6])
+    assert both.candidate.about.layer == both.reference.about.layer == "p0, p1"
+    assert means(results)["agreement"] == 1 and means(results)["correlation"] > 0.9
+
+
 def test_probabilities_that_the_output_cannot_hold_are_warned_of(reference, photos, put) -> None:
     """What is compared is read before Softmax, where all is well."""
     for scale, warned in ((1 / 255, 0), (0.001, 1), (0.05, 1)):

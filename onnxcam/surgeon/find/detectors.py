@@ -286,6 +286,8 @@ def head_layers(graph: ir.Graph, image: ir.Value, head: Head) -> list[ir.Value]:
         same = [n.outputs[0] for n in graph if n.outputs and n.outputs[0] in common]
         same = [v for v in same if measured.get(v) == size]
         read = [v for v in same if not _finishing(v, common)]
+        # Of a dynamically quantized map both forms are read; gradients are of the one before.
+        read = [v for v in read if v.dtype is None or v.dtype.is_floating_point()] or read
         if size is not None and read:
             every = set(mine).union(*behind)
             wide = [n for n in convolutions if _is_wide(n) and n.outputs[0] in every]
