@@ -216,8 +216,8 @@ def _written(
         shape = [(dims(image) or [None])[0], seeds.T, *(dims(value) or [])[2:]]
         add_output(b, heatmaps[name], value, ir.DataType.FLOAT, shape)
     for name, value in painted.items():
-        shape = [seeds.T, *(dims(photograph.photo) or [])] if photograph else None
-        add_output(b, overlays[name], value, ir.DataType.UINT8, shape)
+        sides = (dims(photograph.photo) or []) if photograph else []
+        add_output(b, overlays[name], value, ir.DataType.UINT8, [seeds.T, *sides])
     graph.outputs.extend(found[n] for n in OUTPUTS if n in found)
     if photograph is not None:
         _replace(graph, image, photograph, chosen.image)
