@@ -78,11 +78,13 @@ def _backward(
 def _tell_rank(g: ir.Value, value: ir.Value) -> None:
     """Say what shape inference may not find where only the run knows lengths: second derivatives.
 
-    Rules ask for ranks, and a cotangent may be differentiated in its turn.
+    Rules ask for ranks, and a cotangent may be differentiated in its turn. What stands for a
+    sequence is joined, and has another rank than its parts.
     """
-    if g.shape is None and value.shape is not None and value.dtype is not None and is_float(value):
+    tensor = isinstance(value.type, ir.TensorType) and is_float(value)
+    if tensor and g.shape is None and value.shape is not None:
         g.shape = ir.Shape([None] * (1 + len(value.shape)))
-        g.type = g.type or ir.TensorType(value.dtype)
+        g.type = g.type or value.type
 
 
 def _total(

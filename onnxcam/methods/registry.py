@@ -102,10 +102,25 @@ def _defaults(function: Callable[..., Any] | None) -> dict[str, float]:
 
 @cache
 def _load() -> None:
-    """Import every module of methods, which registers what is in it."""
+    """Import every module of methods, which registers what is in it.
+
+    Methods are in the order of the modules, whichever was imported first, and others behind them.
+    """
+    place: dict[str, int] = {}
     for module in iter_modules(onnxcam.methods.__path__):
         if module.name not in _HERE:
-            import_module(f"{onnxcam.methods.__name__}.{module.name}")
+            name = f"{onnxcam.methods.__name__}.{module.name}"
+            import_module(name)
+            place[name] = len(place)
+
+    def key(name: str) -> int:
+        method = METHODS[name]
+        return place.get((method.write or method.drive).__module__, len(place))
+
+    for name in sorted(METHODS, key=key):
+        METHODS[name] = METHODS.pop(name)
+    for name in sorted(WRAPPERS, key=lambda name: place.get(WRAPPERS[name].__module__, len(place))):
+        WRAPPERS[name] = WRAPPERS.pop(name)
 
 
 def methods() -> dict[str, Method]:

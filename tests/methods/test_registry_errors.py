@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 import onnxcam
 from onnxcam.errors import MethodError, NotFiniteError
-from onnxcam.methods.registry import METHODS, register
+from onnxcam.methods.registry import METHODS, WRAPPERS, methods, register
 
 from ..conftest import small_cnn
 
@@ -73,3 +76,16 @@ def test_the_mean_over_space(save) -> None:
     explainer = onnxcam.Explainer(save(small_cnn()), preprocess="unit")
     expected = explainer.explain(IMAGE)[0].signed
     np.testing.assert_allclose(found.signed, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_the_order_is_that_of_the_modules_whichever_was_imported_first() -> None:
+    script = """
+        import onnxcam.methods.wrappers, onnxcam.methods.others
+        from onnxcam.methods.registry import WRAPPERS, methods
+        print(*methods(), *WRAPPERS)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [*methods(), *WRAPPERS]
+    assert next(iter(methods())) == "grad-cam"

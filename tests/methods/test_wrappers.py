@@ -26,7 +26,7 @@ def test_parameters_are_those_of_the_method_inside(save) -> None:
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("smoothing@grad-cam", "refine-cam, eigen-smoothing, augmentation-smoothing, sess do"),
+        ("smoothing@grad-cam", "sess, refine-cam, eigen-smoothing, augmentation-smoothing do"),
         ("eigen-smoothing@saliency", "eigen-smoothing@grad-cam is one"),
         ("augmentation-smoothing@ablation-cam", "augmentation-smoothing@grad-cam is one"),
         ("sess@rise", "sess@grad-cam is one"),
