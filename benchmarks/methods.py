@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py [--models resnet50,vit_tiny_patch16_224] [--methods grad-cam,rise]
         [--batch 1,8] [--repeats 5] [--seconds 1] [--processor] [--no-memory]
-        [--no-peers] [--write]  # with --processor OPENBLAS_NUM_THREADS=1 before it
+        [--no-peers] [--brief] [--write]  # with --processor OPENBLAS_NUM_THREADS=1 before it
 
 A method of one run is timed by turns with the forward pass of as many images. One of many runs is
 timed on one image, over the images that it puts through the network, or through what lies behind
@@ -48,6 +48,7 @@ MODELS = {
 FEWER = {"masks": 128, "samples": 16, "steps": 16, "iterations": 16, "permutations": 2}
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- cost of the methods -->", "<!-- end of cost -->"
+BRIEF = "mobilenet_v2"
 SIZES = (1, 2, 4, 8, 16)  # of batches, of which the best is taken
 Plain = Callable[[np.ndarray], object]
 
@@ -269,12 +270,14 @@ def report(networks: list[Network], given: argparse.Namespace) -> str:
         text[0] += " Measured while others used the machine, in the processor time of one thread."
     header = ["of one run", *(f"{n}, {b}" for n in names for b in given.batch)]
     text += [table(header, list(one_run(networks, given.batch))), ""]
+    whole = [n for n in networks if not given.brief or n.name == BRIEF]
+    names = [str(n) for n in whole]
     columns = [c for n in names for c in (f"{n}, images", "times", "aim")]
-    text += [table(["of many runs", *columns], list(many_runs(networks))), ""]
+    text += [table(["of many runs", *columns], list(many_runs(whole))), ""]
     if given.memory:
-        text += [table(["peak memory, MiB", *names], list(memories(networks))), ""]
+        text += [table(["peak memory, MiB", *names], list(memories(whole))), ""]
     if given.peers:
-        text += [table(["peers", "tool", *names], list(peers(networks))), ""]
+        text += [table(["peers", "tool", *names], list(peers(whole))), ""]
     return "\n".join(text)
 
 
@@ -313,6 +316,9 @@ def run(arguments: list[str] | None = None) -> str:
     )  # fmt: skip
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument(
+        "--brief", action="store_true", help=f"many runs, memory and peers on {BRIEF} alone"
+    )
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args(arguments or [])
     warnings.simplefilter("ignore")
@@ -324,9 +330,13 @@ def run(arguments: list[str] | None = None) -> str:
         for name in given.models:
             on = network(name, given)
             networks.append(on)
+            less = argparse.Namespace(**vars(given))
+            whole = not given.brief or name == BRIEF
+            less.memory, less.peers = given.memory and whole, given.peers and whole
             for method in methods().values():
-                if given.methods is None or method.name in given.methods:
-                    found = on.methods[method.name] = cost(on, method, given)
+                wanted = given.methods is None or method.name in given.methods
+                if wanted and (whole or method.drive is None):
+                    found = on.methods[method.name] = cost(on, method, less)
                     said = (
                         found.refusal or f"{found.ratios} {dict(found.passes) or ''} {found.memory}"
                     )
@@ -334,7 +344,7 @@ def run(arguments: list[str] | None = None) -> str:
                         f"{time.perf_counter() - start:.0f} s {on}: {method.name} {said}"[:180],
                         flush=True,
                     )
-            if given.peers:
+            if less.peers:
                 on.peers = method_peers.measured(on, given)
     text = report(networks, given)
     if given.write:

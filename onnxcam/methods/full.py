@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcam.errors import MethodError
 from onnxcam.kernels.space import resized
 from onnxcam.methods.base import Arrays
 from onnxcam.methods.registry import register
@@ -60,7 +61,13 @@ def full_grad(s: Site) -> dict[str, Term]:
     """|x G_x| and |b G_b| of all biases of maps, channels scaled to 0..1, resized and added."""
     biases = s.biases()
     found = {"image": s.gradient(s.input) * s.input}
+    image = len(s.input.value.shape or ())
     for n, bias in enumerate(biases):
         if bias.rank > 2 and bias.axis in (1, bias.rank - 1):
+            if bias.rank != image:
+                raise MethodError(
+                    "method 'full-grad': the network has biases of tokens or groups, which have no "
+                    "place in the image. input-x-gradient and attn-lrp need none."
+                )
             found[f"bias {n}"] = _scaled(s, bias)
     return found

@@ -84,3 +84,30 @@ def test_a_network_without_tokens_is_refused(save, method: str) -> None:
     with pytest.raises(MethodError, match="one of a transformer's tokens"):
         explain(path, method, IMAGES[:1])
     assert explain(path, "attn-lrp", IMAGES[:1])[0][0].signed.any()  # the way out
+
+
+def test_biases_of_tokens_have_no_place_in_the_image(save) -> None:
+    stored = weights(wp=(8, 3, 3, 3), w1=(8, 8), b1=(8,), wh=(8, 4))
+    model = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N,3,12,12] image) => (float[N,4] scores)
+        {
+            p = Conv <strides = [3, 3]> (image, wp)
+            f = Reshape(p, flat)
+            t = Transpose <perm = [0, 2, 1]> (f)
+            d = MatMul(t, w1)
+            e = Add(d, b1)
+            r = Relu(e)
+            m = ReduceMean <axes = [1], keepdims = 0> (r)
+            scores = MatMul(m, wh)
+        }
+        """,
+        {**stored, "flat": np.array([0, 0, -1])},
+    )
+    path = save(model)
+    with pytest.raises(MethodError, match="biases of tokens or groups") as told:
+        explain(path, "full-grad", IMAGES[:1])
+    for way_out in ("input-x-gradient", "attn-lrp"):
+        assert way_out in str(told.value)
+        assert explain(path, way_out, IMAGES[:1])[0][0].signed.any()
