@@ -49,13 +49,12 @@ def photographs(data: Path) -> tuple[list[Path], list[Path], list[Path]]:
 class Reader:
     """What onnxruntime's quantizer calibrates with."""
 
-    def __init__(self, tensors: list[np.ndarray]) -> None:
-        self._left = iter(tensors)
+    def __init__(self, tensors: list[np.ndarray], name: str = "input") -> None:
+        self._left = iter([{name: tensor} for tensor in tensors])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next image."""
-        found = next(self._left, None)
-        return None if found is None else {"input": found}
+        return next(self._left, None)
 
 
 def tensors(paths: list[Path]) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""A detector of Ultralytics (YOLOv8) against its own quantized forms; docs/edge.md.
+"""A detector of Ultralytics (YOLOv8) against its own quantized forms; docs/edge-compare.md.
 
     python benchmarks/edge_detector.py make DETECTOR.onnx DATA FOLDER      # quantize: minutes
     python benchmarks/edge_detector.py compare DETECTOR.onnx DATA FOLDER   # the table, as Markdown
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from edge import photographs
+from edge import Reader, photographs
 from PIL import Image
 
 from onnxcam.compare.feeding import Feeding
@@ -34,17 +34,11 @@ from onnxcam.errors import OnnxcamError
 OPTIONS = Options(cache=False, provider="cpu")
 
 
-class Reader:
-    """What onnxruntime's quantizer calibrates with."""
-
-    def __init__(self, source: Path, paths: list[Path]) -> None:
-        about = reference_side(source, OPTIONS).about
-        feeding = Feeding(about, about.image, about.ends)
-        self._left = iter([{about.image.name: feeding.prepare(p)[0].tensor} for p in paths])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next image."""
-        return next(self._left, None)
+def reader(source: Path, paths: list[Path]) -> Reader:
+    """Return what onnxruntime's quantizer calibrates with."""
+    about = reference_side(source, OPTIONS).about
+    feeding = Feeding(about, about.image, about.ends)
+    return Reader([feeding.prepare(p)[0].tensor for p in paths], about.image.name)
 
 
 def after_the_head(source: Path) -> list[str]:
@@ -65,7 +59,7 @@ def make(source: Path, data: Path, folder: Path) -> None:
     tail = after_the_head(source)
 
     def static(path: Path, **options: object) -> None:
-        quantize_static(str(source), path, Reader(source, calibrate), **{**qdq, **options})
+        quantize_static(str(source), path, reader(source, calibrate), **{**qdq, **options})
 
     kinds: dict[str, Callable[[Path], object]] = {
         "float16": lambda p: onnx.save(

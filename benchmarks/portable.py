@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from edge import Reader
 
 import onnxcam
 
@@ -47,16 +48,6 @@ def ratio(plain: Path, portable: Path, name: str, images: np.ndarray) -> tuple[f
     return statistics.median(kept[1]) / statistics.median(kept[0]), min(kept[1]) / min(kept[0])
 
 
-class Images:
-    """What the quantizer is calibrated on."""
-
-    def __init__(self, name: str, images: list[np.ndarray]) -> None:
-        self.left = [{name: image} for image in images]
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return self.left.pop() if self.left else None
-
-
 def quantized(
     portable: Path,
     out: Path,
@@ -72,7 +63,7 @@ def quantized(
     quantize_static(
         portable,
         out,
-        Images(name, images),
+        Reader(images, name),
         quant_format=QuantFormat[form],
         reduce_range=True,
         nodes_to_exclude=exclude,

@@ -77,7 +77,7 @@ class Program:
     @property
     def others(self) -> set[str]:
         """The names of the model's own inputs, but for the image."""
-        return {t.name for t in self.plan.facts.inputs} - {self.plan.image.name}
+        return set(self.plan.others)
 
     def names(self, part: str, place: int = 0) -> list[str]:
         """Return the names of a part's outputs at one of the layers."""

@@ -153,11 +153,10 @@ def _facts(made: Exported, model: Path, targets: Any) -> dict[str, Any]:
             f"{model}: '{image.name}' takes no photographs, and a page gives nothing else. "
             "'onnxcam export' without --web writes the portable model."
         )
-    others = {t.name for t in plan.facts.inputs} - {image.name}
-    if others:
+    if plan.others:
         raise PageError(
-            f"{model}: takes {', '.join(sorted(others))} besides the photograph, and a page gives "
-            "nothing else. 'onnxcam export' without --web writes the portable model."
+            f"{model}: takes {', '.join(sorted(plan.others))} besides the photograph, and a page "
+            "gives nothing else. 'onnxcam export' without --web writes the portable model."
         )
     if image.batch not in (None, 1):
         raise PageError(

@@ -34,6 +34,19 @@ WEIGHTS = {
 }
 
 
+ATTENDED = """
+q = MatMul(norm, wq)
+k = MatMul(norm, wk)
+v = MatMul(norm, wv)
+kt = Transpose <perm = [0, 2, 1]> (k)
+qk = MatMul(q, kt)
+a = Softmax <axis = 2> (qk)
+y = MatMul(a, v)
+m = ReduceMean <axes = [1], keepdims = 0> (y)
+scores = MatMul(m, wc)
+"""  # scores of the layer ``norm``
+
+
 def transformer(sizes: str, joined: bool = True):
     """Patches without a convolution, so that no grid is known; a class token; one attention."""
     join = "Concat <axis = 1> (class, e)" if joined else "Identity(e)"
@@ -50,15 +63,7 @@ def transformer(sizes: str, joined: bool = True):
             class = Expand(cls, often)
             x = {join}
             norm = LayerNormalization(x, scale, shift)
-            q = MatMul(norm, wq)
-            k = MatMul(norm, wk)
-            v = MatMul(norm, wv)
-            kt = Transpose <perm = [0, 2, 1]> (k)
-            qk = MatMul(q, kt)
-            a = Softmax <axis = 2> (qk)
-            y = MatMul(a, v)
-            m = ReduceMean <axes = [1], keepdims = 0> (y)
-            scores = MatMul(m, wc)
+            {ATTENDED}
         }}
         """,
         {n: w.astype("f") if w.dtype == float else w for n, w in WEIGHTS.items()},
@@ -272,23 +277,15 @@ def test_where_channels_are_is_said_of_four_axes(save) -> None:
 
 def test_tokens_of_a_signal_have_no_grid(save) -> None:
     model = parse(
-        """
+        f"""
         <ir_version: 8, opset_import: ["" : 17]>
-        net (float[N,1,64] signal) => (float[N,4] scores) {
+        net (float[N,1,64] signal) => (float[N,4] scores) {{
             c = Conv <kernel_shape = [4], strides = [4]> (signal, conv)
             r = Relu(c)
             t = Transpose <perm = [0, 2, 1]> (r)
             norm = LayerNormalization(t, scale, shift)
-            q = MatMul(norm, wq)
-            k = MatMul(norm, wk)
-            v = MatMul(norm, wv)
-            kt = Transpose <perm = [0, 2, 1]> (k)
-            qk = MatMul(q, kt)
-            a = Softmax <axis = 2> (qk)
-            y = MatMul(a, v)
-            m = ReduceMean <axes = [1], keepdims = 0> (y)
-            scores = MatMul(m, wc)
-        }
+            {ATTENDED}
+        }}
         """,
         {
             "conv": np.random.default_rng(5).normal(size=(K, 1, 4)).astype("f"),

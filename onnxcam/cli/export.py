@@ -164,7 +164,7 @@ def export(
         voice.say(f"output    {output}")
     for what, name in made.names.items():
         voice.say(f"{'input' if what in ('target', 'photo') else 'output':<9} {name}")
-    for others in (t for t in plan.facts.inputs if t.name != plan.image.name):
+    for others in plan.others.values():
         voice.say(f"input     {others}, as it was: --input {others.name}=... makes it a constant")
     (before, after), (nodes, added) = made.size, made.operators
     voice.say(f"added     {after - before:+,} bytes to {before:,}, {added} operators to {nodes}")

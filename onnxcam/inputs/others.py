@@ -41,7 +41,7 @@ class Others:
             PreprocessError: a card is of an input that the model does not have.
         """
         self._plan, self._path = plan, path
-        self.names = {t.name: t for t in plan.facts.inputs if t.name != plan.image.name}
+        self.names = plan.others
         self.texts: dict[str, BagOfWords] = {}
         for name, text in ((name, t) for card in cards for name, t in card.texts.items()):
             if name not in self.names:

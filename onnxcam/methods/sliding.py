@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial, wraps
 from itertools import product
@@ -15,7 +15,7 @@ from onnxcam.errors import MethodError
 from onnxcam.kernels.space import resized
 from onnxcam.methods.base import Method, Runs, chunks, positive
 from onnxcam.methods.registry import METHODS, WRAPPERS, register
-from onnxcam.methods.wrappers import scaled
+from onnxcam.methods.wrappers import driven, heatmaps
 
 if TYPE_CHECKING:
     from onnxcam.graph.terms import Term
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 _GROWTH = 2 / 7  # of one scale after the other, 64 of 224 pixels
 _REACH, _DEVIATION = 5, 5.0  # of the last smoothing, in pixels
+_COST = "1 for each window, 122 by default"
 Window = tuple[slice, ...]
 
 
 @register(
     "sess",
     "Tursun et al. 2022, section 3; around another as sess@layer-cam",
-    cost="1 for each window, 122 by default",
+    cost=_COST,
     drives=True,
 )
 def sess(runs: Runs, scales: int = 12, skip: float = 0.0) -> NDArray[np.float64]:
@@ -67,7 +68,7 @@ def _slid(method: Method, runs: Runs, scales: int = 12, skip: float = 0.0) -> ND
     for n, part in enumerate(_rows(maps)):
         wanted = [t for t in targets if n in order[:, t]]
         weights = [share[n, t] if share[:, t].any() else 1.0 for t in wanted]
-        for t, weight, heat in zip(wanted, weights, _heatmaps(part[wanted], space), strict=True):
+        for t, weight, heat in zip(wanted, weights, heatmaps(part[wanted], space), strict=True):
             whole = np.zeros((1, *sizes[n]), np.float32)
             whole[0][windows[n]] = heat * weight
             placed = resized(whole, space)[0]
@@ -79,11 +80,6 @@ def _slid(method: Method, runs: Runs, scales: int = 12, skip: float = 0.0) -> ND
 def _rows(parts: list[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     for part in parts:
         yield from part
-
-
-def _heatmaps(maps: NDArray[Any], space: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return maps ``[T, *s]`` as pytorch-grad-cam gives them, ``[T, *S]`` of 0..1."""
-    return scaled(resized(scaled(np.maximum(maps, 0)), space))
 
 
 def _parts(
@@ -137,11 +133,7 @@ def _with_share(method: Method) -> Method:
 
 
 def _around(method: Method) -> Method:
-    drive: Callable[..., Any] = partial(_slid, _with_share(method))
-    return replace(
-        method, write=None, finish=None, drive=drive, cost="1 for each window, 122 by default",
-        on_device=False, proportional=False,
-    )  # fmt: skip
+    return driven(method, partial(_slid, _with_share(method)), _COST)
 
 
 WRAPPERS["sess"] = _around

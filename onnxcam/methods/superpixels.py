@@ -66,8 +66,7 @@ def shapley(
     labels = superpixels("shapley", runs.image, segments, compactness)
     count = int(labels.max()) + 1
     if 2**count <= samples * (count - 1) + 2:
-        subsets = np.arange(2**count)[:, None] >> np.arange(count) & 1 == 1
-        found = exact(_scores(runs, labels, value, subsets, len(subsets)))
+        found = exact(_scores(runs, labels, value, _subsets(count), 2**count))
         return np.asarray(found.T[:, labels])
     orders = drawn_orders(int(samples), count, int(seed))
     subsets = _Joining(orders)
@@ -95,13 +94,18 @@ def exact(y: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     count = len(y).bit_length() - 1
     rows = np.arange(len(y))
-    sizes = (rows[:, None] >> np.arange(count) & 1).sum(axis=1)
+    sizes = _subsets(count).sum(axis=1)
     share = [factorial(s) * factorial(count - s - 1) / factorial(count) for s in range(count)]
     found = np.empty((count, *y.shape[1:]))
     for i in range(count):
         before = rows[rows >> i & 1 == 0]
         found[i] = np.tensordot(np.take(share, sizes[before]), y[before | 1 << i] - y[before], 1)
     return found
+
+
+def _subsets(count: int) -> NDArray[np.bool_]:
+    """Return all subsets ``[2^F, F]``: bit ``i`` of a row's number says whether ``i`` is there."""
+    return np.asarray(np.arange(2**count)[:, None] >> np.arange(count) & 1 == 1)
 
 
 class _Without:

@@ -77,12 +77,19 @@ def _augmented(method: Method, runs: Runs) -> NDArray[np.float32]:
     given = np.stack([(image[..., ::-1] if m else image) * f for m, f in ways])
     maps = method.finished(runs.given(method, given.astype(image.dtype)))  # [6, T, *s]
     count, targets = maps.shape[:2]
-    found = scaled(np.maximum(maps.reshape(count * targets, *maps.shape[2:]), 0))
-    if found.ndim - 1 == len(space):
-        found = scaled(resized(found, space))
+    found = heatmaps(maps.reshape(count * targets, *maps.shape[2:]), space)
     found = found.reshape(count, targets, *found.shape[1:])
     turned = [one[..., ::-1] if m else one for one, (m, _) in zip(found, ways, strict=True)]
     return np.asarray(np.mean(turned, axis=0), np.float32)
+
+
+def heatmaps(maps: NDArray[Any], space: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return maps ``[B, *s]`` as pytorch-grad-cam gives them: of 0..1, ``[B, *S]``.
+
+    Maps of another number of axes than the image keep their size.
+    """
+    found = scaled(np.maximum(maps, 0))
+    return scaled(resized(found, space)) if found.ndim - 1 == len(space) else found
 
 
 def scaled(maps: NDArray[Any]) -> NDArray[np.float32]:
@@ -93,11 +100,14 @@ def scaled(maps: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _augmentation(method: Method) -> Method:
-    smoothed: Callable[..., Any] = partial(_augmented, method)
+    return driven(method, partial(_augmented, method), "6")
+
+
+def driven(method: Method, drive: Callable[..., Any], cost: str) -> Method:
+    """Return a method whose maps are those of a function that drives many runs of it."""
     return replace(
-        method, write=None, finish=None, drive=smoothed, cost="6", on_device=False,
-        proportional=False,
-    )  # fmt: skip
+        method, write=None, finish=None, drive=drive, cost=cost, on_device=False, proportional=False
+    )
 
 
 @register(

@@ -239,6 +239,11 @@ class Plan:
     outer: dict[str, int]
 
     @property
+    def others(self) -> dict[str, TensorFacts]:
+        """The model's own inputs besides the image, by name."""
+        return {t.name: t for t in self.facts.inputs if t.name != self.image.name}
+
+    @property
     def layer(self) -> TensorFacts | None:
         """The explained tensor, the first of several; ``None`` where there is none."""
         return self.layers[0] if self.layers else None
