@@ -65,7 +65,7 @@ def _widen(
 
 def _retype(value: ir.Value, made: set[ir.Value]) -> None:
     if value.dtype == _NARROW:
-        value.dtype = _WIDE
+        value.type = ir.TensorType(_WIDE)  # a new one: types are shared
     made.add(value)
 
 
