@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from onnxcam.inputs.images import Item
+from onnxcam.surgeon.plan import ELEMENTS, TARGETS, WEIGHTS
 from onnxcam.surgeon.words import WEIGHTED
 from onnxcam.targets.classes import ClassTarget
 from onnxcam.targets.elements import ElementTarget
@@ -25,6 +26,11 @@ def kind_of(target: Wanted) -> str | None:
         return None
     weighted = not isinstance(target, ElementTarget)
     return f"{WEIGHTED}{target.tensor}" if weighted else target.tensor
+
+
+def rows_of(feeds: Mapping[str, Any]) -> int:
+    """Return the number of targets in a run, as its inputs say it: 1 if nothing does."""
+    return next((len(feeds[k]) for k in (WEIGHTS, ELEMENTS, TARGETS) if k in feeds), 1)
 
 
 class Batch(NamedTuple):

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcam.batch import Batch, Said, Wanted
+from onnxcam.batch import Batch, Said, Wanted, rows_of
 from onnxcam.checks import check_axes, check_finite, check_linear
 from onnxcam.errors import InferenceError, LayerError, TargetError, naming
 from onnxcam.explanation import Explanation
 from onnxcam.feeds import feeds_of
 from onnxcam.finishing import finish
+from onnxcam.image_runs import ImageRuns, reading
 from onnxcam.imaging.preprocess import Geometry, Preprocess
 from onnxcam.inputs.images import ImageLike, Inputs, Item
 from onnxcam.layers import SCALE, Group, Layers, channels_of, grouped
 from onnxcam.methods.base import Method
 from onnxcam.notes import note_at_input, note_on
-from onnxcam.runner import BATCH, ImageRuns, Runner, reading
+from onnxcam.runner import BATCH, Program, Runner
 from onnxcam.runtime.batching import ahead
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange, probability
@@ -197,6 +198,13 @@ class Job:
         """Return the spatial lengths of a run's images."""
         return tuple(self.plan.image.channels_first(batch.tensor[:1]).shape[2:])
 
+    def _program_of(self, feeds: Mapping[str, Any]) -> Program:
+        """Return the program of one target, or of several."""
+        if rows_of(feeds) == 1:
+            return self.program
+        methods, runner = self.setup.methods, self.setup.runner
+        return runner.program(methods, self.element, kernels=True, several=True)
+
     def _values(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run the model: all targets at once, or one after another where the engine needs it."""
         written = [m for m in self.setup.methods if m.drive is None]
@@ -207,7 +215,7 @@ class Job:
         if self.setup.runner.engine == "rules" or TARGETS not in feeds:
             flags = [self.plan.part(*part).outputs.get("negative", "") for part in parts]
             try:
-                return self.program.run_there(feeds, outputs, [*record, *flags])
+                return self._program_of(feeds).run_there(feeds, outputs, [*record, *flags])
             except InferenceError as error:
                 if ELEMENTS not in feeds:
                     raise
@@ -252,8 +260,7 @@ class Job:
             check_axes(method, layer, self.plan.image, np.shape(maps[0])[1:], self.path)
         scores = values[VALUES if self.element is not None else self.plan.scores]
         check_finite(scores, maps, method, self.path)
-        targets = (batch.feeds[k] for k in (WEIGHTS, ELEMENTS, TARGETS) if k in batch.feeds)
-        count = len(next(targets, [PREDICTED]))
+        count = rows_of(batch.feeds)
         # What is the same for every target has an axis of 1 there.
         signed = [np.broadcast_to(np.asarray(m, np.float32), (count, *m.shape[1:])) for m in maps]
         return signed, raw

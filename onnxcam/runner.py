@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from onnxcam.cache import forget, instrumented
-from onnxcam.errors import InferenceError, LayerError, MethodError
-from onnxcam.feeds import filled
+from onnxcam.errors import InferenceError, LayerError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
-from onnxcam.runtime.session import Providers, Session, choose_providers
+from onnxcam.runtime.session import Providers, Session, choose_providers, keeps_blocks
 from onnxcam.surgeon.lengths import Grid
-from onnxcam.surgeon.plan import WEIGHTS, Plan
+from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.request import Cut, Request
 from onnxcam.surgeon.words import DETECTIONS, STAGES, SWEEP, WEIGHTED
 
@@ -92,7 +89,11 @@ def kernels_on_device(providers: Providers) -> bool:
 
 
 class Runner:
-    """Makes programs of one model; several threads may ask."""
+    """Makes programs of one model; several threads may ask.
+
+    Attributes:
+        blocks: whether gradients at the image are written for the CPU's blocked layout.
+    """
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class Runner:
         self._layers, self._score, self._grid = layers, score, grid
         self._providers, self._cached = providers, cached
         self._on_device = engine == "rules" and kernels_on_device(providers)
+        self.blocks = engine == "rules" and keeps_blocks(providers)
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._single: dict[str, Runner] = {}
         self._lock = threading.Lock()
@@ -121,6 +123,7 @@ class Runner:
         *,
         kernels: bool = False,
         of_boxes: Sequence[Method] | None = None,
+        several: bool = False,
     ) -> Program:
         """Return the program that gives what methods write; made once.
 
@@ -130,15 +133,19 @@ class Runner:
             cut: see :class:`onnxcam.surgeon.request.Request`.
             kernels: whether sums may be left to kernels on a GPU.
             of_boxes: what is written in place of methods where the model is a detector.
+            several: whether a run has several targets. On the CPU gradients at the image are
+                otherwise written for one, which is less work.
         """
         written = _written(methods)
         for_boxes = None if of_boxes is None else _written(of_boxes)
         on_device = kernels and self._on_device
-        key = (_parts(written), element, cut, on_device)
+        at_image = any(m.space == "input" for m in written.values())
+        single = self.blocks and at_image and not several
+        key = (_parts(written), element, cut, single, on_device)
         with self._lock:
             if key in self._programs:
                 return self._programs[key]
-            made = self._made(written, element, cut, on_device, for_boxes)
+            made = self._made(written, element, cut, single, on_device, for_boxes)
             plan = made.plan
             if plan.detector is not None and for_boxes is not None:
                 key = (_parts(for_boxes), *key[1:])
@@ -176,6 +183,7 @@ class Runner:
         written: Mapping[str, Method],
         element: str | None,
         cut: Cut = "",
+        single: bool = False,
         on_device: bool = False,
         of_boxes: Mapping[str, Method] | None = None,
     ) -> Request:
@@ -189,6 +197,7 @@ class Runner:
             element=element,
             engine=self.engine,
             cut=cut,
+            single=single,
             on_device=on_device,
         )
 
@@ -197,10 +206,11 @@ class Runner:
         written: Mapping[str, Method],
         element: str | None,
         cut: Cut,
+        single: bool,
         on_device: bool,
         of_boxes: Mapping[str, Method] | None,
     ) -> Program:
-        request = self.request(written, element, cut, on_device, of_boxes)
+        request = self.request(written, element, cut, single, on_device, of_boxes)
         keys = [m.key() for part in (written, of_boxes or {}) for m in part.values()]
         data, plan = instrumented(self.path, request, keys, cached=self._cached)
         try:
@@ -228,173 +238,3 @@ def _written(methods: Sequence[Method]) -> dict[str, Method]:
 
 def _parts(written: Mapping[str, Method]) -> tuple[Any, ...]:
     return tuple((m.label, m.write, m.written) for m in written.values())
-
-
-_VALUE = Method("value", "", write=lambda s: {"value": s.value}, space="layer", builtin=True)
-_GRADIENT = Method(
-    "input-gradient",
-    "",
-    space="input",
-    write=lambda s: {"gradient": s.gradient(s.input)},
-    builtin=True,
-)
-
-
-class ImageRuns:
-    """Many runs on variants of one image, see :class:`onnxcam.methods.base.Runs`.
-
-    Where the model takes integers, its first floating tensor is varied in their place.
-    """
-
-    def __init__(
-        self,
-        runner: Runner,
-        tensor: Array,
-        targets: Mapping[str, Array],
-        element: str | None,
-        likeness: Callable[[Array], Callable[[Array], Array]] | None = None,
-    ) -> None:
-        """Take an image ``[1, ...]`` as the model takes it, and its targets, which stay fixed.
-
-        ``targets`` are the inputs that say them, of one image; other inputs of the model are
-        among them, with a batch axis of 1. ``likeness`` is given a detector's numbers on the clean
-        image and returns what compares others with them, where boxes are explained.
-        """
-        self._likeness = likeness
-        self._like: Callable[[Array], Array] | None = None
-        self._runner, self._targets, self._element = runner, targets, element
-        whole = runner.program([_VALUE], element)
-        self._facts, self._tensor = whole.plan.image, tensor
-        self._batch_size = self._facts.batch or BATCH
-        self._cut: Cut = "input" if np.issubdtype(np.dtype(self._facts.dtype), np.integer) else ""
-        self._program = runner.program([_VALUE], element, self._cut) if self._cut else whole
-        if self._cut:
-            [tensor] = self._clean(tuple(self._program.plan.feeds)[:1])
-        self._kind = tensor.dtype
-        self.image = np.asarray(self._facts.channels_first(tensor)[0])
-        self.value = self.forward(self.image[None])[0]
-
-    @property
-    def batch(self) -> int:
-        """How many images one run takes."""
-        return self._batch_size
-
-    @cached_property
-    def activations(self) -> Array:
-        """The layer's activations on the clean image, ``[K, *S]``."""
-        layers = self._program.plan.layers
-        name = layers[0].name if layers else next(iter(self._tail.plan.feeds))
-        return np.asarray(self._clean((name,))[0][0])
-
-    @property
-    def _tail(self) -> Program:
-        return self._runner.program([_VALUE], self._element, "layer")
-
-    @cached_property
-    def _crossing(self) -> list[Array]:
-        """What the tail is fed on the clean image, in the order of its feeds."""
-        return self._clean(tuple(self._tail.plan.feeds))
-
-    def _clean(self, tensors: tuple[str, ...]) -> list[Array]:
-        """Return tensors of the model on the clean image, with a batch axis of 1."""
-        method = reading(*tensors)
-        program = self._runner.program([method], self._element)
-        outputs = program.plan.parts[method.label].outputs
-        feeds = self._feeds(program, {self._facts.name: filled(self._tensor, self._facts.batch)})
-        values = program.run(feeds, list(outputs.values()))
-        return [np.asarray(values[outputs[tensor]])[:1] for tensor in tensors]
-
-    def forward(self, images: Array) -> NDArray[np.float64]:
-        """Return the explained numbers of images ``[B, C, H, W]``, ``[B, T]``."""
-        return self._many(self._program, images, "value")["value"].astype(np.float64)
-
-    def gradient(self, images: Array) -> NDArray[np.float64]:
-        """Return their gradients at the images, ``[B, T, C, H, W]``."""
-        found = self.given(_GRADIENT, images)["gradient"].astype(np.float64)
-        return np.asarray(self._facts.channels_first(found, 2))
-
-    def given(self, method: Method, images: Array) -> dict[str, Array]:
-        """Return what a method of one run writes, of images ``[B, C, H, W]``, images first."""
-        program = self._runner.program([method], self._element, self._cut)
-        return self._many(program, images, method.label)
-
-    def like_boxes(self, images: Array) -> NDArray[np.float64]:
-        """Return how like each explained box the best one of images is, ``[B, T]``.
-
-        Raises:
-            MethodError: no boxes are explained.
-        """
-        if self._likeness is None or self._program.plan.single:
-            raise MethodError(
-                "d-rise explains boxes, of a detector that takes several images. "
-                "layer-cam takes any target."
-            )
-        if self._like is None:
-            self._like = self._likeness(self._numbers(self.image[None])[0])
-        return np.stack([self._like(one) for one in self._numbers(images)])
-
-    def _numbers(self, images: Array) -> Array:
-        """Return a detector's numbers ``[B, A, 4 + S]`` of images."""
-        assert self._program.plan.element is not None
-        method = _numbers_of(self._program.plan.element.name)
-        return self.given(method, images)["numbers"][:, 0]
-
-    def tail(self, activations: Array) -> NDArray[np.float64]:
-        """Return the explained numbers of activations ``[B, K, *S]``, ``[B, T]``."""
-        layer, *others = self._tail.plan.feeds.values()
-        fixed = dict(zip(others, self._crossing[1:], strict=True))
-        found = self._run_parts(self._tail, layer, activations, fixed, "value")
-        return found["value"].astype(np.float64)
-
-    def _many(self, program: Program, images: Array, part: str) -> dict[str, Array]:
-        whole = self._facts.as_taken(images)
-        fed = next(iter(program.plan.feeds.values())) if self._cut else self._facts.name
-        return self._run_parts(program, fed, whole.astype(self._kind), {}, part)
-
-    def _run_parts(
-        self, program: Program, fed: str, whole: Array, fixed: Mapping[str, Array], part: str
-    ) -> dict[str, Array]:
-        """Return a part's values, images first, of many variants of one input."""
-        facts = program.plan.parts[part]
-        outputs = {key: name for key, name in facts.outputs.items() if key != "negative"}
-        found: dict[str, list[Array]] = {key: [] for key in outputs}
-        for start in range(0, len(whole), self._batch_size):
-            variants = whole[start : start + self._batch_size]
-            full = filled(variants, self._facts.batch)
-            feeds = self._feeds(program, {fed: full, **fixed})
-            values = program.run(feeds, list(outputs.values()))
-            for key, output in outputs.items():
-                value = values[output]
-                value = value if key in facts.images_first else np.swapaxes(value, 0, 1)
-                found[key].append(value[: len(variants)])
-        return {key: np.concatenate(parts) for key, parts in found.items()}
-
-    def _feeds(self, program: Program, varied: Mapping[str, Array]) -> dict[str, Array]:
-        """Add what stays fixed, repeated as often as there are variants."""
-        count = max(map(len, varied.values()))
-        fixed = {n: v for n, v in self._targets.items() if n in program.inputs}
-        if WEIGHTS in fixed:  # some rules need one for each image
-            fixed[WEIGHTS] = np.repeat(fixed[WEIGHTS], count, 1)
-        repeated = {*program.others, *program.plan.feeds.values()}
-        return {
-            n: np.repeat(v, count, 0) if n in repeated and len(v) == 1 else v
-            for n, v in {**fixed, **varied}.items()
-        }
-
-
-@cache
-def reading(*tensors: str) -> Method:
-    """Return a method that gives tensors of the model as they are; the same one each time."""
-    name = f"reading {','.join(tensors)}"  # tells its graph from others in the cache
-    return Method(name, "", write=lambda s: {t: s.tensor(t) for t in tensors}, builtin=True)
-
-
-@cache
-def _numbers_of(tensor: str) -> Method:
-    """Return a method that gives a tensor of the model, ``[1, N, ...]``."""
-    return Method(
-        f"numbers of {tensor}",
-        "",
-        write=lambda s: {"numbers": s.per_target(s.tensor(tensor))},
-        builtin=True,
-    )

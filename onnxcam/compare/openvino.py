@@ -35,6 +35,7 @@ class OpenVinoRunner(Runner):
         super().__init__(
             path, layers=(layer,), score=score, engine="rules", providers="cpu", cached=False
         )
+        self.blocks = False  # a form for ONNX Runtime
 
     def load(self, model: bytes | Path, plan: Plan) -> Program:
         """Load an instrumented model.

@@ -31,11 +31,12 @@ from onnxcam.errors import (
 )
 from onnxcam.explainer import Explainer
 from onnxcam.feeds import feeds_of
+from onnxcam.image_runs import reading
 from onnxcam.imaging.preprocess import Preprocess
 from onnxcam.inputs import cards
 from onnxcam.inputs.cards import GUESS
 from onnxcam.inputs.others import Others
-from onnxcam.runner import Runner, reading
+from onnxcam.runner import Runner
 from onnxcam.surgeon.inspect import Inspection, inspect
 
 RUNTIMES = ("onnxruntime", "openvino")

@@ -176,13 +176,12 @@ def _add(
         model.graph.outputs.append(output)
     _add_findings(model, walk, taken)
     drop_unneeded(model.graph, PREFIX)
-    if T == 1:
-        drop_t(builder, appended(model.graph, last))
-        drop_unneeded(model.graph, PREFIX)
     if blocked:
-        from onnxcam.gradient.blocked.layout import keep_blocked
+        from onnxcam.gradient.blocked.write import write_blocked
 
-        keep_blocked(builder, appended(model.graph, last))
+        write_blocked(builder, last)
+    elif T == 1:
+        drop_t(builder, appended(model.graph, last))
         drop_unneeded(model.graph, PREFIX)
     if overrides:
         model.metadata_props[CHANGED] = "\n".join(dict.fromkeys(walk.changed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,6 +78,12 @@ def choose_providers(requested: Providers) -> list[Any]:
                 f"provider '{name}' is not in this ONNX Runtime, which has {', '.join(available)}."
             )
     return chosen
+
+
+def keeps_blocks(providers: Providers) -> bool:
+    """Whether convolutions keep images in blocks of channels: on the CPU, an x86 one."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and _name(choose_providers(providers)[0]) == CPU
 
 
 def _name(entry: str | tuple[str, Mapping[str, Any]]) -> str:

@@ -27,6 +27,7 @@ from onnxcam.errors import (
 )
 from onnxcam.gradient.add import needed_opset
 from onnxcam.gradient.appended import appended, infer_appended, last_node
+from onnxcam.gradient.blocked.write import write_blocked
 from onnxcam.graph.builder import PREFIX, Builder
 from onnxcam.graph.terms import Term
 from onnxcam.graph.values import dims, drop_unneeded, names
@@ -39,6 +40,7 @@ from onnxcam.surgeon.choose import Chosen, choose
 from onnxcam.surgeon.find.axes import class_axis
 from onnxcam.surgeon.find.endings import probability, squashed_before, walk_back
 from onnxcam.surgeon.find.image import first_floating
+from onnxcam.surgeon.find.layouts import Layout
 from onnxcam.surgeon.find.options import element_option, score_option
 from onnxcam.surgeon.lengths import Check
 from onnxcam.surgeon.plan import SCORES, PartFacts, Plan, part_name
@@ -90,7 +92,8 @@ def _instrument(prepared: Prepared, origin: Origin, request: Request) -> tuple[b
         built, chosen = _build(prepared, chosen, request)
         model = built.model
     plan = plan_of(facts, chosen, origin.outer)  # before a layer that was added becomes an output
-    parts, feeds = write_parts(model, chosen, request, _seeds(model, chosen, built))
+    T = 1 if request.single else "T"
+    parts, feeds = write_parts(model, chosen, request, _seeds(model, chosen, built, T))
     plan = replace(plan, parts=parts, feeds=feeds)
     if plan.layer is not None:
         model.metadata_props["onnxcam.layer"] = ", ".join(layer.name for layer in plan.layers)
@@ -146,15 +149,15 @@ def _build(prepared: Prepared, chosen: Chosen, request: Request) -> tuple[Built,
     return built, chosen.in_graph(built.model.graph)
 
 
-def _seeds(model: ir.Model, chosen: Chosen, built: Built | None) -> Seeds:
+def _seeds(model: ir.Model, chosen: Chosen, built: Built | None, T: str | int) -> Seeds:
     """Return where walks start, the targets being inputs."""
     builder = Builder(model.graph, model.opset_imports[""])
     if built is not None:
         return BuiltSeeds(builder, chosen.score, built, chosen.layers[0].value)
     if chosen.element is None:
-        return ClassSeeds(builder, chosen.score)
+        return ClassSeeds(builder, chosen.score, T)
     tensor = element_tensor(builder, chosen)
-    return (WeightSeeds if chosen.weighted else ElementSeeds)(builder, tensor)
+    return (WeightSeeds if chosen.weighted else ElementSeeds)(builder, tensor, T)
 
 
 def element_tensor(builder: Builder, chosen: Chosen) -> ir.Value:
@@ -175,8 +178,12 @@ def write_parts(
     graph, builder = model.graph, seeds.b
     seeds.add_outputs()
     image = names(graph)[chosen.image.name]
-    sites = [Site(builder, seeds, p.value, image, chosen.why, p.layout) for p in chosen.layers]
-    sites = sites or [Site(builder, seeds, None, image, chosen.why)]
+    places: list[tuple[ir.Value | None, Layout | None]]
+    places = [(p.value, p.layout) for p in chosen.layers] or [(None, None)]
+    sites = [
+        Site(builder, seeds, value, image, chosen.why, layout, single=request.single)
+        for value, layout in places
+    ]
     last = last_node(graph)
     parts = {}
     for n, site in enumerate(sites):
@@ -188,6 +195,8 @@ def write_parts(
     for check, value in _checks(chosen):
         lengths = builder.op("Shape", value)
         add_output(builder, check.output, lengths, ir.DataType.INT64, [len(dims(value) or [])])
+    if request.single:
+        write_blocked(builder, last)
     if any(o.shape is None for o in graph.outputs):
         infer_appended(builder, appended(graph, last))
     feeds = {}

@@ -48,6 +48,8 @@ class Request:
         on_device: whether weighted sums are left to a kernel on the GPU, which is given weights and
             activations; everything is then written with images first.
         cut: at which tensor the graph begins: it is an input, in place of what computes it.
+        single: whether a run has one target, and gradients at the image are written for ONNX
+            Runtime on CPU, see :mod:`onnxcam.gradient.blocked.layout`.
         of_boxes: what is written in place of parts where the model is a detector.
     """
 
@@ -58,6 +60,7 @@ class Request:
     element: str | None = None
     engine: Engine = "rules"
     cut: Cut = ""
+    single: bool = False
     on_device: bool = False
     of_boxes: Mapping[str, Part] | None = None
 
@@ -70,5 +73,6 @@ class Request:
             self.element,
             self.engine,
             self.cut,
+            self.single,
             self.on_device,
         ]

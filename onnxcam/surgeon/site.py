@@ -101,8 +101,10 @@ class Site:
         image: ir.Value,
         why: OnnxcamError | None = None,
         layout: Layout | None = None,
+        *,
+        single: bool = False,
     ) -> None:
-        self._layout = layout
+        self._layout, self._single = layout, single
         self.b, self.op, self._seeds, self._layer, self._image = b, b.op, seeds, layer, image
         self._why = why or LayerError("the model has no layer of maps.")
         self._known: dict[tuple[Any, ...], ir.Value] = {}
@@ -215,7 +217,8 @@ class Site:
         return self._seeds
 
     def _of(self, seeds: Seeds) -> Site:
-        return Site(self.b, seeds, self._layer, self._image, self._why)
+        at = (self._layer, self._image, self._why)
+        return Site(self.b, seeds, *at, single=self._single)
 
     def bent(self, along: Term) -> Term | None:
         """Return the targets' Hessian at the layer times a vector ``[N, K, *S]``.
@@ -364,7 +367,7 @@ class Site:
         self, key: tuple[Any, ...], to: ir.Value, overrides: tuple[Override, ...]
     ) -> ir.Value:
         start = self._seeds.start(to, overrides)
-        g, self._walks[key] = start.walk(self.b, to, overrides)
+        g, self._walks[key] = start.walk(self.b, to, overrides, single=self._single)
         return g
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], ir.Value]) -> ir.Value:

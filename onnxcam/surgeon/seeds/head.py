@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.add import add_gradient, new_walk, walk_back
 from onnxcam.gradient.backward import Backward
+from onnxcam.gradient.blocked.rules import Blocked
 from onnxcam.gradient.call import dequantized
 from onnxcam.gradient.overrides.base import Override
 from onnxcam.graph.builder import Builder
@@ -57,10 +58,19 @@ class Cotangent:
         return walk_back(walk, self.value, self.full(), list(to)) if to else []
 
     def walk(
-        self, b: Builder, to: ir.Value, overrides: Sequence[Override] = ()
+        self,
+        b: Builder,
+        to: ir.Value,
+        overrides: Sequence[Override] = (),
+        *,
+        single: bool = False,
     ) -> tuple[ir.Value, Backward]:
-        """Return the same, and the walk that went there, which knows what overrides did."""
-        walk = new_walk(b, overrides, unclipped=self.unclipped)
+        """Return the same, and the walk that went there, which knows what overrides did.
+
+        ``single``: ``T`` is 1, and the walk is written for ONNX Runtime on CPU.
+        """
+        layers, fixed = ((Blocked(), *overrides), 1) if single else (overrides, None)
+        walk = new_walk(b, layers, fixed_t=fixed, unclipped=self.unclipped)
         if to is self.value:
             return self.full(), walk
         return walk_back(walk, self.value, self.full(), [to])[0], walk
