@@ -59,7 +59,11 @@ class ImageRuns:
             [tensor] = self._clean(tuple(self._program.plan.feeds)[:1])
         self._kind = tensor.dtype
         self.image = np.asarray(self._facts.channels_first(tensor)[0])
-        self.value = self.forward(self.image[None])[0]
+
+    @cached_property
+    def value(self) -> NDArray[np.float64]:
+        """The explained numbers of the clean image, ``[T]``."""
+        return np.asarray(self.forward(self.image[None])[0])
 
     @property
     def batch(self) -> int:

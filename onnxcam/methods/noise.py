@@ -7,6 +7,7 @@ standard deviation a share of the image's range. Only as many copies as one run 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +145,8 @@ def smooth_grad_cam_plus_plus(
     powers = [np.zeros(1)] * 3
     for images in noisy(runs, samples, noise, seed):
         g = runs.given(_GRADIENT, images)["gradient"].astype(np.float64)
-        powers = [m + (g**p).sum(axis=0) / samples for p, m in enumerate(powers, 1)]
+        for p, power in enumerate(accumulate([g] * 3, np.multiply)):
+            powers[p] = powers[p] + power.sum(axis=0) / samples
     a = runs.activations
     first, second, third = powers  # [T, K, *S]
     space = tuple(range(2, first.ndim))
