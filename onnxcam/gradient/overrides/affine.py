@@ -101,7 +101,7 @@ def affine_of(node: ir.Node, ends: Collection[ir.Value] = ()) -> Affine | None:
             return None
         value, factor, added = step
         producer = value.producer()
-        if producer is None or value in ends or len(_readers(value)) != 1:
+        if producer is None or value in ends or len(readers_of(value)) != 1:
             return None
         shift, scale, node = np.asarray(shift + scale * added), np.asarray(scale * factor), producer
     weight = 1 if node.op_type != "MatMul" or constant(node.inputs[0]) is None else 0
@@ -174,6 +174,6 @@ def _by_channel(number: np.ndarray, x: ir.Value) -> np.ndarray | None:
     return number.reshape(-1)
 
 
-def _readers(value: ir.Value) -> list[ir.Node]:
+def readers_of(value: ir.Value) -> list[ir.Node]:
     """Return the nodes of the model that read a value."""
     return [n for n in value.consumers() if not (n.name or "").startswith(PREFIX)]

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.kinds import Rule
-from onnxcam.gradient.overrides.affine import Affine
+from onnxcam.gradient.overrides.affine import Affine, readers_of
 from onnxcam.graph.builder import shaped
 from onnxcam.graph.values import constant
 
@@ -96,6 +96,8 @@ class Gamma:
     ) -> ir.Value:
         """Return ``G`` of what the layer reads."""
         weight, bias, zero = layer.weights(call), layer.bias(call), call.like(0.0)
+        if not_negative(layer.x):
+            return self._of_positive(call, layer, rule, r, z)
         more, less = (self._more(call, weight, part) for part in (above, below))
         up = _Part(more, less, bias and self._more(call, bias, above))
         down = _Part(less, more, bias and self._more(call, bias, below))
@@ -105,6 +107,33 @@ class Gamma:
             "Add",
             _shared(call, layer, rule, for_it, up),
             _shared(call, layer, rule, against, down),
+        )
+
+    def _of_positive(
+        self, call: Call, layer: Affine, rule: Rule, r: ir.Value, z: ir.Value
+    ) -> ir.Value:
+        """Return the same of an input that is nowhere negative, by fewer convolutions.
+
+        With ``z+ = W+ x`` what is shared among is ``z + gamma z+`` or ``z + gamma (z - z+)``, and
+        ``W-`` is ``W - W+``. Both have the sign of ``z``, and nothing cancels.
+        """
+        weight, bias, gamma = layer.weights(call), layer.bias(call), call.like(self.gamma)
+        upper = above(call, weight)
+        up = layer.applied(call, layer.x, upper, bias and above(call, bias))
+        if _is_rectified(call, z):  # R is 0 where z is negative
+            total = call.op("Add", z, call.op("Mul", up, gamma))
+            ratio = call.op("Div", r, stabilized(call, total, _STABLE))
+            return _pulled(call, layer, rule, layer.x, self._more(call, weight, above), ratio)
+        positive = call.op("Greater", z, call.like(0.0))
+        added = call.op("Where", positive, up, call.op("Sub", z, up))
+        total = call.op("Add", z, call.op("Mul", added, gamma))
+        ratio = call.op("Div", r, stabilized(call, total, _STABLE))
+        more = call.op("Where", positive, call.like(1.0), call.like(1 + self.gamma))
+        sign = call.op("Where", positive, gamma, call.like(-self.gamma))
+        return call.op(
+            "Add",
+            _pulled(call, layer, rule, layer.x, weight, call.op("Mul", ratio, more)),
+            _pulled(call, layer, rule, layer.x, upper, call.op("Mul", ratio, sign)),
         )
 
     def _more(self, call: Call, value: ir.Value, part: Part) -> ir.Value:
@@ -173,6 +202,16 @@ def _pulled(
     assert copy is not None
     [(_, found)] = rule.back(call.walk, copy, [ratio], {x})
     return found
+
+
+def _is_rectified(call: Call, z: ir.Value) -> bool:
+    """Whether rectifiers are all that reads a layer's output."""
+    readers = readers_of(z)
+    return (
+        bool(readers)
+        and z not in call.walk.ends
+        and all(n.op_type == "Relu" and not n.domain for n in readers)
+    )
 
 
 def stabilized(call: Call, value: ir.Value, epsilon: float) -> ir.Value:
