@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from onnxcam.methods.base import Method
 from onnxcam.notes import note_at_input, note_on
 from onnxcam.runner import BATCH, Program, Runner
 from onnxcam.runtime.batching import ahead
+from onnxcam.runtime.blas import on_one_thread
 from onnxcam.surgeon.plan import CLASSES, ELEMENTS, RANKS, TARGETS, VALUES, WEIGHTS, part_name
 from onnxcam.targets.classes import PREDICTED, ClassTarget, arrange, probability
 from onnxcam.targets.detections import compared
@@ -165,6 +167,11 @@ class Job:
 
     def run(self, batch: Batch) -> tuple[list[list[Explanation]], NDArray[Any]]:
         """Run one batch; return each image's explanations, and its scores or explained numbers."""
+        on_host = any(m.finish or m.drive for m in self.setup.methods)
+        with on_one_thread() if on_host else nullcontext():
+            return self._run(batch)
+
+    def _run(self, batch: Batch) -> tuple[list[list[Explanation]], NDArray[Any]]:
         values = self._values(batch.feeds)
         if any(m.space == "layer" or "layer" in m.needs for m in self.setup.methods):
             with naming(self.path, LayerError):

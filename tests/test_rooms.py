@@ -42,6 +42,7 @@ ROOMS["checks"] = {"errors", "methods", "model", "surgeon"}
 ROOMS["finishing"] = {"kernels", "methods", "runtime", "surgeon"}
 ROOMS["layers"] = {"errors", "kernels", "model", "notes", "surgeon"}
 ROOMS["batch"] = {"inputs", "surgeon", "targets"}
+ROOMS["image_runs"] = {"batch", "errors", "feeds", "methods", "runner", "surgeon"}
 ROOMS["job"] = set(ROOMS) - {"_version", "cache", "files", "gradient", "graph"}
 ROOMS["meaning"] = {"batch", "errors", "inputs", "surgeon", "targets"}
 ROOMS["explainer"] = set(ROOMS) - {"_version", "cache", "files", "graph", "kernels"}
@@ -90,6 +91,7 @@ ROOMS["compare"] = {
         "inputs",
     ),
     *("job", "kernels", "layers", "methods", "model", "notes", "runner", "runtime", "surgeon"),
+    "image_runs",
     "targets",
 }
 ROOMS["cli"] = {*ROOMS, "__init__"}
