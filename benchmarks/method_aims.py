@@ -24,7 +24,8 @@ def family(method: Method) -> str:
         return GRADIENT
     if method.name.startswith("lrp"):
         return LRP
-    return CAM if method.space == "layer" and method.name not in _BLOCKS else OTHERS
+    at_last = method.space == "layer" and not method.joins and method.name not in _BLOCKS
+    return CAM if at_last else OTHERS
 
 
 def families(known: Mapping[str, Method]) -> dict[str, list[str]]:
