@@ -6,8 +6,8 @@
 The weights of convolutions and dense layers are drawn anew, from a normal distribution of the same
 mean and deviation: from the top layer down (cascade), and one layer at a time. The class stays that
 which the trained network predicts. Methods of up to ten forward passes are tried on every model,
-the others on the last one, with fewer draws and steps than usual. ``--write`` puts the tables into
-docs/sanity.md and the sheets into docs/pictures. Needs ONNXCAM_TEST_DATA (default ../shared/data).
+the others on the last one, with fewer draws and steps than usual. ``--write`` puts the tables that
+were made into docs/sanity.md, and the sheets into docs/pictures. Needs ONNXCAM_TEST_DATA (default ../shared/data).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 MODELS = ["mobilenetv2-torch-dynamo.onnx", "squeezenet1.1-mxnet-opset7.onnx"]
 PHOTOGRAPHS = ["both.png", "pets.jpg", "cheetah_person.jpg", "voc2007_001763.jpg", "cat_dog.jpg"]
 FEWER = {"masks": 400, "samples": 16, "steps": 16, "iterations": 50, "permutations": 2}
+FEWEST = {"ss-cam": {"samples": 2}, "is-cam": {"steps": 2}}  # these take as many for every channel
 BEGIN, END = "<!-- sanity checks -->", "<!-- end of checks -->"
 SIZE = 224  # at which structure is compared
 CELL = 48  # pixels of a picture on a sheet
@@ -52,6 +53,7 @@ def chosen(many: bool, wanted: list[str] | None) -> list[Method]:
         few = method.drive is None or (method.cost.isdigit() and int(method.cost) <= 10)
         if few != many and (wanted is None or name in wanted):
             less = {k: min(v, FEWER[k]) for k, v in method.parameters.items() if k in FEWER}
+            less |= FEWEST.get(name, {})
             found.append(find_method(method, **less))
     return found
 
@@ -214,11 +216,19 @@ def _small(one: onnxcam.Explanation, colours: np.ndarray) -> Image.Image:
     return Image.fromarray(colours[np.asarray(small)])
 
 
+def sections(text: str) -> dict[str, str]:
+    """Return the tables of a text by their headings."""
+    parts = text.split("### ")[1:]
+    return {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts}
+
+
 def write(checks: Sequence[Check], text: str) -> None:
-    """Put tables and sheets into the documents."""
+    """Put tables and sheets into the documents; tables of other methods stay."""
     page = DOCS / "sanity.md"
     before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}", "utf-8")
+    old, _, after = rest.partition(END)
+    whole = "\n\n".join(f"### {k}\n\n{v}" for k, v in (sections(old) | sections(text)).items())
+    page.write_text(f"{before}{BEGIN}\n\n{whole}\n\n{END}{after}", "utf-8")
     for check in checks:
         name = check.name.split("-")[0].replace(".", "-") + "-many" * check.many
         check.picture().save(DOCS / "pictures" / f"sanity-{name}.png", optimize=True)

@@ -128,6 +128,8 @@ class Session:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)
         )
+        # Threads that spin between runs keep those of other sessions, and NumPy's, waiting.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         chosen = choose_providers(providers)
         names = [_name(entry) for entry in chosen]
         if CUDA in names and hasattr(runtime, "preload_dlls"):
