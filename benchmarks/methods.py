@@ -147,16 +147,18 @@ def network(name: str, given: argparse.Namespace) -> Network:
     return Network(name, path, plain, single, best, size)
 
 
-def _single_thread() -> None:
-    """Have ONNX Runtime take one thread: idle ones spin, which would count as work."""
+def _set_threads(single: bool) -> None:
+    """Have threads of every session rest between runs, or take one: those that spin cost others."""
     options = onnxruntime.SessionOptions
 
-    def single() -> onnxruntime.SessionOptions:
-        made = options()
-        made.intra_op_num_threads = 1
-        return made
+    def made() -> onnxruntime.SessionOptions:
+        found = options()
+        found.add_session_config_entry("session.force_spinning_stop", "1")
+        if single:
+            found.intra_op_num_threads = 1
+        return found
 
-    onnxruntime.SessionOptions = single
+    onnxruntime.SessionOptions = made
 
 
 @cache
@@ -322,8 +324,7 @@ def run(arguments: list[str] | None = None) -> str:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args(arguments or [])
     warnings.simplefilter("ignore")
-    if given.clock is time.process_time:
-        _single_thread()
+    _set_threads(single=given.clock is time.process_time)
     start, networks = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ONNXCAM_CACHE"] = str(Path(folder) / "cache")

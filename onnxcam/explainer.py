@@ -135,6 +135,7 @@ class Explainer:
             engine=engine,
             providers=providers,
             cached=cache,
+            by_turns=any(m.drive for m in self.methods),
         )
         of_boxes = None if self._chosen else [find_method(_OF_BOXES)]
         self._default = self._runner.program(self.methods, kernels=True, of_boxes=of_boxes)

@@ -93,6 +93,8 @@ class Runner:
 
     Attributes:
         blocks: whether gradients at the image are written for the CPU's blocked layout.
+
+    ``by_turns`` says that programs are run in turn, as methods of many runs do.
     """
 
     def __init__(
@@ -105,10 +107,11 @@ class Runner:
         engine: Engine,
         providers: Providers,
         cached: bool,
+        by_turns: bool = False,
     ) -> None:
         self.path, self.engine = path, engine
         self._layers, self._score, self._grid = layers, score, grid
-        self._providers, self._cached = providers, cached
+        self._providers, self._cached, self._by_turns = providers, cached, by_turns
         self._on_device = engine == "rules" and kernels_on_device(providers)
         self.blocks = engine == "rules" and keeps_blocks(providers)
         self._programs: dict[tuple[Any, ...], Program] = {}
@@ -175,6 +178,7 @@ class Runner:
                     engine=self.engine,
                     providers=self._providers,
                     cached=self._cached,
+                    by_turns=self._by_turns,
                 )
             return self._single[layer]
 
@@ -228,7 +232,8 @@ class Runner:
         if isinstance(model, Path) and plan.outer:
             model = model.read_bytes()  # older runtimes look for outer weights beside a file only
         folder, name = self.path.absolute().parent, self.path.name
-        return Program(Session(model, folder, self._providers, name), plan)
+        session = Session(model, folder, self._providers, name, rests=self._by_turns)
+        return Program(session, plan)
 
 
 def _written(methods: Sequence[Method]) -> dict[str, Method]:

@@ -107,6 +107,8 @@ class Session:
         providers: Providers = None,
         name: str = "model",
         stream: Any = None,
+        *,
+        rests: bool = False,
     ) -> None:
         """Load a model.
 
@@ -117,6 +119,8 @@ class Session:
             name: the model's name in messages.
             stream: a CUDA stream (Numba's, or what ``int`` makes a handle of) to run on, shared
                 with kernels; without it, or with the handle 0, ONNX Runtime has one of its own.
+            rests: whether threads stop spinning when a run ends: another session, which runs by
+                turns with this one, would have to wait for them.
 
         Raises:
             RuntimeMissingError: no runtime or no such provider.
@@ -128,8 +132,8 @@ class Session:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)
         )
-        # Threads that spin between runs keep those of other sessions, and NumPy's, waiting.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if rests:
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         chosen = choose_providers(providers)
         names = [_name(entry) for entry in chosen]
         if CUDA in names and hasattr(runtime, "preload_dlls"):
