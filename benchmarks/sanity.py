@@ -7,7 +7,8 @@ The weights of convolutions and dense layers are drawn anew, from a normal distr
 mean and deviation: from the top layer down (cascade), and one layer at a time. The class stays that
 which the trained network predicts. Methods of up to ten forward passes are tried on every model,
 the others on the last one, with fewer draws and steps than usual. ``--write`` puts the tables that
-were made into docs/sanity.md, and the sheets into docs/pictures. Needs ONNXCAM_TEST_DATA (default ../shared/data).
+were made into docs/sanity.md, and the sheets into docs/pictures. Needs ONNXCAM_TEST_DATA (default
+../shared/data).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from onnxcam.errors import InferenceError, LayerError
 from onnxcam.gradient.interface import Engine
 from onnxcam.methods.base import Method
 from onnxcam.runtime.gpu import CUDA
-from onnxcam.runtime.session import Providers, Session, choose_providers, keeps_blocks
+from onnxcam.runtime.session import Providers, Session, first_provider, keeps_blocks
 from onnxcam.surgeon.lengths import Grid
 from onnxcam.surgeon.plan import Plan
 from onnxcam.surgeon.request import Cut, Request
@@ -81,11 +81,9 @@ class Program:
         return list(self.plan.part(part, place).outputs.values())
 
 
-def kernels_on_device(providers: Providers) -> bool:
+def kernels_on_device(provider: str) -> bool:
     """Whether maps are finished by the CUDA kernels: the provider is CUDA, and Numba is there."""
-    first = choose_providers(providers)[0]
-    name = first if isinstance(first, str) else first[0]
-    return name == CUDA and importlib.util.find_spec("numba_cuda") is not None
+    return provider == CUDA and importlib.util.find_spec("numba_cuda") is not None
 
 
 class Runner:
@@ -112,8 +110,8 @@ class Runner:
         self.path, self.engine = path, engine
         self._layers, self._score, self._grid = layers, score, grid
         self._providers, self._cached, self._by_turns = providers, cached, by_turns
-        self._on_device = engine == "rules" and kernels_on_device(providers)
-        self.blocks = engine == "rules" and keeps_blocks(providers)
+        provider = first_provider(providers) if engine == "rules" else ""
+        self._on_device, self.blocks = kernels_on_device(provider), keeps_blocks(provider)
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._single: dict[str, Runner] = {}
         self._lock = threading.Lock()

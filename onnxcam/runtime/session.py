@@ -80,10 +80,14 @@ def choose_providers(requested: Providers) -> list[Any]:
     return chosen
 
 
-def keeps_blocks(providers: Providers) -> bool:
+def first_provider(requested: Providers) -> str:
+    """Return the name of the best provider, see :func:`choose_providers`."""
+    return _name(choose_providers(requested)[0])
+
+
+def keeps_blocks(provider: str) -> bool:
     """Whether convolutions keep images in blocks of channels: on the CPU, an x86 one."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return x86 and _name(choose_providers(providers)[0]) == CPU
+    return provider == CPU and platform.machine().lower() in ("x86_64", "amd64")
 
 
 def _name(entry: str | tuple[str, Mapping[str, Any]]) -> str:

@@ -217,8 +217,7 @@ class Site:
         return self._seeds
 
     def _of(self, seeds: Seeds) -> Site:
-        at = (self._layer, self._image, self._why)
-        return Site(self.b, seeds, *at, single=self._single)
+        return Site(self.b, seeds, self._layer, self._image, self._why, single=self._single)
 
     def bent(self, along: Term) -> Term | None:
         """Return the targets' Hessian at the layer times a vector ``[N, K, *S]``.

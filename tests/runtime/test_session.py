@@ -253,3 +253,15 @@ def test_a_bad_photograph_among_many(cnn: Path, tmp_path: Path) -> None:
     paths[17].write_bytes(b"no image")
     with pytest.raises(onnxcam.errors.ImageError, match="17.png"):
         explainer.explain_batch(paths)
+
+
+def test_sessions_that_run_by_turns_rest(cnn) -> None:
+    """The threads of one that spin would keep those of the other waiting."""
+    key = "session.force_spinning_stop"
+    many, single = (
+        onnxcam.Explainer(cnn, method=method, preprocess="unit", providers="cpu")
+        for method in ("rise", "grad-cam")
+    )
+    assert many._session._session.get_session_options().get_session_config_entry(key) == "1"
+    with pytest.raises(RuntimeError, match=key):  # it is not set
+        single._session._session.get_session_options().get_session_config_entry(key)

@@ -95,9 +95,9 @@ class Gamma:
         self, call: Call, layer: Affine, rule: Rule, r: ir.Value, g: ir.Value, z: ir.Value
     ) -> ir.Value:
         """Return ``G`` of what the layer reads."""
-        weight, bias, zero = layer.weights(call), layer.bias(call), call.like(0.0)
         if not_negative(layer.x):
             return self._of_positive(call, layer, rule, r, z)
+        weight, bias, zero = layer.weights(call), layer.bias(call), call.like(0.0)
         more, less = (self._more(call, weight, part) for part in (above, below))
         up = _Part(more, less, bias and self._more(call, bias, above))
         down = _Part(less, more, bias and self._more(call, bias, below))
@@ -120,14 +120,13 @@ class Gamma:
         weight, bias, gamma = layer.weights(call), layer.bias(call), call.like(self.gamma)
         upper = above(call, weight)
         up = layer.applied(call, layer.x, upper, bias and above(call, bias))
-        if _is_rectified(call, z):  # R is 0 where z is negative
-            total = call.op("Add", z, call.op("Mul", up, gamma))
-            ratio = call.op("Div", r, stabilized(call, total, _STABLE))
-            return _pulled(call, layer, rule, layer.x, self._more(call, weight, above), ratio)
+        rectified = _is_rectified(call, z)  # then R is 0 where z is negative
         positive = call.op("Greater", z, call.like(0.0))
-        added = call.op("Where", positive, up, call.op("Sub", z, up))
+        added = up if rectified else call.op("Where", positive, up, call.op("Sub", z, up))
         total = call.op("Add", z, call.op("Mul", added, gamma))
         ratio = call.op("Div", r, stabilized(call, total, _STABLE))
+        if rectified:
+            return _pulled(call, layer, rule, layer.x, self._more(call, weight, above), ratio)
         more = call.op("Where", positive, call.like(1.0), call.like(1 + self.gamma))
         sign = call.op("Where", positive, gamma, call.like(-self.gamma))
         return call.op(

@@ -16,9 +16,10 @@ import onnx_ir as ir
 from onnxcam.gradient.backward import Backward, Cotangents, Where
 from onnxcam.gradient.call import Call
 from onnxcam.gradient.kinds import Expansion, Pairs, Rule, Stop
+from onnxcam.gradient.overrides.affine import readers_of
 from onnxcam.gradient.overrides.base import Over
 from onnxcam.gradient.walker import unbroadcast
-from onnxcam.graph.builder import PREFIX, shaped
+from onnxcam.graph.builder import shaped
 from onnxcam.graph.operators import Trait, has
 from onnxcam.graph.values import constant, dims, original_name
 
@@ -199,7 +200,7 @@ def _sign(node: ir.Node) -> tuple[ir.Node, np.ndarray] | None:
     index = 0 if node.op_type != "Mul" or constant(node.inputs[0]) is None else 1
     x, factor = node.inputs[index], constant(node.inputs[1 - index])
     made = None if x is None else x.producer()
-    if x is None or made is None or factor is None or len(_readers(x)) != 1:
+    if x is None or made is None or factor is None or len(readers_of(x)) != 1:
         return None
     if made.op_type not in _WEIGHTED or made.domain:
         return None
@@ -220,15 +221,10 @@ def _sign(node: ir.Node) -> tuple[ir.Node, np.ndarray] | None:
     return made, signs
 
 
-def _readers(value: ir.Value) -> list[ir.Node]:
-    """Return the nodes of the model that read a value."""
-    return [n for n in value.consumers() if not (n.name or "").startswith(PREFIX)]
-
-
 def _positive_weights(call: Call, index: int, negated: bool = False) -> ir.Value:
     """Return what is positive of the weights, with the sign of a scale that follows."""
     weight, node = call.x(index), call.node
-    readers = _readers(call.y)
+    readers = readers_of(call.y)
     found = _sign(readers[0]) if len(readers) == 1 else None
     if found is not None and (found[1] < 0).any():
         signs, rank = found[1], call.rank(weight)
